@@ -1,0 +1,44 @@
+# Two commands do everything: `make figures` and `make test`. Both create the virtual environment first.
+PROFILE ?= demo
+SEEDS ?= 1 2
+VENV ?= .venv
+PYTHON ?= python3
+PY := $(VENV)/bin/python
+CONSTRAINTS ?= constraints.txt
+
+.PHONY: figures test lab bench seeds notebooks lint gallery clean
+.DEFAULT_GOAL := figures
+
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q -c $(CONSTRAINTS) -e ".[notebooks,test]"
+	@touch $@
+
+figures: $(VENV)/.installed  ## run the notebooks, write paper_figures/PROFILE (RETRAIN=1: ignore what is stored)
+	$(PY) -m cop figures --profile $(PROFILE) $(if $(RETRAIN),--retrain)
+
+test: $(VENV)/.installed  ## lint, unit tests, then the committed notebooks against a fresh run
+	$(VENV)/bin/ruff check .
+	$(PY) -m pytest tests
+	$(PY) -m pytest --nbval notebooks --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg
+
+lab: $(VENV)/.installed  ## open the notebooks in JupyterLab, paired with their .py
+	$(VENV)/bin/jupyter lab notebooks
+
+seeds: $(VENV)/.installed  ## rerun the notebooks for SEEDS="1 2": records only, resumable
+	$(PY) -m cop figures --profile $(PROFILE) --seeds $(SEEDS)
+
+bench: $(VENV)/.installed  ## ratios in one run each; outside `make test`
+	$(PY) -m pytest tests/benchmarks -c /dev/null --rootdir . -o python_files="bench_*.py" --benchmark-only -s
+
+notebooks: $(VENV)/.installed  ## for maintainers: rerun and commit the outputs of notebooks/*.ipynb
+	$(PY) -m cop figures --profile demo --keep
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+
+gallery: $(VENV)/.installed
+	$(PY) -m cop gallery
+
+clean:
+	rm -rf build .pytest_cache .benchmarks

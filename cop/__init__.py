@@ -1,0 +1,27 @@
+"""cop: a reproducible companion to *The Collapse of Patches* (arXiv 2511.22281).
+
+The public names are imported on first use, so that `import cop` is quick.
+"""
+
+import importlib
+
+_WHERE = {
+    "CoMAE": "cop.comae",
+    "pagerank": "cop.ranking",
+    "collapse_order": "cop.orders",
+    "rank": "cop.pipeline",
+    "load_data": "cop.data",
+    "get_profile": "cop.profiles",
+}
+__all__ = list(_WHERE)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'cop' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,56 @@
+"""`python -m cop`: run the notebooks, order a photograph, release artefacts, rebuild the gallery."""
+
+import argparse
+import sys
+
+from cop.profiles import PROFILES
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="cop", description="A companion to The Collapse of Patches")
+    commands = parser.add_subparsers(dest="command", required=True)
+    p = commands.add_parser("figures", help="run the notebooks and write paper_figures/<profile>")
+    p.add_argument("--profile", default="demo", help=f"one of {', '.join(PROFILES)}")
+    p.add_argument("--seeds", type=int, nargs="+", default=[0], help="0 draws the figures; others leave a record")
+    p.add_argument("--retrain", action="store_true", help="ignore artefacts stored before this run")
+    p.add_argument("--keep", action="store_true", help="write the executed notebooks back to notebooks/")
+    p.add_argument("--only", help="part of a notebook's name")
+    p.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    commands.add_parser("gallery", help="rebuild paper_figures/README.md")
+    p = commands.add_parser("release", help="ship the artefacts of the cache with the package")
+    p.add_argument("names", nargs="+", help="folders of the cache, such as comae-0123456789ab")
+    args = parser.parse_args(argv)
+    try:
+        if args.command == "figures":
+            from cop.runner import run
+
+            for seed in args.seeds:
+                run(args.profile, seed, args.retrain, args.keep, resume=seed > 0, only=args.only,
+                    parameters={k: number(v) for k, v in args.parameter})  # fmt: skip
+        elif args.command == "gallery":
+            from cop.report import gallery
+
+            gallery()
+        else:
+            from cop import artefacts, paths
+
+            size = artefacts.release([artefacts.load(paths.cache() / name) for name in args.names])
+            print(f"released artefacts: {size / 1e6:.2f} MB in all (12 MB at most)")
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        print(f"cop: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def number(text: str):
+    """A command-line value as int or float where it is one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""Load or compute: trained weights, rankings and curves, found again by the hash of what determines them.
+
+Looked up in the user's cache, then among the artefacts released with the package, else computed, with a message on
+stderr that says which. An artefact is a folder `<stage>-<key>/` of tensors.safetensors, history.csv (if it was
+trained) and provenance.json (configuration, seed, commit, versions). `COP_RETRAIN_SINCE=<unix time>` makes
+everything older invisible, released artefacts included; `make figures RETRAIN=1` sets it.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cop import paths
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """tensors: what was computed; history: one row per logged step, or empty; provenance: where it comes from."""
+
+    tensors: dict[str, Tensor]
+    history: pd.DataFrame
+    provenance: dict
+    directory: Path
+
+
+def key(config: dict) -> str:
+    """The first 12 hex digits of the SHA-256 of the configuration as canonical JSON."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def load_or_compute(
+    stage: str,
+    config: dict,
+    compute: Callable[[Path], tuple[dict[str, Tensor], pd.DataFrame | None]],
+    *,
+    estimate: str = "",
+) -> Artefact:
+    """The artefact of `stage` under `config`, computed only if neither the cache nor the release has it.
+
+    compute(directory) returns tensors and an optional history; `directory` survives an interruption, so a training
+    run can keep its checkpoints there and resume. Float32 tensors are stored (and returned) through float16, so that a
+    fresh computation and a stored one give the same numbers; float64 and integer tensors are kept as they are.
+    Raises ValueError for a stored artefact that is truncated or foreign; it is left untouched.
+    """
+    name = f"{stage}-{key(config)}"
+    for directory, where in ((paths.cache() / name, "your cache"), (paths.released / name, "the released artefacts")):
+        if _is_visible(directory):
+            _say(f"{stage}: loaded from {where} ({name})")
+            return load(directory)
+    work = paths.cache() / f"{name}.work"
+    if os.environ.get("COP_RETRAIN_SINCE"):  # a checkpoint from before this run is as old as a stored artefact
+        stamp = work / "checkpoint.pt"
+        if stamp.exists() and stamp.stat().st_mtime < float(os.environ["COP_RETRAIN_SINCE"]):
+            shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    _say(f"{stage}: nothing stored under {name}, so it is computed now{f' ({estimate})' if estimate else ''}")
+    start = time.time()
+    tensors, history = compute(work)
+    tensors = {k: (v.half() if v.dtype == torch.float32 else v).contiguous().cpu() for k, v in tensors.items()}
+    provenance = {"stage": stage, "config": config, "seconds": round(time.time() - start, 1),
+                  "created": round(time.time(), 1), "threads": torch.get_num_threads(), "commit": _commit(),
+                  "versions": {p: _version(p) for p in ("cop", "torch", "numpy", "timm", "accelerate")}}  # fmt: skip
+    _write(paths.cache() / name, tensors, history, provenance)
+    shutil.rmtree(work, ignore_errors=True)
+    _say(f"{stage}: done in {provenance['seconds']:.0f} s, stored as {name}")
+    return load(paths.cache() / name)
+
+
+def load(directory: Path) -> Artefact:
+    """Read one artefact. Raises ValueError naming the folder if a part is missing, truncated or foreign."""
+    directory = Path(directory)
+    try:
+        provenance = json.loads((directory / "provenance.json").read_text())
+        tensors = load_file(directory / "tensors.safetensors")
+        csv = directory / "history.csv"
+        history = pd.read_csv(csv) if csv.exists() else pd.DataFrame()
+        stage = provenance["stage"]
+        if directory.name != f"{stage}-{key(provenance['config'])}":
+            raise ValueError("the recorded configuration does not hash to the folder's name")
+    except Exception as error:
+        raise ValueError(
+            f"{directory} is not a complete artefact ({type(error).__name__}: {str(error)[:160]}); expected "
+            "tensors.safetensors and provenance.json as this project writes them. Move the folder away to compute it anew."
+        ) from error
+    tensors = {k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()}
+    return Artefact(tensors, history, provenance, directory)
+
+
+def release(artefacts: list[Artefact]) -> int:
+    """Copy artefacts among those shipped with the package and return the size of all of them in bytes."""
+    for a in artefacts:
+        target = paths.released / a.directory.name
+        if a.directory != target:
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(a.directory, target)
+    return sum(f.stat().st_size for f in paths.released.rglob("*") if f.is_file())
+
+
+def _is_visible(directory: Path) -> bool:
+    if not directory.is_dir():
+        return False
+    since = os.environ.get("COP_RETRAIN_SINCE")
+    if not since:
+        return True
+    if directory.parent == paths.released:
+        return False
+    return load(directory).provenance["created"] >= float(since)
+
+
+def _write(directory: Path, tensors: dict, history: pd.DataFrame | None, provenance: dict) -> None:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f"{directory.name}.", suffix=".tmp", dir=directory.parent))
+    try:
+        save_file(tensors, temporary / "tensors.safetensors")
+        if history is not None:
+            history.to_csv(temporary / "history.csv", index=False, float_format="%.6g")
+        (temporary / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n")
+        if directory.exists():  # an older one under RETRAIN: replaced only now that the new one is complete
+            shutil.rmtree(directory)
+        os.replace(temporary, directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@functools.cache  # a stage that is used ten times says once where it came from
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "source"
+
+
+def _commit() -> str:
+    try:
+        out = subprocess.run(["git", "-C", str(paths.root), "rev-parse", "--short", "HEAD"], capture_output=True,
+                             text=True, timeout=5)  # fmt: skip
+        return out.stdout.strip() or "unknown"
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

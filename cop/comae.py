@@ -1,0 +1,219 @@
+"""CoMAE, the collapse masked autoencoder: which patches does each patch rely on? (sections 3.1 and 8, Eqs. 2-7)
+
+Letters of the shape comments: B images, N patches of an image, K targets drawn per image, C values of a token,
+D width. A target is *dropped* from the sequence, so nothing that is computed for it can depend on its own content.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cop.blocks import Block, init_weights, rope_angles
+from cop.profiles import CoMAEConfig
+from cop.tokens import check_tokens
+
+WEIGHT_ACTS = {
+    "shifted_tanh": lambda x: (1 + torch.tanh(x)) / 2,
+    "relu_tanh": lambda x: torch.relu(torch.tanh(x)),
+    "abs_tanh": lambda x: torch.tanh(x).abs(),
+    "sigmoid": torch.sigmoid,
+}
+
+
+def others(targets: Tensor, num_tokens: int) -> Tensor:
+    """The indices of all patches but the target: targets (...) -> (..., N - 1), ascending."""
+    i = torch.arange(num_tokens - 1, device=targets.device)
+    return i + (i >= targets[..., None])
+
+
+class TargetTransformer(nn.Module):
+    """What encoder and decoder share: a read-out token for the target (first), the N - 1 other patches, RoPE."""
+
+    def __init__(self, grid: int, dim: int, width: int, depth: int, heads: int, mlp_ratio: float):
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} does not divide into {heads} heads: change either")
+        self.embed = nn.Linear(dim, width)
+        self.readout = nn.Parameter(torch.empty(width))  # [cls] of the encoder, [tgt] of the decoder
+        self.target_embed = nn.Embedding(grid**2, width)  # q_n of Eqs. 2 and 5
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        angles = rope_angles(torch.arange(-1, grid**2), grid, width // heads)  # (1 + N, E/2), row 0 for the read-out
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+        self.apply(init_weights)
+        nn.init.normal_(self.readout, std=0.02)
+        nn.init.normal_(self.target_embed.weight, std=0.02)
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """tokens: (S, N, C) with one sequence per target, or (S / K, N, C) when K consecutive targets share an
+        image (their first-layer queries, keys and values are then computed once); targets: (S,). Returns (S, D)."""
+        S, N = len(targets), tokens.shape[1]
+        K = S // len(tokens)
+        idx = others(targets, N)  # (S, N - 1)
+        seq = torch.arange(S, device=targets.device)[:, None] // K  # (S, 1) the image of each sequence
+        place = torch.cat([torch.zeros_like(idx[:, :1]), idx + 1], 1)  # (S, N) rows of the RoPE table
+        cos, sin = self.cos[place][:, None], self.sin[place][:, None]  # (S, 1, N, E/2)
+
+        x = self.embed(tokens)  # (S/K, N, D)
+        q, k, v = self.blocks[0].heads_of(x, self.cos[None, None, 1:], self.sin[None, None, 1:])  # (S/K, H, N, E)
+        q, k, v = (t.transpose(1, 2)[seq, idx].transpose(1, 2) for t in (q, k, v))  # (S, H, N - 1, E)
+        r = (self.readout + self.target_embed(targets))[:, None]  # (S, 1, D)
+        rq, rk, rv = self.blocks[0].heads_of(r, self.cos[None, None, :1], self.sin[None, None, :1])  # (S, H, 1, E)
+        k, v = torch.cat([rk, k], 2), torch.cat([rv, v], 2)  # (S, H, N, E)
+        if len(self.blocks) == 1:
+            x = self.blocks[0].attend(r, rq, k, v)  # (S, 1, D)
+        else:
+            x = torch.cat([r, x[seq, idx]], 1)  # (S, N, D)
+            x = self.blocks[0].attend(x, torch.cat([rq, q], 2), k, v)  # (S, N, D)
+        for i, block in enumerate(self.blocks[1:], 2):
+            x = block(x, cos, sin, first_only=i == len(self.blocks))  # (S, N, D), at last (S, 1, D)
+        return self.norm(x[:, 0])  # (S, D)
+
+
+class ResidualMLP(nn.Module):
+    """The decoder's head: `depth` residual layers, then a linear map to a token (section 8)."""
+
+    def __init__(self, width: int, dim: int, depth: int):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+            for _ in range(depth)
+        )
+        self.out = nn.Linear(width, dim)
+        self.apply(init_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = x + layer(x)  # (S, D)
+        return self.out(x)  # (S, C)
+
+
+class CoMAE(nn.Module):
+    """Encoder f of Eq. 2 and decoder g of Eq. 5.
+
+    config: the numbers; grid: patches per side; dim: values per token. Weights are drawn from the global torch
+    generator, as in every `nn.Module`: wrap the construction in `torch.random.fork_rng` to seed it.
+    """
+
+    def __init__(self, config: CoMAEConfig, grid: int, dim: int):
+        super().__init__()
+        if config.weight_act not in WEIGHT_ACTS:
+            raise ValueError(f"unknown weight_act {config.weight_act!r}; expected one of {', '.join(WEIGHT_ACTS)}")
+        if config.noise not in ("literal", "variance_preserving"):
+            raise ValueError(f"unknown noise {config.noise!r}; expected literal or variance_preserving")
+        self.config, self.grid, self.dim = config, grid, dim
+        c = config
+        self.encoder = nn.ModuleDict({
+            "trunk": TargetTransformer(grid, dim, c.enc_dim, c.enc_depth, c.enc_heads, c.mlp_ratio),
+            "to_weights": nn.Linear(c.enc_dim, grid**2),
+        })  # fmt: skip
+        self.encoder.register_parameter("log_tau", nn.Parameter(torch.tensor(c.tau_init).log()))
+        self.decoder = nn.ModuleDict({
+            "trunk": TargetTransformer(grid, dim, c.dec_dim, c.dec_depth, c.dec_heads, c.mlp_ratio),
+            "head": ResidualMLP(c.dec_dim, dim, c.head_depth),
+        })  # fmt: skip
+        init_weights(self.encoder["to_weights"])
+
+    def weights(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Eq. 2: how much each target relies on each patch, w in [0, 1], own entry 0.
+
+        tokens: (B, N, C); targets: (B, K) patch indices. Returns (B, K, N).
+        """
+        B, K = targets.shape
+        x = self.encoder["trunk"](tokens, targets.flatten())  # (B K, D)
+        w = WEIGHT_ACTS[self.config.weight_act](self.encoder["to_weights"](x)).view(B, K, -1)  # (B, K, N)
+        return w.scatter(2, targets[..., None], 0.0)  # a target cannot rely on itself
+
+    def alpha(self, w: Tensor) -> Tensor:
+        """Eq. 4: the share of signal that survives, alpha = exp(-(1 - w)^2 / (2 sigma^2)), any shape."""
+        return torch.exp(-((1 - w) ** 2) / (2 * self.config.sigma**2))
+
+    def noised(self, tokens: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+        """Eq. 3 on the raw tokens (B, N, C) under w (B, K, N) and noise (B, K, N, C). Returns (B, K, N, C)."""
+        alpha = self.alpha(w)[..., None]  # (B, K, N, 1)
+        rest = 1 - alpha if self.config.noise == "literal" else (1 - alpha**2).clamp_min(0).sqrt()
+        return alpha * tokens[:, None] + rest * noise  # (B, K, N, C)
+
+    def reconstruct(self, tokens: Tensor, targets: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+        """Eq. 5: the targets from the noised other patches. Returns (B, K, C)."""
+        B, K = targets.shape
+        x = self.noised(tokens, w, noise).flatten(0, 1)  # (B K, N, C)
+        x = self.decoder["trunk"](x, targets.flatten())  # (B K, D)
+        return self.decoder["head"](x).view(B, K, -1)  # (B, K, C)
+
+    def contrastive_loss(self, w: Tensor) -> Tensor:
+        """Eq. 6: tell the targets of an image (or of the batch) apart by their weights w (B, K, N)."""
+        w = F.normalize(w, dim=-1)
+        w = w if self.config.contrastive_scope == "image" else w.flatten(0, 1)[None]
+        tau = self.encoder.log_tau.exp().clamp_min(self.config.tau_min)
+        logits = w @ w.transpose(1, 2) / tau  # (B, K, K)
+        labels = torch.arange(logits.shape[1], device=w.device).expand(len(logits), -1)  # (B, K)
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+    def forward(self, tokens: Tensor, targets: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """All training quantities of a batch: tokens (B, N, C), targets (B, K), noise (B, K, N, C).
+
+        Returns scalars `loss` (L_r + lambda L_c, Eq. 6's total), `reconstruction` (L_r, L1 summed over the C values,
+        mean over targets), `contrastive`, and the weights' statistics of `mask_statistics`, plus `w` (B, K, N) and
+        `prediction` (B, K, C).
+        """
+        w = self.weights(tokens, targets)  # (B, K, N)
+        prediction = self.reconstruct(tokens, targets, w, noise)  # (B, K, C)
+        truth = tokens.gather(1, targets[..., None].expand(-1, -1, tokens.shape[-1]))  # (B, K, C)
+        reconstruction = (truth - prediction).abs().sum(-1).mean()
+        contrastive = self.contrastive_loss(w)
+        loss = reconstruction + self.config.contrastive_weight * contrastive
+        loss = loss + self.config.sparsity_weight * w.mean()
+        stats = mask_statistics(w.detach(), targets)
+        return dict(loss=loss, reconstruction=reconstruction, contrastive=contrastive, w=w, prediction=prediction, **stats)
+
+    @torch.no_grad()
+    def dependencies(self, tokens: Tensor, chunk_bytes: int = 256 << 20) -> Tensor:
+        """The dependency graph of each image: all N weight vectors, `A[b, i, j]` = how much target i relies on j.
+
+        tokens: (B, N, C). Returns (B, N, N) in [0, 1], zero diagonal, on the tokens' device. The B N encoder passes
+        run in chunks whose activations stay below `chunk_bytes`. Raises ValueError for tokens of another grid or
+        width, or with NaN.
+        """
+        check_tokens(tokens, self.grid, self.dim)
+        B, N, _ = tokens.shape
+        per_sequence = 4 * N * self.config.enc_dim * int(8 + self.config.mlp_ratio * 2)  # float32 activations, bytes
+        K = max(1, min(N, chunk_bytes // per_sequence))
+        A = torch.empty(B, N, N, dtype=tokens.dtype, device=tokens.device)
+        images = max(1, K // N)
+        for b in range(0, B, images):
+            part = tokens[b : b + images]
+            for n in range(0, N, K):
+                targets = torch.arange(n, min(n + K, N), device=tokens.device).expand(len(part), -1)
+                A[b : b + images, n : n + K] = self.weights(part, targets)
+        return A
+
+
+def mask_statistics(w: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Eq. 7 and how polarised the masks are, over w (B, K, N) without the targets' own entries; natural logarithms.
+
+    `mask_entropy`: of w / sum(w), at most log(N - 1); `mask_entropy_raw`: Eq. 7 as printed, -sum w log w;
+    `mean_weight`; `share_low`, `share_high`: shares of the entries below .1 and above .9.
+    """
+    keep = torch.ones_like(w).scatter_(2, targets[..., None], 0.0).bool()
+    v = w[keep]
+    p = w / w.sum(-1, keepdim=True).clamp_min(1e-12)
+    entropy = -torch.special.xlogy(p, p).sum(-1).mean()
+    raw = -torch.special.xlogy(w, w).sum(-1).mean()
+    return dict(mask_entropy=entropy, mask_entropy_raw=raw, mean_weight=v.mean(),
+                share_low=(v < 0.1).float().mean(), share_high=(v > 0.9).float().mean())  # fmt: skip
+
+
+def draw_targets(batch: int, num_tokens: int, k: int, generator: torch.Generator) -> Tensor:
+    """k different targets per image, uniformly: (batch, k) on the CPU."""
+    return torch.rand(batch, num_tokens, generator=generator).argsort(1)[:, : min(k, num_tokens)]
+
+
+def comae_loss(model: CoMAE, tokens: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """One training evaluation: targets and noise drawn on the CPU from `generator`, then `CoMAE.forward`."""
+    B, N, C = tokens.shape
+    config = getattr(model, "module", model).config
+    targets = draw_targets(B, N, config.targets_per_image, generator)
+    noise = torch.randn(B, targets.shape[1], N, C, generator=generator)
+    return model(tokens, targets.to(tokens.device), noise.to(tokens.device))

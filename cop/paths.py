@@ -1,0 +1,20 @@
+"""Absolute paths, so that papermill, nbval, JupyterLab and pytest agree whatever their working directory."""
+
+import os
+from pathlib import Path
+
+package = Path(__file__).resolve().parent
+root = package.parent
+released = package / "released"
+embedded = package / "embedded"
+figures = root / "paper_figures"
+notebooks = root / "notebooks"
+build = root / "build"
+
+
+def cache() -> Path:
+    """The user's artefact cache: `$COP_CACHE`, else `$XDG_CACHE_HOME/cop`, else `~/.cache/cop`."""
+    if os.environ.get("COP_CACHE"):
+        return Path(os.environ["COP_CACHE"]).expanduser().resolve()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base).expanduser() / "cop"

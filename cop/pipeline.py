@@ -1,0 +1,236 @@
+"""The stages of the paper, each one call: load or train, load or compute. What the notebooks import.
+
+Everything here is plumbing between a profile and the modules; the equations are in those. Every stage is found
+again by the hash of what determines it (`cop.artefacts`), so a notebook that needs CoMAE never trains it twice.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from cop import artefacts, ranking
+from cop.artefacts import Artefact, load_or_compute
+from cop.comae import CoMAE, comae_loss
+from cop.cvit import CViT, masked_loss
+from cop.data import ImageSet, decode, image_folder, load_data
+from cop.entropy import TokenPredictor, predictor_loss
+from cop.orders import collapse_order, random_order
+from cop.profiles import Profile, as_dict, get_profile
+from cop.tokens import Tokens, fit_tokens, tokens_from_state
+from cop.train import fit, progress, seeded, seeded_build
+
+LOG_EVERY = 10  # steps per row of a released history
+
+
+def resolve_device(device: str = "auto") -> str:
+    """`auto` -> cuda if there is one, else cpu; anything else is passed through."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+# ------------------------------------------------------------------------------------------ images and tokens
+
+
+def images_config(profile: Profile) -> dict:
+    """What determines the images and tokens of a profile, for hashes: not where the files happen to lie."""
+    return {"data": as_dict(profile.data) | {"root": None}, "tokens": as_dict(profile.tokens)}
+
+
+def tokenizer(profile: str | Profile) -> Tokens:
+    """The profile's token map, fitted on its training images."""
+    profile = get_profile(profile)
+
+    def compute(_: Path):
+        return fit_tokens(profile, load_data(profile, "train")).state(), None
+
+    return tokens_from_state(profile, load_or_compute("tokens", images_config(profile), compute).tensors)
+
+
+def tokens_of(tokens: Tokens, images: ImageSet, batch: int = 1000) -> Tensor:
+    """All tokens of an image set, (n, N, C), unit standard deviation."""
+    return torch.cat([tokens.encode(images.batch(idx)[0]) for idx in torch.arange(len(images)).split(batch)])
+
+
+# ----------------------------------------------------------------------------------------------------- CoMAE
+
+
+def comae_config(profile: Profile, seed: int) -> dict:
+    """What determines a trained CoMAE."""
+    return images_config(profile) | {"comae": as_dict(profile.comae), "seed": seed, "version": 1}
+
+
+def comae(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[CoMAE, Artefact]:
+    """The trained CoMAE of a profile (section 3.1), with its history. Vary it through `replace(profile, comae=...)`."""
+    profile, device = get_profile(profile), resolve_device(device)
+
+    def build() -> CoMAE:
+        return CoMAE(profile.comae, profile.grid, profile.tokens.dim)
+
+    def compute(directory: Path):
+        train = load_data(profile, "train")
+        tokens = tokenizer(profile)
+
+        def loss(model: nn.Module, idx: Tensor, generator: torch.Generator, step: int) -> dict[str, Tensor]:
+            flip = torch.rand(len(idx), generator=generator) < 0.5 if profile.data.hflip else None
+            return comae_loss(model, tokens.encode(train.batch(idx, flip)[0]).to(device), generator)
+
+        model, history = fit(seeded_build(build, seed, 10), loss, profile.comae, size=len(train), seed=seed,
+                             directory=directory, alternate=("encoder", "decoder"), device=device, desc="CoMAE",
+                             checkpoint_every=profile.checkpoint_every)  # fmt: skip
+        return model.state_dict(), thin(history)
+
+    artefact = load_or_compute("comae", comae_config(profile, seed), compute)
+    model = build()
+    model.load_state_dict(artefact.tensors)
+    return model.to(device).eval(), artefact
+
+
+def thin(history: pd.DataFrame) -> pd.DataFrame:
+    """The mean of every LOG_EVERY steps of a history, labelled with the last of them."""
+    group = history["step"] // LOG_EVERY
+    return history.groupby(group).mean().assign(step=history.groupby(group)["step"].max()).reset_index(drop=True)
+
+
+def rankings(
+    profile: str | Profile, split: str, seed: int = 0, limit: int | None = None, device: str = "auto"
+) -> Tensor:
+    """The collapse order of every image of a split (or of the first `limit`), (n, N) long, cached as one byte a rank.
+
+    N encoder passes per image and one PageRank: the expensive part of using an order, so it is computed once.
+    """
+    profile, device = get_profile(profile), resolve_device(device)
+    config = comae_config(profile, seed) | {
+        "ranking": {k: v for k, v in as_dict(profile.ranking).items() if k != "chunk_bytes"},
+        "split": split, "limit": limit}  # fmt: skip
+
+    def compute(_: Path):
+        model, tokens, images = comae(profile, seed, device)[0], tokenizer(profile), load_data(profile, split)
+        images = images if limit is None else images.subset(torch.arange(min(limit, len(images))))
+        parts = torch.arange(len(images)).split(64)
+        orders = [order_of(model, tokens.encode(images.batch(idx)[0]).to(device), profile)
+                  for idx in progress(parts, f"ranking {split}")]  # fmt: skip
+        small = torch.uint8 if profile.num_tokens <= 256 else torch.int16
+        return {"ranking": torch.cat(orders).to(small)}, None
+
+    return load_or_compute("ranking", config, compute).tensors["ranking"].long()
+
+
+def order_of(model: CoMAE, tokens: Tensor, profile: Profile) -> Tensor:
+    """tokens (B, N, C) -> collapse order (B, N): dependencies, PageRank, stable descending sort."""
+    A = model.dependencies(tokens, profile.ranking.chunk_bytes)
+    return collapse_order(ranking.pagerank(A, profile.ranking.damping, orientation=profile.ranking.orientation)).cpu()
+
+
+def rank(images, profile: str | Profile = "demo", seed: int = 0, device: str = "auto") -> Tensor:
+    """The collapse order of any images, (B, N) long, `[b, 0]` the patch seen first.
+
+    images: a path, a folder of images, a PIL image, a list of paths and PIL images, a uint8 array (B, H, W, 3) or
+    (H, W, 3) or (H, W), or a float tensor (B, C, H, W) in [-1, 1] of the profile's size. Files, PIL images and
+    arrays are centre-cropped and resized to the profile's size. Raises ValueError or FileNotFoundError for anything
+    else, naming the file.
+    """
+    profile, device = get_profile(profile), resolve_device(device)
+    model, tokens = comae(profile, seed, device)[0], tokenizer(profile)
+    batch = as_batch(images, profile)
+    return torch.cat([order_of(model, tokens.encode(x).to(device), profile) for x in batch.split(64)])
+
+
+def as_batch(images, profile: Profile) -> Tensor:
+    """What `rank` accepts, as one float tensor (B, C, H, W) in [-1, 1] of the profile's size."""
+    size, channels = profile.data.image_size, profile.data.channels
+    if torch.is_tensor(images):
+        if images.ndim != 4 or tuple(images.shape[1:]) != (channels, size, size) or not images.is_floating_point():
+            raise ValueError(f"images are {tuple(images.shape)} {images.dtype}; expected a float tensor (B, {channels}, "
+                             f"{size}, {size}) in [-1, 1] for profile {profile.name!r}, or files, PIL images or arrays")
+        if not torch.isfinite(images).all():
+            raise ValueError("images contain NaN or infinite values; expected numbers in [-1, 1]")
+        return images.float()
+    if isinstance(images, (str, Path)) and Path(images).is_dir():
+        folder = image_folder(images, size, channels)
+        return folder.batch(torch.arange(len(folder)))[0]
+    if isinstance(images, np.ndarray):
+        images = list(images) if images.ndim == 4 else [images]
+    images = images if isinstance(images, (list, tuple)) else [images]
+    if not images:
+        raise ValueError("images is empty; expected at least one")
+    pixels = np.stack([_pixels(x, size, channels) for x in images])
+    return torch.from_numpy(pixels).float() / 127.5 - 1
+
+
+def _pixels(image, size: int, channels: int) -> np.ndarray:
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            raise ValueError(f"array of shape {image.shape} and type {image.dtype}; expected uint8 (H, W) or (H, W, 3)")
+        image = Image.fromarray(image)
+    return decode(image, size, channels)
+
+
+# ----------------------------------------------------------------------------- instruments: entropy and certainty
+
+
+def predictor(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[TokenPredictor, Artefact]:
+    """The trained token predictor of notebook 1: masked tokens -> mean and scale."""
+    profile, device = get_profile(profile), resolve_device(device)
+    config = images_config(profile) | {"predictor": as_dict(profile.predictor), "seed": seed, "version": 1}
+
+    def build() -> TokenPredictor:
+        return TokenPredictor(profile.num_tokens, profile.tokens.dim, profile.predictor)
+
+    def compute(directory: Path):
+        train = load_data(profile, "train")
+        tokens = tokenizer(profile)
+
+        def loss(model, idx, generator, step):
+            return {"loss": predictor_loss(model, tokens.encode(train.batch(idx)[0]).to(device), generator)}
+
+        model, history = fit(seeded_build(build, seed, 20), loss, profile.predictor, size=len(train), seed=seed,
+                             directory=directory, device=device, desc="predictor",
+                             checkpoint_every=profile.checkpoint_every)  # fmt: skip
+        return model.state_dict(), thin(history)
+
+    artefact = load_or_compute("predictor", config, compute)
+    model = build()
+    model.load_state_dict(artefact.tensors)
+    return model.to(device).eval(), artefact
+
+
+def build_classifier(profile: Profile) -> CViT:
+    """The ViT of section 3.4 at the profile's size, weights drawn from the global generator."""
+    c = profile.classifier
+    return CViT(img_size=profile.data.image_size, patch_size=profile.tokens.patch_size, in_chans=profile.data.channels,
+                num_classes=profile.data.num_classes, embed_dim=c.dim, depth=c.depth, num_heads=c.heads)  # fmt: skip
+
+
+def classifier(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[CViT, Artefact]:
+    """RViT: a classifier trained on random subsets of the patches, so that it can judge any of them (section 4.4)."""
+    profile, device = get_profile(profile), resolve_device(device)
+    config = images_config(profile) | {"classifier": as_dict(profile.classifier), "seed": seed, "order": "random",
+                                       "version": 1}  # fmt: skip
+
+    def compute(directory: Path):
+        train = load_data(profile, "train")
+
+        def loss(model, idx, generator, step):
+            flip = torch.rand(len(idx), generator=generator) < 0.5 if profile.data.hflip else None
+            images, labels = train.batch(idx, flip)
+            u = torch.rand((), generator=generator).item()
+            order = random_order(len(idx), profile.num_tokens, generator)
+            return {"loss": masked_loss(model, images.to(device), labels.to(device), order.to(device), u)}
+
+        model, history = fit(seeded_build(lambda: build_classifier(profile), seed, 30), loss, profile.classifier,
+                             size=len(train), seed=seed, directory=directory, device=device, desc="RViT",
+                             ema=profile.classifier.ema, checkpoint_every=profile.checkpoint_every)  # fmt: skip
+        return model.state_dict(), thin(history)
+
+    artefact = load_or_compute("classifier", config, compute)
+    model = build_classifier(profile)
+    model.load_state_dict(artefact.tensors)
+    return model.to(device).eval(), artefact
+
+
+__all__ = ["comae", "rankings", "rank", "tokenizer", "tokens_of", "predictor", "classifier", "load_data",
+           "artefacts", "replace", "seeded"]  # fmt: skip

@@ -1,0 +1,179 @@
+"""Profiles: one code path, four sets of numbers.
+
+`smoke` runs in seconds (tests), `demo` is the default (embedded Fashion-MNIST, a laptop), `natural` is
+Tiny-ImageNet at 64 px, `paper` is the paper's own setting (ImageNet-1k, KL-16, ViT-B/16, GPUs). Every field says
+why it exists and what the paper uses; what the paper leaves open is marked *open* with our reason.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images. Paper: ImageNet-1k, centre crop to 256 x 256, horizontal flip in training."""
+
+    name: str = "fashion-subset"  # embedded, no download; paper: imagenet
+    root: str | None = None  # folder or zip for data that is not embedded; paper: the ImageNet folder
+    image_size: int = 32  # 28 px padded to 32 = 8 x 8 patches of 4 px; paper: 256
+    channels: int = 1  # Fashion-MNIST is grey; paper: 3
+    num_classes: int = 10  # paper: 1000
+    limit: int | None = None  # images per split, for smoke tests; paper: all
+    hflip: bool = False  # every embedded shoe points the same way, so a flip leaves the data; paper: True
+
+
+@dataclass(frozen=True)
+class TokenConfig:
+    """What a patch is. Paper: KL-16 latents, 16 x 16 positions of 16 channels, scaled by 0.2325 to unit std."""
+
+    kind: str = "raw"  # raw | pca | kl16; paper: kl16 (needs the autoencoder's weights)
+    patch_size: int = 4  # 4 px on 32 px gives 64 tokens; paper: 16 px of a 256 px image per latent
+    dim: int = 16  # values per token: 4 x 4 x 1 raw; paper: 16 channels
+
+
+@dataclass(frozen=True)
+class CoMAEConfig:
+    """The collapse masked autoencoder, Eqs. 2-7. Row numbers refer to the table of decisions in the README."""
+
+    enc_dim: int = 64  # paper: 64 in section 4, 256 in section 8; we follow section 8 at paper scale
+    enc_depth: int = 3  # paper: 12 blocks
+    enc_heads: int = 4  # *open*: head dimension must divide by 4 for 2-D RoPE
+    dec_dim: int = 64  # paper: 256 in section 4, 64 in section 8
+    dec_depth: int = 3  # paper: 12 blocks
+    dec_heads: int = 4  # *open*
+    mlp_ratio: float = 4.0  # *open*: ViT's own ratio
+    head_depth: int = 4  # residual MLP layers after the decoder; paper: 4
+    weight_act: str = "shifted_tanh"  # (1 + tanh) / 2; *open*: the paper's bare tanh does not stay in [0, 1]
+    sigma: float = 0.3  # Eq. 4 steepness; *open*: .3 makes alpha(0) = .004, alpha(.5) = .25
+    noise: str = "literal"  # Eq. 3 as printed; "variance_preserving" keeps unit variance
+    targets_per_image: int = 4  # *open*: all N targets of a batch are N encoder passes, so some are drawn
+    contrastive_weight: float = 0.01  # paper: 0.01
+    contrastive_scope: str = "image"  # negatives within the image (Eq. 6) or across the "batch"; *open*
+    tau_init: float = 0.1  # learnable temperature; *open*
+    tau_min: float = 0.05  # clamp: with a constant positive pair, tau -> 0 would switch Eq. 6 off for free
+    sparsity_weight: float = 0.0  # nothing in the paper stops w = 1 everywhere; an optional L1 budget on w
+    steps: int = 1500  # paper: 512 epochs of ImageNet-1k
+    batch_size: int = 32  # *open*
+    lr: float = 1e-3  # paper: 1e-4 for a far longer run
+    warmup: float = 0.05  # *open*: share of the steps with linear warm-up
+    weight_decay: float = 0.05  # *open*: AdamW
+    betas: tuple[float, float] = (0.9, 0.95)  # *open*: as MAE
+    grad_clip: float = 1.0  # *open*
+
+
+@dataclass(frozen=True)
+class RankingConfig:
+    """PageRank on the dependency graph, Eq. 15."""
+
+    damping: float = 0.85  # *open*: PageRank's usual value
+    orientation: str = "relied_upon"  # row-normalise, then transpose (prose, Fig. 2); "literal" = section 6
+    chunk_bytes: int = 256 << 20  # memory bound of one chunk of encoder passes
+
+
+@dataclass(frozen=True)
+class PredictorConfig:
+    """Ours: masked tokens -> mean and scale, the learned side of Eq. 1."""
+
+    dim: int = 64  # small: it is an instrument, not a contribution
+    depth: int = 4
+    heads: int = 4
+    steps: int = 1500
+    batch_size: int = 128
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    grad_clip: float = 1.0
+    floor: float = 0.05  # smallest scale, in units of a token's std: about the quantisation of 8-bit pixels
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """The ViT of section 3.4. Paper: ViT-B/16, ImageNet-21k weights, 3 epochs."""
+
+    dim: int = 96  # paper: 768
+    depth: int = 4  # paper: 12
+    heads: int = 4  # paper: 12
+    steps: int = 1500  # paper: 3 epochs of ImageNet-1k
+    batch_size: int = 128  # *open* in the paper
+    lr: float = 1e-3  # paper: 1e-4 from pretrained weights; ours start from scratch
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    grad_clip: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    ema: float = 0.995  # paper: 0.9999 over a far longer run
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A named set of numbers. `replace(profile, ...)` from dataclasses makes a variant."""
+
+    name: str
+    data: DataConfig = field(default_factory=DataConfig)
+    tokens: TokenConfig = field(default_factory=TokenConfig)
+    comae: CoMAEConfig = field(default_factory=CoMAEConfig)
+    ranking: RankingConfig = field(default_factory=RankingConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    checkpoint_every: int = 200  # steps between atomic checkpoints of a training run
+
+    @property
+    def grid(self) -> int:
+        """Patches per side of the image."""
+        return self.data.image_size // self.tokens.patch_size
+
+    @property
+    def num_tokens(self) -> int:
+        """N, the number of patches of an image. Paper: 256."""
+        return self.grid**2
+
+
+demo = Profile("demo")
+
+smoke = Profile(
+    "smoke",
+    data=DataConfig(limit=64),
+    comae=CoMAEConfig(enc_dim=16, enc_depth=2, enc_heads=2, dec_dim=16, dec_depth=2, dec_heads=2, steps=6,
+                      batch_size=4, targets_per_image=3, head_depth=2),
+    predictor=PredictorConfig(dim=16, depth=2, heads=2, steps=6, batch_size=8),
+    classifier=ClassifierConfig(dim=16, depth=2, heads=2, steps=6, batch_size=8),
+    checkpoint_every=2,
+)  # fmt: skip
+
+natural = Profile(
+    "natural",
+    data=DataConfig("tiny-imagenet", image_size=64, channels=3, num_classes=200, hflip=True),
+    tokens=TokenConfig("pca", patch_size=4, dim=16),
+    comae=CoMAEConfig(steps=3000, batch_size=8, targets_per_image=8),
+    checkpoint_every=100,
+)
+
+paper = Profile(
+    "paper",
+    data=DataConfig("imagenet", image_size=256, channels=3, num_classes=1000, hflip=True),
+    tokens=TokenConfig("kl16", patch_size=16, dim=16),
+    comae=CoMAEConfig(enc_dim=256, enc_depth=12, dec_dim=64, dec_depth=12, targets_per_image=8, batch_size=256,
+                      steps=512 * 5004, lr=1e-4),
+    predictor=PredictorConfig(dim=256, depth=12, steps=100_000, batch_size=256, lr=1e-4),
+    classifier=ClassifierConfig(dim=768, depth=12, heads=12, steps=3 * 5004, batch_size=256, lr=1e-4, ema=0.9999),
+    checkpoint_every=1000,
+)  # fmt: skip
+
+PROFILES = {p.name: p for p in (smoke, demo, natural, paper)}
+
+
+def get_profile(profile: str | Profile) -> Profile:
+    """The profile of that name (a `Profile` passes through). Raises ValueError for an unknown name."""
+    if isinstance(profile, Profile):
+        return profile
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}; expected one of {', '.join(PROFILES)}")
+    return PROFILES[profile]
+
+
+def as_dict(config) -> dict:
+    """A config as plain JSON-able data, for hashes and provenance."""
+    return dataclasses.asdict(config)
+
+
+__all__ = ["Profile", "DataConfig", "TokenConfig", "CoMAEConfig", "RankingConfig", "PredictorConfig",
+           "ClassifierConfig", "PROFILES", "get_profile", "as_dict", "replace"]  # fmt: skip

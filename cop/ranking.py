@@ -1,0 +1,94 @@
+"""From dependencies to the collapse order: batched PageRank (section 3.2, Eq. 15) and the graph for the reader.
+
+`A[b, i, j]` is how much target i relies on patch j (`CoMAE.dependencies`). In the graph the edge i -> j points from
+a target to what it relies on, so PageRank flows to the patches that others rely on.
+"""
+
+import math
+
+import networkx as nx
+import torch
+from torch import Tensor
+
+
+def pagerank(
+    A: Tensor,
+    damping: float = 0.85,
+    teleport: Tensor | None = None,
+    orientation: str = "relied_upon",
+    tol: float = 1e-12,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """PageRank scores of dependency graphs, Eq. 15: r = (1 - c) beta + c P r. Rows sum to 1.
+
+    A: (B, N, N) or (N, N), non-negative; damping c in [0, 1); teleport beta: (N,) or (B, N), non-negative with a
+    positive sum (normalised here), uniform by default. Self-loops count as they stand in A; `dependencies` has none.
+
+    orientation `relied_upon` (default): P is the row-normalised A, transposed, as `networkx.pagerank` on the edges
+    target -> source: patches that many rely on score high, which is the paper's prose and Fig. 2. `literal` is
+    section 6 as printed, "column-stochastic P of A": it normalises the columns of A and so scores the patches that
+    *rely* on others. A row (column) without any weight spreads over the teleport vector.
+
+    Power iteration, all graphs at once, until no score moves by more than `tol`; the iteration count is bounded by
+    log(tol) / log(damping). Returns (B, N) or (N,) in `dtype`. Raises ValueError for bad shapes, NaN, negative
+    entries, damping outside [0, 1), a bad teleport vector or an unknown orientation.
+    """
+    _check_graph(A)
+    if not 0 <= damping < 1:
+        raise ValueError(f"damping is {damping}; expected a number in [0, 1), usually 0.85")
+    if orientation not in ("relied_upon", "literal"):
+        raise ValueError(f"unknown orientation {orientation!r}; expected relied_upon or literal")
+    G = (A if A.ndim == 3 else A[None]).to(dtype)
+    G = G if orientation == "relied_upon" else G.transpose(1, 2)
+    B, N, _ = G.shape
+    beta = _teleport(teleport, B, N, G)
+    total = G.sum(2, keepdim=True)  # (B, N, 1)
+    dangling = (total == 0).to(dtype)[..., 0]  # (B, N)
+    P = (G / total.masked_fill(total == 0, 1)).transpose(1, 2).contiguous()  # (B, N, N), P[b, j, i]: from i to j
+    r = beta.clone()
+    tol = max(tol, torch.finfo(dtype).eps)
+    for _ in range(math.ceil(math.log(tol) / math.log(damping)) if damping else 1):
+        spread = (r * dangling).sum(1, keepdim=True) * beta
+        new = (1 - damping) * beta + damping * (torch.bmm(P, r[..., None])[..., 0] + spread)
+        moved, r = (new - r).abs().max(), new
+        if moved <= tol:
+            break
+    return r if A.ndim == 3 else r[0]
+
+
+def in_strength(A: Tensor) -> Tensor:
+    """How much all targets together rely on each patch: the column sums of A (B, N, N) -> (B, N).
+
+    The simplest alternative to PageRank; on dense graphs the two nearly agree."""
+    return A.sum(-2)
+
+
+def to_networkx(A: Tensor, scores: Tensor | None = None) -> nx.DiGraph:
+    """One image's dependency graph A (N, N) for networkx: edge target -> source with `weight`; nodes carry `score`.
+
+    Edges of weight 0 are left out. Raises ValueError for a batch of graphs."""
+    _check_graph(A)
+    if A.ndim != 2:
+        raise ValueError(f"got {tuple(A.shape)}: expected the (N, N) graph of one image, for example A[0]")
+    graph = nx.from_numpy_array(A.detach().cpu().double().numpy(), create_using=nx.DiGraph)
+    if scores is not None:
+        nx.set_node_attributes(graph, dict(enumerate(scores.tolist())), "score")
+    return graph
+
+
+def _check_graph(A: Tensor) -> None:
+    if A.ndim not in (2, 3) or A.shape[-1] != A.shape[-2]:
+        raise ValueError(f"A has shape {tuple(A.shape)}; expected square dependency graphs (B, N, N) or (N, N)")
+    if not torch.isfinite(A).all() or (A < 0).any():
+        raise ValueError("A has NaN, infinite or negative entries; expected weights in [0, 1] from CoMAE.dependencies")
+
+
+def _teleport(teleport: Tensor | None, B: int, N: int, like: Tensor) -> Tensor:
+    if teleport is None:
+        return torch.full((B, N), 1 / N, dtype=like.dtype, device=like.device)
+    if teleport.shape not in ((N,), (B, N)):
+        raise ValueError(f"teleport has shape {tuple(teleport.shape)}; expected ({N},) or ({B}, {N})")
+    beta = teleport.to(like).expand(B, N)
+    if not torch.isfinite(beta).all() or (beta < 0).any() or (beta.sum(1) <= 0).any():
+        raise ValueError("teleport must be finite and non-negative with a positive sum in every row")
+    return beta / beta.sum(1, keepdim=True)

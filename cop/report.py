@@ -1,0 +1,162 @@
+"""What a notebook leaves behind: figures, tables, the numbers behind them, a record per seed, and the gallery.
+
+`paper_figures/<profile>/` holds, per figure, PNG, SVG, the data as CSV and a JSON card (alt text, notebook, seed,
+configuration); `records/seed<k>.csv` under it the headline numbers of a seed.
+"""
+
+import io
+import json
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from cop import paths
+from cop.artefacts import key
+from cop.figures import STYLE
+from cop.profiles import as_dict, get_profile
+
+# The manifest: which notebook makes which figure or table of the paper, and which are ours.
+MANIFEST = {
+    "01_patch_entropy": ["fig1_reveal", "entropy_gaussian", "entropy_learned", "entropy_areas", "certainty"],
+    "02_dependency_autoencoder": ["fig10", "fig6", "polarisation", "masks", "tab1"],
+    "03_collapse_order": ["fig2", "fig3", "fig4", "fig5", "mean_rank", "shares", "agreement"],
+}
+TITLES = {
+    "fig1_reveal": "Figure 1 (on a real image)", "entropy_gaussian": "Remaining entropy, Gaussian tokens",
+    "entropy_learned": "Remaining entropy, learned predictor", "entropy_areas": "Area under the entropy curves",
+    "certainty": "Class certainty along orders", "fig10": "Figure 10", "fig6": "Figure 6",
+    "polarisation": "Polarisation of the masks", "masks": "Masks and reconstructions", "tab1": "Table 1",
+    "fig2": "Figure 2", "fig3": "Figure 3", "fig4": "Figure 4", "fig5": "Figure 5",
+    "mean_rank": "Mean position of each patch", "shares": "What an order consists of",
+    "agreement": "Agreement of orders",
+}  # fmt: skip
+
+
+def paper_numbers() -> dict:
+    """The paper's tables as data."""
+    return json.loads((paths.package / "paper_numbers.json").read_text())
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a notebook run writes. Only seed 0 draws the committed figures; other seeds leave their record alone."""
+
+    notebook: str
+    profile: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        return Path(os.environ.get("COP_FIGURES", paths.figures)) / self.profile
+
+    def figure(self, fig: Figure, name: str, alt: str, data: pd.DataFrame | None = None) -> None:
+        """Save a figure (PNG, SVG, CSV of the numbers, card) and show it once, with its alt text."""
+        self._card(name, alt)
+        if self.seed == 0:
+            for kind, options in (("png", {"dpi": STYLE["savefig.dpi"]}), ("svg", {"metadata": {"Date": None}})):
+                buffer = io.BytesIO()
+                fig.savefig(buffer, format=kind, **options)
+                write(self.folder / f"{name}.{kind}", buffer.getvalue())
+            if data is not None:
+                write(self.folder / f"{name}.csv", data.to_csv(index=False, float_format="%.6g").encode())
+        display(fig, alt)
+
+    def table(self, table: pd.DataFrame, name: str, alt: str) -> pd.DataFrame:
+        """Save a table as CSV and Markdown and return it, to be the last line of a cell."""
+        self._card(name, alt)
+        if self.seed == 0:
+            write(self.folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g").encode())
+            write(self.folder / f"{name}.md", (markdown(table) + "\n").encode())
+        return table
+
+    def record(self, **numbers: float) -> None:
+        """Add headline numbers to this seed's record, replacing those of the same name and notebook."""
+        path = self.folder / "records" / f"seed{self.seed}.csv"
+        old = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["notebook", "name", "value"])
+        new = pd.DataFrame([{"notebook": self.notebook, "name": k, "value": float(v)} for k, v in numbers.items()])
+        keep = old[~((old["notebook"] == self.notebook) & old["name"].isin(new["name"]))]
+        rows = new if keep.empty else pd.concat([keep, new])
+        rows = rows.sort_values(["notebook", "name"])
+        write(path, rows.to_csv(index=False, float_format="%.6g").encode())
+
+    def _card(self, name: str, alt: str) -> None:
+        known = MANIFEST.get(self.notebook, [])
+        if name not in known:
+            raise ValueError(f"{name!r} is not in the manifest of {self.notebook}; expected one of {', '.join(known)}")
+        if self.seed == 0:
+            card = {"title": TITLES[name], "alt": alt, "notebook": self.notebook, "profile": self.profile,
+                    "seed": self.seed, "config": key(as_dict(get_profile(self.profile)))}  # fmt: skip
+            write(self.folder / f"{name}.json", (json.dumps(card, indent=1) + "\n").encode())
+
+
+def records(profile: str) -> pd.DataFrame:
+    """The records of all seeds present: columns seed, notebook, name, value."""
+    folder = paths.figures / profile / "records"
+    parts = [pd.read_csv(f).assign(seed=int(f.stem.removeprefix("seed"))) for f in sorted(folder.glob("seed*.csv"))]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["notebook", "name", "value", "seed"])
+
+
+def display(fig: Figure, alt: str) -> None:
+    """Show a figure in a notebook with alt text; nothing outside IPython."""
+    if "IPython" not in sys.modules or sys.modules["IPython"].get_ipython() is None:
+        return
+    from IPython.display import display as show
+
+    show(fig, metadata={"image/png": {"alt": alt}})
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A GitHub table; floats to three decimals, missing values as a dash."""
+
+    def cell(x) -> str:
+        if isinstance(x, float):
+            return "–" if pd.isna(x) else f"{x:.3f}"
+        return str(x)
+
+    lines = [list(map(str, table.columns)), ["---"] * table.shape[1], *(map(cell, r) for r in table.itertuples(index=False))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file atomically: a temporary neighbour, then a rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as f:
+            f.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def gallery(folder: Path | None = None) -> str:
+    """The gallery page, rebuilt from the cards: every figure and table per profile, with alt text and provenance."""
+    folder = folder or paths.figures
+    lines = ["# Figures and tables", "", "Generated by `make figures` from the cards beside the figures; do not edit.", ""]
+    for profile in sorted(p for p in folder.iterdir() if p.is_dir() and any(p.glob("*.json"))):
+        lines += [f"## Profile `{profile.name}`", ""]
+        for notebook, names in MANIFEST.items():
+            for name in names:
+                card_path = profile / f"{name}.json"
+                if not card_path.exists():
+                    continue
+                card = json.loads(card_path.read_text())
+                lines += [f"### {card['title']}", ""]
+                if (profile / f"{name}.png").exists():
+                    lines += [f"![{card['alt']}]({profile.name}/{name}.png)", ""]
+                else:
+                    lines += [(profile / f"{name}.md").read_text().strip(), "", f"*{card['alt']}*", ""]
+                files = [f"[{f.suffix[1:]}]({profile.name}/{f.name})" for f in sorted(profile.glob(f"{name}.*"))
+                         if f.suffix in (".svg", ".csv")]  # fmt: skip
+                lines += [f"Notebook [{notebook}](../notebooks/{notebook}.ipynb) · seed {card['seed']} · configuration "
+                          f"`{card['config']}` · {' · '.join(files)}", ""]  # fmt: skip
+    page = "\n".join(lines)
+    write(folder / "README.md", page.encode())
+    return page

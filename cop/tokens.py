@@ -1,0 +1,281 @@
+"""Tokens: what a patch is to every model of the paper. One interface, three kinds.
+
+`encode(images (B, C, H, W) in [-1, 1]) -> tokens (B, N, dim)`, `decode` back. N = grid^2 patches, row-major.
+Tokens have unit standard deviation over the training split: Eq. 3 mixes them with unit Gaussian noise, in
+shares that Eq. 4 sets by the weight alone.
+
+    raw   the pixels of a patch, minus one global mean, over one global standard deviation; lossless
+    pca   the leading principal components of a patch, each scaled to unit variance; loses the others
+    kl16  the latents of the paper's autoencoder, times 0.2325 (global, not centred); needs its weights
+"""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cop import paths
+from cop.data import ImageSet, first_stratified
+from cop.profiles import Profile, get_profile
+
+KINDS = ("raw", "pca", "kl16")
+
+
+def patchify(images: Tensor, patch_size: int) -> Tensor:
+    """(B, C, H, W) -> (B, N, p p C): patches row by row; in a patch rows, then columns, then channels.
+
+    Raises ValueError for images that are not divisible into patches.
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images have shape {tuple(images.shape)}; expected (B, C, H, W)")
+    B, C, H, W = images.shape
+    p = patch_size
+    if p < 1 or H % p or W % p:
+        raise ValueError(f"images of {H} x {W} px are not divisible into patches of {p} px; resize them to a "
+                         "multiple of the patch size, or choose another patch size")  # fmt: skip
+    x = images.reshape(B, C, H // p, p, W // p, p)  # (B, C, rows, py, columns, px)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(B, (H // p) * (W // p), p * p * C)
+
+
+def unpatchify(patches: Tensor, patch_size: int, channels: int) -> Tensor:
+    """The inverse of `patchify` for square images: (B, N, p p C) -> (B, C, H, H). Else raises ValueError."""
+    p, C = patch_size, channels
+    grid = round(patches.shape[1] ** 0.5) if patches.ndim == 3 else 0
+    if patches.ndim != 3 or grid**2 != patches.shape[1] or patches.shape[2] != p * p * C:
+        raise ValueError(f"patches have shape {tuple(patches.shape)}; expected (B, N, {p * p * C}) for "
+                         f"{C} channels "
+                         f"and {p} px, with N a square number")  # fmt: skip
+    x = patches.reshape(-1, grid, grid, p, p, C)  # (B, rows, columns, py, px, C)
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, C, grid * p, grid * p)
+
+
+def check_tokens(tokens: Tensor, grid: int, dim: int) -> None:
+    """Raises ValueError unless tokens are floating-point (B, grid^2, dim) and finite."""
+    if not torch.is_tensor(tokens) or not tokens.is_floating_point():
+        raise ValueError(f"tokens are {getattr(tokens, 'dtype', type(tokens).__name__)}; expected a float "
+                         "tensor "
+                         "(B, N, C), as Tokens.encode makes it")  # fmt: skip
+    if tokens.ndim != 3 or tuple(tokens.shape[1:]) != (grid**2, dim):
+        raise ValueError(f"tokens have shape {tuple(tokens.shape)}; expected (B, {grid**2}, {dim}): "
+                         f"{grid} x {grid} "
+                         f"patches of {dim} values. Use the tokens of the model's own profile")  # fmt: skip
+    finite = torch.isfinite(tokens)
+    if not finite.all():
+        b, n, c = (~finite).nonzero()[0].tolist()
+        raise ValueError(f"tokens[{b}, {n}, {c}] is {tokens[b, n, c].item()}; expected finite values "
+                         f"({int((~finite).sum())} are not). Look for NaN in the images")  # fmt: skip
+
+
+class Tokens:
+    """What every kind shares: the geometry, its checks, and the state as float64 tensors (nothing rounded).
+
+    grid: patches per side; num_tokens: N = grid^2; dim: values per token.
+    """
+
+    kind: str
+
+    def __init__(self, image_size: int, channels: int, patch_size: int, dim: int):
+        if patch_size < 1 or image_size % patch_size:
+            raise ValueError(f"image_size {image_size} is not divisible into patches of {patch_size} px; "
+                             "choose a "
+                             f"multiple of {patch_size}")  # fmt: skip
+        self.image_size, self.channels, self.patch_size, self.dim = image_size, channels, patch_size, dim
+        self.grid = image_size // patch_size
+        self.num_tokens = self.grid**2
+
+    def encode(self, images: Tensor) -> Tensor:
+        """float images (B, C, H, H) in [-1, 1] -> tokens (B, N, dim). Raises ValueError for others."""
+        size = (self.channels, self.image_size, self.image_size)
+        if images.ndim != 4 or tuple(images.shape[1:]) != size or not images.is_floating_point():
+            raise ValueError(f"images are {tuple(images.shape)} {images.dtype}; expected a float tensor "
+                             f"(B, {size[0]}, "
+                             f"{size[1]}, {size[2]}) in [-1, 1]")  # fmt: skip
+        return self._encode(images)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """tokens (B, N, dim) -> images (B, C, H, H), not clipped. Raises ValueError as `check_tokens`."""
+        check_tokens(tokens, self.grid, self.dim)
+        return self._decode(tokens)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything `tokens_from_state` needs, as tensors for safetensors."""
+        geometry = [KINDS.index(self.kind), self.image_size, self.channels, self.patch_size, self.dim]
+        return {"geometry": torch.tensor(geometry)} | self._state()
+
+
+class RawPatches(Tokens):
+    """The pixels of a patch, with one global mean and standard deviation (of all training pixels)."""
+
+    kind = "raw"
+
+    def __init__(self, image_size: int, channels: int, patch_size: int, mean: float, std: float):
+        super().__init__(image_size, channels, patch_size, patch_size**2 * channels)
+        if not std > 0:
+            raise ValueError(f"the standard deviation of the pixels is {std}; expected images that vary")
+        self.mean, self.std = float(mean), float(std)
+
+    def _encode(self, images):
+        return (patchify(images, self.patch_size) - self.mean) / self.std
+
+    def _decode(self, tokens):
+        return unpatchify(tokens * self.std + self.mean, self.patch_size, self.channels)
+
+    def _state(self):
+        return {"mean": torch.tensor(self.mean).double(), "std": torch.tensor(self.std).double()}
+
+
+class PCAPatches(Tokens):
+    """The leading principal components of patches x (D values), whitened: z = (x - mean) V / sqrt(variance).
+
+    One basis for all positions. decode is the exact inverse for dim = D, else the nearest patch in the span.
+
+    mean: (D,); basis: V (D, dim), orthonormal columns; variance: (dim,), of the components in training.
+    total_variance: of all D components. explained_variance: (dim,) the share of it in each, descending;
+    1 - explained_variance.sum() is what decode loses: its squared error over the variance of the patches.
+    """
+
+    kind = "pca"
+
+    def __init__(self, image_size: int, channels: int, patch_size: int, mean: Tensor, basis: Tensor,
+                 variance: Tensor, total_variance: float):  # fmt: skip
+        super().__init__(image_size, channels, patch_size, basis.shape[1])
+        self.mean, self.basis, self.variance = mean.double(), basis.double(), variance.double()
+        self.total_variance = float(total_variance)
+
+    @property
+    def explained_variance(self) -> Tensor:
+        return self.variance / self.total_variance
+
+    def _encode(self, images):
+        whiten = self.basis / self.variance.sqrt()  # (D, dim)
+        return (patchify(images, self.patch_size) - self.mean.to(images)) @ whiten.to(images)
+
+    def _decode(self, tokens):
+        colour = (self.basis * self.variance.sqrt()).T  # (dim, D)
+        return unpatchify(tokens @ colour.to(tokens) + self.mean.to(tokens), self.patch_size, self.channels)
+
+    def _state(self):
+        return {"mean": self.mean, "basis": self.basis.contiguous(), "variance": self.variance,
+                "total_variance": torch.tensor(self.total_variance).double()}  # fmt: skip
+
+
+class KL16Tokens(Tokens):
+    """The paper's tokens: the mode of KL-16's latents, scaled. Its weights are the user's file, not in `state`."""
+
+    kind = "kl16"
+
+    def __init__(self, autoencoder: torch.nn.Module):
+        super().__init__(autoencoder.image_side, 3, 16, 16)
+        self.autoencoder = autoencoder.eval()
+
+    @classmethod
+    def load(cls, image_size: int = 256, path: str | os.PathLike | None = None) -> "KL16Tokens":
+        """From `path`, else `$COP_KL16`, else kl16.safetensors or kl16.ckpt in the cache folder.
+
+        Raises FileNotFoundError if there is none, ValueError if it is not KL-16.
+        """
+        given = path or os.environ.get("COP_KL16")
+        cached = [paths.cache() / "kl16.safetensors", paths.cache() / "kl16.ckpt"]
+        places = [Path(given).expanduser()] if given else cached
+        found = [p for p in places if p.is_file()]
+        if not found:
+            raise FileNotFoundError(
+                f"kl16 tokens need the autoencoder's weights; none at {' or '.join(map(str, places))}. "
+                "Download "
+                "kl16.ckpt as https://github.com/LTH14/mar says and put it there, or set COP_KL16 to "
+                "its path")  # fmt: skip
+        from cop.kl16 import load_kl16  # only this kind needs it
+
+        return cls(load_kl16(found[0], image_side=image_size))
+
+    @torch.no_grad()
+    def _encode(self, images):
+        return self.autoencoder.to(images.device).encode(images)
+
+    @torch.no_grad()
+    def _decode(self, tokens):
+        return self.autoencoder.to(tokens.device).decode(tokens)
+
+    def _state(self):
+        return {}
+
+
+def fit_tokens(profile: str | Profile, train: ImageSet, limit: int = 5000) -> Tokens:
+    """The tokens of a profile, fitted on at most `limit` images of its training split. Deterministic.
+
+    Raises ValueError for val or test images, a dim that the patches cannot have, or images that do not vary.
+    """
+    profile = get_profile(profile)
+    data, cfg = profile.data, profile.tokens
+    if cfg.kind not in KINDS:
+        raise ValueError(f"unknown kind of tokens {cfg.kind!r}; expected one of {', '.join(KINDS)}")
+    if cfg.kind == "kl16":
+        if (data.channels, cfg.patch_size, cfg.dim) != (3, 16, 16):
+            raise ValueError("kl16 tokens have channels=3, patch_size=16, dim=16; got "
+                             f"channels={data.channels}, "
+                             f"patch_size={cfg.patch_size}, dim={cfg.dim}")  # fmt: skip
+        return KL16Tokens.load(data.image_size)
+    if train.split in ("val", "test"):
+        raise ValueError(f"tokens are fitted on the training split; got {train.split} images of {train.name}")
+    if limit < 1 or not len(train):
+        raise ValueError(f"cannot fit tokens on {min(limit, len(train))} images; expected at least one")
+    values = cfg.patch_size**2 * data.channels  # D, of one patch
+    if cfg.kind == "raw" and cfg.dim != values or not 1 <= cfg.dim <= values:
+        expected = f"{values}" if cfg.kind == "raw" else f"1 to {values}"
+        raise ValueError(f"dim is {cfg.dim}; expected {expected} for {cfg.kind} tokens of {cfg.patch_size} x "
+                         f"{cfg.patch_size} x {data.channels} values")  # fmt: skip
+
+    found = tuple(train[0][0].shape)
+    if found != (data.channels, data.image_size, data.image_size):
+        raise ValueError(f"training images are {found}; expected {data.channels} x {data.image_size} x "
+                         f"{data.image_size}, as profile {profile.name!r} says")  # fmt: skip
+    mean, covariance = patch_statistics(train, cfg.patch_size, limit)
+    if cfg.kind == "raw":
+        centre = mean.mean()
+        std = (covariance.diagonal() + (mean - centre) ** 2).mean().sqrt()  # of all values about the global mean
+        return RawPatches(data.image_size, data.channels, cfg.patch_size, centre.item(), std.item())
+
+    variance, basis = torch.linalg.eigh(covariance)  # ascending
+    variance, basis = variance.flip(0), basis.flip(1)
+    rank = int((variance > 1e-12 * variance[0].clamp(min=1e-300)).sum())
+    if cfg.dim > rank:
+        raise ValueError(f"dim is {cfg.dim} but the training patches vary in {rank} directions; choose at "
+                         f"most {rank}")  # fmt: skip
+    largest = basis.abs().argmax(dim=0)
+    basis = basis * basis[largest, torch.arange(values)].sign()  # an eigenvector's sign is free: fix it
+    return PCAPatches(data.image_size, data.channels, cfg.patch_size, mean, basis[:, : cfg.dim],
+                      variance[: cfg.dim], variance.sum().item())  # fmt: skip
+
+
+def patch_statistics(images: ImageSet, patch_size: int, limit: int) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and covariance (D, D), float64, of the patches of the first `limit` images, by class in turn."""
+    count, total, product = 0, 0.0, 0.0
+    for idx in first_stratified(images.labels, limit).split(256):
+        x = patchify(images.batch(idx)[0], patch_size).flatten(0, 1).double()  # (M, D)
+        count, total, product = count + len(x), total + x.sum(0), product + x.T @ x
+    mean = total / count
+    return mean, product / count - torch.outer(mean, mean)
+
+
+def tokens_from_state(profile: str | Profile, state: dict[str, Tensor]) -> Tokens:
+    """The tokens that `state()` described. Raises ValueError for a state that is foreign or another profile's."""
+    profile = get_profile(profile)
+    data, cfg = profile.data, profile.tokens
+    needed = {"raw": {"mean", "std"}, "pca": {"mean", "basis", "variance", "total_variance"}, "kl16": set()}
+    if cfg.kind not in KINDS:
+        raise ValueError(f"unknown kind of tokens {cfg.kind!r}; expected one of {', '.join(KINDS)}")
+    expected = [KINDS.index(cfg.kind), data.image_size, data.channels, cfg.patch_size, cfg.dim]
+    found = state["geometry"].tolist() if "geometry" in state else None
+    if found != expected or set(state) != needed[cfg.kind] | {"geometry"}:
+        raise ValueError(f"stored tokens have entries {sorted(state)} and geometry {found}; expected "
+                         f"{cfg.kind} tokens of "
+                         f"geometry {expected} (kind, image_size, channels, patch_size, dim). Fit "
+                         "them again")  # fmt: skip
+    size = (data.image_size, data.channels, cfg.patch_size)
+    if cfg.kind == "raw":
+        return RawPatches(*size, state["mean"].item(), state["std"].item())
+    if cfg.kind == "pca":
+        total = state["total_variance"].item()
+        return PCAPatches(*size, state["mean"], state["basis"], state["variance"], total)
+    return KL16Tokens.load(data.image_size)

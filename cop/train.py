@@ -1,0 +1,193 @@
+"""One training loop for every stage: Accelerate, cosine schedule, atomic checkpoints, exact resume, history.
+
+Everything random in step t comes from a generator seeded by (seed, t), and the batches of an epoch from one seeded
+by (seed, epoch). So a run that was killed and started again repeats the losses of an uninterrupted one exactly, and
+no random state needs to be stored.
+"""
+
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """A CPU generator for a tuple of numbers, e.g. (seed, step). Different tuples give unrelated streams."""
+    state = 0x9E3779B97F4A7C15
+    for n in numbers:  # splitmix64, so that neighbouring steps do not share low bits
+        state = (state + int(n) + 0x9E3779B97F4A7C15) & (2**64 - 1)
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+        state ^= state >> 31
+    return torch.Generator().manual_seed(state & (2**63 - 1))
+
+
+def seeded_build(build: Callable[[], nn.Module], *numbers: int) -> nn.Module:
+    """Construct a module with weights drawn from the seed, leaving the global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeded(*numbers).initial_seed())
+        return build()
+
+
+def progress(iterable, desc: str, total: int | None = None):
+    """A progress bar on stderr in a terminal or a live notebook; nothing under papermill, nbval, pytest or a pipe.
+
+    `COP_PROGRESS=1` or `0` forces it. A bar inside an executed notebook would freeze at 0 % and break nbval.
+    """
+    choice = os.environ.get("COP_PROGRESS", "1" if sys.stderr.isatty() else "0")
+    if choice == "0":
+        return iterable
+    from tqdm.auto import tqdm
+
+    return tqdm(iterable, desc=desc, total=total, leave=False)
+
+
+def cosine(step: int, steps: int, warmup: float) -> float:
+    """Learning-rate factor: linear warm-up over a share of the steps, then cosine to 0."""
+    ramp = max(1, round(warmup * steps))
+    if step < ramp:
+        return (step + 1) / ramp
+    return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, steps - ramp)))
+
+
+def batch_indices(step: int, batch_size: int, size: int, seed: int) -> Tensor:
+    """The images of a step: epochs are seeded permutations, a last short batch is dropped. (batch_size,)"""
+    batch_size = min(batch_size, size)
+    per_epoch = size // batch_size
+    order = torch.randperm(size, generator=seeded(seed, 1, step // per_epoch))
+    k = step % per_epoch
+    return order[k * batch_size : (k + 1) * batch_size]
+
+
+def save_atomically(data, path: Path) -> None:
+    """torch.save to a temporary neighbour, then rename: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(data, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> dict:
+    """A checkpoint of `fit`. Raises ValueError for a truncated or foreign file, which is left in place."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not {"model", "optimizers", "step", "history"} <= set(state):
+            raise ValueError(f"keys {sorted(state)[:6]}")
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a complete checkpoint of this project ({type(error).__name__}: {str(error)[:120]}); "
+            "expected one written by cop.train.fit. Move it away to start this run anew."
+        ) from error
+    return state
+
+
+def fit(
+    model: nn.Module,
+    loss_fn: Callable[[nn.Module, Tensor, torch.Generator, int], dict[str, Tensor]],
+    config,
+    *,
+    size: int,
+    seed: int,
+    directory: Path,
+    alternate: Sequence[str] = (),
+    ema: float | None = None,
+    checkpoint_every: int = 200,
+    device: str = "cpu",
+    desc: str = "training",
+) -> tuple[nn.Module, pd.DataFrame]:
+    """Train `model` for `config.steps` steps and return it with the history of every step.
+
+    loss_fn(model, idx, generator, step) returns a dict of scalars whose `loss` is minimised; idx (batch,) are image
+    indices below `size`. config: any of the profile's configs (steps, batch_size, lr, weight_decay, warmup,
+    grad_clip). alternate: names of submodules that are optimised in turn, step by step ("f and g are optimised
+    alternately in a batch-wise manner", section 3.1); without it, the whole model. ema: decay of an exponential
+    moving average with warm-up, whose weights are returned. `directory`/checkpoint.pt is written every
+    `checkpoint_every` steps and resumed from if present.
+
+    Raises FloatingPointError when a loss is not finite: the last checkpoint stays, the message says where.
+    """
+    accelerator = Accelerator(cpu=device == "cpu")
+    parts = {name: model.get_submodule(name) for name in alternate} or {"": model}
+    opts = {
+        name: torch.optim.AdamW(decay_groups(part, config.weight_decay), lr=config.lr,
+                                betas=getattr(config, "betas", (0.9, 0.95)))
+        for name, part in parts.items()
+    }  # fmt: skip
+    names = list(opts)
+    prepared, *wrapped = accelerator.prepare(model, *opts.values())
+    opts = dict(zip(names, wrapped, strict=True))
+    average = ModelEmaV3(model, decay=ema, use_warmup=True) if ema else None
+    path, start, history = Path(directory) / "checkpoint.pt", 0, []
+    if path.exists():
+        state = load_checkpoint(path)
+        accelerator.unwrap_model(prepared).load_state_dict(state["model"])
+        for name in names:
+            opts[name].load_state_dict(state["optimizers"][name])
+        if average:
+            average.module.load_state_dict(state["ema"])
+        start, history = state["step"], state["history"]
+
+    prepared.train()
+    for step in progress(range(start, config.steps), desc, config.steps - start):
+        name = names[step % len(names)]
+        for other in names:  # the frozen half still passes gradients through, but computes none for itself
+            parts[other].requires_grad_(other == name)
+        for group in opts[name].param_groups:
+            group["lr"] = config.lr * cosine(step, config.steps, config.warmup)
+        idx = batch_indices(step, config.batch_size, size, seed)
+        out = loss_fn(prepared, idx, seeded(seed, 2, step), step)
+        if not torch.isfinite(out["loss"]):
+            raise FloatingPointError(
+                f"{desc}: loss is {out['loss'].item()} at step {step} of {config.steps} (seed {seed}); expected a "
+                f"finite number. The last checkpoint ({path}) is intact: lower lr={config.lr} or raise the warm-up."
+            )
+        opts[name].zero_grad()
+        accelerator.backward(out["loss"])
+        accelerator.clip_grad_norm_([p for p in parts[name].parameters() if p.grad is not None], config.grad_clip)
+        opts[name].step()
+        if average:
+            average.update(model, step=step)
+        scalars = {k: v.item() for k, v in out.items() if torch.is_tensor(v) and v.ndim == 0}
+        history.append({"step": step, **scalars})
+        if (step + 1) % checkpoint_every == 0 and step + 1 < config.steps and accelerator.is_main_process:
+            state = {"model": accelerator.unwrap_model(prepared).state_dict(), "step": step + 1, "history": history,
+                     "optimizers": {n: opts[n].state_dict() for n in names}}  # fmt: skip
+            save_atomically(state | ({"ema": average.module.state_dict()} if average else {}), path)
+    model.requires_grad_(True)
+    if average:
+        model.load_state_dict(average.module.state_dict())
+    accelerator.free_memory()
+    return model.eval(), pd.DataFrame(history)
+
+
+def decay_groups(module: nn.Module, weight_decay: float) -> list[dict]:
+    """AdamW groups: no weight decay on vectors (biases, norms, read-out tokens), as usual for ViTs."""
+    params = list(module.parameters())
+    return [
+        {"params": [p for p in params if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+@contextlib.contextmanager
+def threads(n: int):
+    """Limit torch to n threads inside the block, for benchmarks whose ratio should not depend on the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
