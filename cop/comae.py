@@ -217,3 +217,28 @@ def comae_loss(model: CoMAE, tokens: Tensor, generator: torch.Generator) -> dict
     targets = draw_targets(B, N, config.targets_per_image, generator)
     noise = torch.randn(B, targets.shape[1], N, C, generator=generator)
     return model(tokens, targets.to(tokens.device), noise.to(tokens.device))
+
+
+@torch.no_grad()
+def evaluate(model: CoMAE, tokens: Tensor, generator: torch.Generator, batch: int = 50) -> dict[str, float]:
+    """Losses and mask statistics over tokens (n, N, C) of held-out images, without the tensors of `forward`."""
+    total: dict[str, float] = {}
+    for part in tokens.split(batch):
+        out = comae_loss(model, part, generator)
+        for k, v in out.items():
+            if v.ndim == 0:
+                total[k] = total.get(k, 0.0) + v.item() * len(part) / len(tokens)
+    return total
+
+
+def trivial_losses(tokens: Tensor, grid: int) -> dict[str, float]:
+    """L_r of two reconstructions that learn nothing: the mean token of these images, and the mean of the up to four
+    neighbours of the target. tokens: (n, N, C)."""
+    maps = tokens.transpose(1, 2).unflatten(2, (grid, grid))  # (n, C, G, G)
+    kernel = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]]).expand(maps.shape[1], 1, 3, 3)
+    total = F.conv2d(maps, kernel, padding=1, groups=maps.shape[1])
+    count = F.conv2d(torch.ones_like(maps), kernel, padding=1, groups=maps.shape[1])
+    return {
+        "mean token": (tokens - tokens.mean((0, 1))).abs().sum(-1).mean().item(),
+        "mean of the neighbours": (maps - total / count).abs().sum(1).mean().item(),
+    }

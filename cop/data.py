@@ -110,8 +110,8 @@ def load_data(profile: str | Profile, split: str, root: str | os.PathLike | None
 
     root: where data that are not embedded lie; otherwise `profile.data.root`, otherwise `$COP_DATA`.
     Raises ValueError for an unknown profile, data name or split, an image size that the patches do not
-    divide, more classes than `num_classes`, or a damaged file (named); FileNotFoundError for missing data (what
-    to get, where to put it).
+    divide, more classes than `num_classes`, or a damaged file (named); FileNotFoundError for missing data
+    (what to get, where to put it).
     """
     profile = get_profile(profile)
     cfg, patch = profile.data, profile.tokens.patch_size
@@ -129,7 +129,7 @@ def load_data(profile: str | Profile, split: str, root: str | os.PathLike | None
     data = LOADERS[cfg.name](cfg, split, Path(given).expanduser() if given else None)
     if len(data.class_names) > cfg.num_classes:
         found = len(data.class_names)
-        raise ValueError(f"{cfg.name} has {found} classes but num_classes is {cfg.num_classes}; set it to {found}")
+        raise ValueError(f"{cfg.name} has {found} classes, num_classes is {cfg.num_classes}; set it to {found}")
     return data if cfg.limit is None else data.subset(first_stratified(data.labels, cfg.limit))
 
 
@@ -347,7 +347,7 @@ def _tiny_imagenet(cfg: DataConfig, split: str, root: Path | None) -> ImageSet:
 
 
 def _tiny_split(tree: _Tree, train: list[str], wnids: list[str], split: str) -> dict[str, int]:
-    """Name -> label of a split's images. Train omits exact copies of val and test files, val those of test."""
+    """Name -> label of a split's images. Train omits exact copies of val and test, val those of test."""
     label = {w: i for i, w in enumerate(wnids)}
     annotated = [line[:2] for line in tree.text("val/val_annotations.txt")]
     missing = [f for f, w in annotated if w not in label or f"val/images/{f}" not in tree.read]
@@ -383,7 +383,7 @@ def _save_npz(path: Path, **arrays: np.ndarray) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
-# --------------------------------------------------------------------------------------------- folders of files
+# ---------------------------------------------------------------------------------------------- folders
 
 
 def _walk(folder: Path) -> list[Path]:
@@ -412,7 +412,7 @@ def _labelled(folder: Path, classes: list[str]) -> tuple[list[Path], list[int]]:
     pairs = [(p, i) for i, subfolder in present for p in _images_below(subfolder)]
     if flat and pairs:
         raise ValueError(f"{folder} holds images ({flat[0].name}) beside class folders "
-                         f"({pairs[0][0].parent.name}); expected all images in class folders, or none")  # fmt: skip
+                         f"({pairs[0][0].parent.name}); expected all in class folders, or none")  # fmt: skip
     pairs = pairs or [(p, 0) for p in flat]
     if not pairs:
         raise FileNotFoundError(f"no images in {folder}; expected files {', '.join(SUFFIXES)} in it or "
@@ -447,7 +447,7 @@ def image_folder(root: str | os.PathLike, image_size: int, channels: int = 3, sp
         keep = {"all": digit >= 0, "train": digit < 8, "val": digit == 8, "test": digit == 9}[split]
         if not keep.any():
             raise FileNotFoundError(f"{root} has {len(files)} images, too few for a {split} split; "
-                                    f"expected 10 or more in a class, or a folder {root / split}")  # fmt: skip
+                                    f"expected 10 or more in a class, or {root / split}/")  # fmt: skip
         files, labels = [f for f, k in zip(files, keep, strict=True) if k], np.asarray(labels)[keep]
     images = np.stack([decode(f, image_size, channels) for f in files])
     return ImageSet(torch.from_numpy(images), labels, classes or [root.name], split, "folder")

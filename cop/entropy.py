@@ -9,10 +9,9 @@ the joint entropy H(e_1, ..., e_N), whatever the order: Eq. 1 as printed cannot 
 
 and summarise a curve by its normalised `area`: the lower, the faster the collapse.
 
-Where zero lies. The differential entropy of a constant pixel is minus infinity. So we always speak of the
-noisy token x = e + noise, with independent noise of scale `floor` per value (about the rounding of 8-bit
-pixels), and count entropy ABOVE that of the noise alone: >= 0, in nats, 0 for a patch that is known. Letters:
-B images or orders, N patches, C values of a patch, S_k the first k patches of an order.
+Where zero lies. A constant pixel has differential entropy minus infinity, so we speak of the noisy token
+x = e + noise, independent noise of scale `floor` per value (what we do not care to tell apart), and count
+entropy ABOVE that of the noise: >= 0, in nats. B images or orders, N patches, C values of a patch.
 """
 
 import math
@@ -30,7 +29,7 @@ from cop.profiles import PredictorConfig
 def area(curve: Tensor, ks: Tensor | list[int] | None = None) -> Tensor:
     """Normalised area under remaining curves (B, K): (B,). 1 = nothing learnt on the way, lower is faster.
 
-    The mean over k = 0..N-1 of curve_k / curve_0 (k = N is always 0). With `ks`, the prefix sizes of the K
+    The mean over k = 0..N-1 of curve_k / curve_0, nan if curve_0 is 0. With `ks`, the prefix sizes of the K
     columns (ascending, from 0 to N), the curve is interpolated linearly; without, column k is prefix k.
     """
     if ks is not None:
@@ -69,15 +68,14 @@ class GaussianTokens:
     def fit(cls, tokens: Tensor, floor: float = 0.05, shrinkage: float | None = None) -> "GaussianTokens":
         """Mean and covariance of training tokens (n, N, C).
 
-        shrinkage: weight in [0, 1] of a multiple of the identity. None: Ledoit and Wolf's (2004) where there
-        are fewer than four images per value, else 0. Accumulated in float64 by blocks of images: memory is
-        the covariance (8 MiB at 64 x 16 values, 128 MiB at 256 x 16) and, with Ledoit-Wolf, two copies of the
-        few images. Raises ValueError for n < 2 or NaN.
+        shrinkage: weight in [0, 1] of a multiple of the identity. None: Ledoit and Wolf's (2004) below four
+        images per value, else 0. Memory: the covariance (8 MiB at 64 x 16 values, 128 MiB at 256 x 16) and,
+        with Ledoit-Wolf, two float64 copies of the few images. Raises ValueError for n < 2 or NaN.
         """
-        if tokens.ndim != 3 or len(tokens) < 2:
-            raise ValueError(f"tokens have shape {tuple(tokens.shape)}: expected (n, N, C) with n >= 2")
-        if not tokens.isfinite().all():
-            raise ValueError("tokens hold NaN or infinity: expected finite numbers; check the images")
+        if tokens.ndim != 3 or len(tokens) < 2 or not tokens.isfinite().all():
+            raise ValueError(
+                f"tokens of shape {tuple(tokens.shape)}: expected (n >= 2, N, C) and finite values"
+            )
         x, n, dims = tokens.flatten(1), len(tokens), tokens[0].numel()
         mean = sum(block.double().sum(0) for block in x.split(1024)) / n
         cov = torch.zeros(dims, dims, dtype=torch.float64, device=x.device)
@@ -108,10 +106,10 @@ class GaussianTokens:
 
         A diagonal block of the Cholesky factor is the root of that patch's covariance given all before it.
         """
-        roots = [
-            L.flatten(3).flatten(1, 2).diagonal(dim1=1, dim2=2) for L in self._factors(ranking, chunk_bytes)
-        ]
-        return torch.cat(roots).log().view(-1, self.N, self.C).sum(-1) - self.noise
+        logs = []  # (b, N * C) each
+        for L in self._factors(ranking, chunk_bytes):
+            logs.append(L.flatten(3).flatten(1, 2).diagonal(dim1=1, dim2=2).log())
+        return torch.cat(logs).view(-1, self.N, self.C).sum(-1) - self.noise
 
     def joint_curve(self, ranking: Tensor, chunk_bytes: int = 256 << 20) -> Tensor:
         """J_k = H(unseen | first k patches) for k = 0..N: (B, N + 1). By the chain rule the terms to come."""
@@ -126,23 +124,23 @@ class GaussianTokens:
         """
         curves = []
         for L in self._factors(ranking, chunk_bytes):
-            curve = L.new_zeros(len(L), self.N + 1)
-            given = L.new_zeros(len(L), self.N, self.C, self.C)  # covariance of patch n given the prefix
+            curves.append(L.new_zeros(len(L), self.N + 1))
+            given = L.new_zeros(len(L), self.N, self.C, self.C)  # covariance of each patch given the prefix
             for k in reversed(range(self.N)):
                 column = L[:, k:, :, k]  # (b, N - k, C, C) what patch k tells about those after it
                 given[:, k:] += column @ column.mT
-                curve[:, k] = (half_logdet(given[:, k:]) - self.noise).sum(1)
-            curves.append(curve)
+                curves[-1][:, k] = (half_logdet(given[:, k:]) - self.noise).sum(1)
         return torch.cat(curves)
 
     def greedy_order(self, objective: str = "sum") -> Tensor:
-        """The yardstick: at each step the patch that lowers what remains the most. (N,)
+        """The yardstick (N,): at each step the patch that lowers what remains the most.
 
         Seeing p takes its own entropy off either curve; off the sum curve it also takes what p tells about
         each other unseen patch, the mutual information I(e_n; e_p | S) = -1/2 log det(I - Q^T Q) with Q their
         whitened cross-covariance. It is symmetric: once a pair will do. The rest is one Schur update.
         """
-        check_objective(objective)
+        if objective not in ("sum", "joint"):
+            raise ValueError(f"unknown objective {objective!r}; expected 'sum' or 'joint'")
         C, V = self.C, self.cov  # V: covariance of the unseen patches given the seen ones
         left, order = list(range(self.N)), []
         while m := len(left):
@@ -156,8 +154,7 @@ class GaussianTokens:
                 info = -half_logdet(torch.eye(C).to(V) - Q.mT @ Q)  # I(e_i; e_j | S)
                 gain = gain.index_add(0, i, info).index_add(0, j, info)
             best = int(gain.argmax())
-            order.append(left.pop(best))
-            keep = torch.arange(m) != best
+            order, keep = [*order, left.pop(best)], torch.arange(m) != best
             cross = blocks[best][:, keep].flatten(1)  # (C, (m - 1) * C) covariance of p with the others
             told = torch.linalg.solve_triangular(root[best], cross, upper=False)
             V = blocks[keep][:, :, keep].reshape((m - 1) * C, (m - 1) * C) - told.T @ told
@@ -169,7 +166,8 @@ class GaussianTokens:
         What remains depends on the SET of seen patches only, so dynamic programming over the 2^N sets
         replaces the search over N! orders: the best way to a set is the best way to it less its last patch.
         """
-        check_objective(objective)
+        if objective not in ("sum", "joint"):
+            raise ValueError(f"unknown objective {objective!r}; expected 'sum' or 'joint'")
         if self.N > 12:
             raise ValueError(f"optimal_order tries 2^N sets and N is {self.N}: expected <= 12; use subset()")
         cost, last = [self._remaining(0, objective)], [-1]
@@ -191,11 +189,6 @@ class GaussianTokens:
         V = self.cov[~seen][:, ~seen] - told.T @ told
         V = V if objective == "joint" else V.view(m, self.C, m, self.C)[range(m), :, range(m)]
         return float(half_logdet(V).sum()) - m * self.noise
-
-
-def check_objective(objective: str) -> None:
-    if objective not in ("sum", "joint"):
-        raise ValueError(f"unknown objective {objective!r}; expected 'sum' or 'joint'")
 
 
 # ------------------------------------------------------------------------- learned predictor
@@ -263,7 +256,7 @@ def predictor_loss(model: TokenPredictor, tokens: Tensor, generator: torch.Gener
 
 @torch.no_grad()
 def predictor_curve(
-    model: TokenPredictor, tokens: Tensor, ranking: Tensor, ks: list[int], batch: int = 256
+    model, tokens: Tensor, ranking: Tensor, ks: list[int], batch: int = 256
 ) -> dict[str, Tensor]:
     """What remains of each image after the first k patches of its order, for k in ks: two sum curves in nats.
 
@@ -295,7 +288,7 @@ def certainty_curve(
     With no patch (k = 0) both are 1 / classes. float64 on the CPU; put the classifier in eval mode first.
     """
     B, N = len(images), ranking.shape[-1]
-    ranking, labels = check_ranking(ranking, N).expand(B, N).to(images.device), labels.to(images.device)
+    ranking, labels = (x.to(images.device) for x in (check_ranking(ranking, N).expand(B, N), labels))
     curves = torch.zeros(2, B, len(ks), dtype=torch.float64)
     for rows in torch.arange(B).split(batch):
         x, y, order = images[rows], labels[rows], ranking[rows]

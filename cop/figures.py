@@ -113,7 +113,7 @@ def fig1_reveal(image: np.ndarray, rankings: Mapping[str, np.ndarray], certainty
             ax.set(xticks=[], yticks=[], ylabel=f"{name} order" if column == 0 else "")
             [s.set(visible=True, color=ORDERS[name][0], linewidth=1.5) for s in ax.spines.values()]
         ax = axes[1, column]
-        for x, (name, sign) in enumerate(((names[0], 1), (names[1], -1))):
+        for name, sign in ((names[0], 1), (names[1], -1)):
             p = certainty[name][column]
             ax.bar(0, sign * p, color=ORDERS[name][0], width=0.5)
             ax.text(0, sign * (p + 0.06), f"{p:.0%}", ha="center", va="bottom" if sign > 0 else "top", fontsize=8)
@@ -128,6 +128,7 @@ def fig1_reveal(image: np.ndarray, rankings: Mapping[str, np.ndarray], certainty
 def fig6_training(step: np.ndarray, reconstruction: np.ndarray, entropy: np.ndarray, contrastive: np.ndarray,
                   unit: str = "training step") -> Figure:  # fmt: skip
     """Fig. 6: reconstruction loss and mask entropy over training on twin axes, and below the contrastive loss."""
+    step = np.asarray(step)
     fig, (ax, below) = plt.subplots(2, 1, figsize=(6.4, 4.6), sharex=True, height_ratios=(3, 1.3))
     (a,) = ax.plot(step, reconstruction, color=BLUE, lw=1.8, label="reconstruction loss $L_r$")
     ax.set_ylabel("$L_r$ (L1, sum over a token)", color=BLUE)

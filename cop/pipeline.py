@@ -4,7 +4,7 @@ Everything here is plumbing between a profile and the modules; the equations are
 again by the hash of what determines it (`cop.artefacts`), so a notebook that needs CoMAE never trains it twice.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +13,24 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cop import artefacts, ranking
+from cop import ranking
 from cop.artefacts import Artefact, load_or_compute
 from cop.comae import CoMAE, comae_loss
 from cop.cvit import CViT, masked_loss
-from cop.data import ImageSet, decode, image_folder, load_data
-from cop.entropy import TokenPredictor, predictor_loss
-from cop.orders import collapse_order, random_order
+from cop.data import ImageSet, decode, first_stratified, image_folder, load_data
+from cop.entropy import GaussianTokens, TokenPredictor, predictor_loss
+from cop.orders import (
+    centre_out_order,
+    collapse_order,
+    low_discrepancy_order,
+    mean_order,
+    random_order,
+    raster_order,
+    reversed_order,
+    variance_order,
+)
 from cop.profiles import Profile, as_dict, get_profile
-from cop.tokens import Tokens, fit_tokens, tokens_from_state
+from cop.tokens import Tokens, fit_tokens, patchify, tokens_from_state
 from cop.train import fit, progress, seeded, seeded_build
 
 LOG_EVERY = 10  # steps per row of a released history
@@ -48,11 +57,6 @@ def tokenizer(profile: str | Profile) -> Tokens:
         return fit_tokens(profile, load_data(profile, "train")).state(), None
 
     return tokens_from_state(profile, load_or_compute("tokens", images_config(profile), compute).tensors)
-
-
-def tokens_of(tokens: Tokens, images: ImageSet, batch: int = 1000) -> Tensor:
-    """All tokens of an image set, (n, N, C), unit standard deviation."""
-    return torch.cat([tokens.encode(images.batch(idx)[0]) for idx in torch.arange(len(images)).split(batch)])
 
 
 # ----------------------------------------------------------------------------------------------------- CoMAE
@@ -96,12 +100,15 @@ def thin(history: pd.DataFrame) -> pd.DataFrame:
 
 
 def rankings(
-    profile: str | Profile, split: str, seed: int = 0, limit: int | None = None, device: str = "auto"
+    profile: str | Profile, split: str, seed: int = 0, limit: int | None = None, by: str = "pagerank", device: str = "auto"
 ) -> Tensor:
-    """The collapse order of every image of a split (or of the first `limit`), (n, N) long, cached as one byte a rank.
+    """The collapse order of every image of a split (or of `limit` images, equally of each class), (n, N) long.
 
-    N encoder passes per image and one PageRank: the expensive part of using an order, so it is computed once.
+    by: `pagerank`, or `in_strength` for the control order. N encoder passes per image and one PageRank: the expensive
+    part of using an order, so both are computed once and cached as one byte a rank.
     """
+    if by not in ("pagerank", "in_strength"):
+        raise ValueError(f"unknown score {by!r}; expected pagerank or in_strength")
     profile, device = get_profile(profile), resolve_device(device)
     config = comae_config(profile, seed) | {
         "ranking": {k: v for k, v in as_dict(profile.ranking).items() if k != "chunk_bytes"},
@@ -109,20 +116,60 @@ def rankings(
 
     def compute(_: Path):
         model, tokens, images = comae(profile, seed, device)[0], tokenizer(profile), load_data(profile, split)
-        images = images if limit is None else images.subset(torch.arange(min(limit, len(images))))
-        parts = torch.arange(len(images)).split(64)
-        orders = [order_of(model, tokens.encode(images.batch(idx)[0]).to(device), profile)
-                  for idx in progress(parts, f"ranking {split}")]  # fmt: skip
+        parts = selection(images, limit).split(64)
+        orders = {"pagerank": [], "in_strength": []}
+        for idx in progress(parts, f"ranking {split}"):
+            A = model.dependencies(tokens.encode(images.batch(idx)[0]).to(device), profile.ranking.chunk_bytes)
+            orders["pagerank"].append(collapse_order(scores_of(A, profile)).cpu())
+            orders["in_strength"].append(collapse_order(ranking.in_strength(A)).cpu())
         small = torch.uint8 if profile.num_tokens <= 256 else torch.int16
-        return {"ranking": torch.cat(orders).to(small)}, None
+        return {k: torch.cat(v).to(small) for k, v in orders.items()}, None
 
-    return load_or_compute("ranking", config, compute).tensors["ranking"].long()
+    return load_or_compute("ranking", config, compute).tensors[by].long()
 
 
-def order_of(model: CoMAE, tokens: Tensor, profile: Profile) -> Tensor:
-    """tokens (B, N, C) -> collapse order (B, N): dependencies, PageRank, stable descending sort."""
-    A = model.dependencies(tokens, profile.ranking.chunk_bytes)
-    return collapse_order(ranking.pagerank(A, profile.ranking.damping, orientation=profile.ranking.orientation)).cpu()
+def selection(images: ImageSet, limit: int | None) -> Tensor:
+    """Indices of the images in use: all, or the first `limit` with the classes in turn."""
+    return torch.arange(len(images)) if limit is None else first_stratified(images.labels, min(limit, len(images)))
+
+
+def scores_of(A: Tensor, profile: Profile) -> Tensor:
+    """PageRank with the profile's numbers: dependencies (B, N, N) -> scores (B, N)."""
+    return ranking.pagerank(A, profile.ranking.damping, orientation=profile.ranking.orientation)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some images of a split with everything the notebooks ask of them."""
+
+    images: Tensor  # (B, C, H, W) in [-1, 1]
+    labels: Tensor  # (B,)
+    class_names: list[str]
+    tokens: Tensor  # (B, N, C)
+
+
+def sample(profile: str | Profile, split: str, count: int) -> Sample:
+    """`count` images of a split, the classes in turn, with their tokens."""
+    profile = get_profile(profile)
+    data = load_data(profile, split)
+    images, labels = data.batch(selection(data, count))
+    return Sample(images, labels, data.class_names, tokenizer(profile).encode(images))
+
+
+def orders(profile: str | Profile, split: str, count: int, seed: int = 0, mean_from: int = 2000) -> dict[str, Tensor]:
+    """The collapse order of `sample(profile, split, count)` and every control, by name, each (count, N).
+
+    The mean order is that of `mean_from` *training* images, so that it knows nothing of the images it is used for.
+    """
+    profile = get_profile(profile)
+    tokens = sample(profile, split, count).tokens
+    chosen = selection(load_data(profile, split), count)
+    collapse = rankings(profile, split, seed)[chosen]
+    fixed = {"mean order": mean_order(rankings(profile, "train", seed, mean_from)), "centre-out": centre_out_order(profile.grid),
+             "low-discrepancy": low_discrepancy_order(profile.grid), "raster": raster_order(profile.grid)}  # fmt: skip
+    return {"collapse": collapse, "in-strength": rankings(profile, split, seed, by="in_strength")[chosen],
+            "random": random_order(len(tokens), profile.num_tokens, seeded(seed, 40)), "variance": variance_order(tokens),
+            "reversed": reversed_order(collapse)} | {k: v.expand(len(tokens), -1) for k, v in fixed.items()}  # fmt: skip
 
 
 def rank(images, profile: str | Profile = "demo", seed: int = 0, device: str = "auto") -> Tensor:
@@ -136,7 +183,8 @@ def rank(images, profile: str | Profile = "demo", seed: int = 0, device: str = "
     profile, device = get_profile(profile), resolve_device(device)
     model, tokens = comae(profile, seed, device)[0], tokenizer(profile)
     batch = as_batch(images, profile)
-    return torch.cat([order_of(model, tokens.encode(x).to(device), profile) for x in batch.split(64)])
+    parts = [tokens.encode(x).to(device) for x in batch.split(64)]
+    return torch.cat([collapse_order(scores_of(model.dependencies(x, profile.ranking.chunk_bytes), profile)) for x in parts])
 
 
 def as_batch(images, profile: Profile) -> Tensor:
@@ -167,6 +215,23 @@ def _pixels(image, size: int, channels: int) -> np.ndarray:
             raise ValueError(f"array of shape {image.shape} and type {image.dtype}; expected uint8 (H, W) or (H, W, 3)")
         image = Image.fromarray(image)
     return decode(image, size, channels)
+
+
+def target_patches(tokens: Tokens, context: Tensor, targets: Tensor, values: Tensor) -> Tensor:
+    """Reconstructed targets as pixels: context (B, N, C), targets (B, K), values (B, K, C) -> (B, K, channels, P, P)."""
+    B, K = targets.shape
+    x = context[:, None].repeat(1, K, 1, 1).flatten(0, 1)  # (B K, N, C)
+    x[torch.arange(B * K), targets.flatten()] = values.flatten(0, 1)
+    patches = patchify(tokens.decode(x), tokens.patch_size)  # (B K, N, channels P P)
+    chosen = patches[torch.arange(B * K), targets.flatten()]
+    return chosen.unflatten(-1, (tokens.patch_size, tokens.patch_size, -1)).unflatten(0, (B, K)).movedim(-1, 2)
+
+
+def greedy_order(profile: str | Profile) -> Tensor:
+    """The greedy order of the Gaussian model of the training tokens, one for all images: (N,)."""
+    profile = get_profile(profile)
+    train = sample(profile, "train", 10_000).tokens
+    return GaussianTokens.fit(train, floor=profile.predictor.floor).greedy_order()
 
 
 # ----------------------------------------------------------------------------- instruments: entropy and certainty
@@ -232,5 +297,5 @@ def classifier(profile: str | Profile, seed: int = 0, device: str = "auto") -> t
     return model.to(device).eval(), artefact
 
 
-__all__ = ["comae", "rankings", "rank", "tokenizer", "tokens_of", "predictor", "classifier", "load_data",
-           "artefacts", "replace", "seeded"]  # fmt: skip
+__all__ = ["Sample", "comae", "rankings", "orders", "sample", "rank", "tokenizer", "predictor", "classifier", "load_data",
+           "replace", "seeded"]  # fmt: skip

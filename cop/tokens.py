@@ -44,8 +44,7 @@ def unpatchify(patches: Tensor, patch_size: int, channels: int) -> Tensor:
     grid = round(patches.shape[1] ** 0.5) if patches.ndim == 3 else 0
     if patches.ndim != 3 or grid**2 != patches.shape[1] or patches.shape[2] != p * p * C:
         raise ValueError(f"patches have shape {tuple(patches.shape)}; expected (B, N, {p * p * C}) for "
-                         f"{C} channels "
-                         f"and {p} px, with N a square number")  # fmt: skip
+                         f"{C} channels and {p} px, with N a square number")  # fmt: skip
     x = patches.reshape(-1, grid, grid, p, p, C)  # (B, rows, columns, py, px, C)
     return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, C, grid * p, grid * p)
 
@@ -53,9 +52,8 @@ def unpatchify(patches: Tensor, patch_size: int, channels: int) -> Tensor:
 def check_tokens(tokens: Tensor, grid: int, dim: int) -> None:
     """Raises ValueError unless tokens are floating-point (B, grid^2, dim) and finite."""
     if not torch.is_tensor(tokens) or not tokens.is_floating_point():
-        raise ValueError(f"tokens are {getattr(tokens, 'dtype', type(tokens).__name__)}; expected a float "
-                         "tensor "
-                         "(B, N, C), as Tokens.encode makes it")  # fmt: skip
+        found = tokens.dtype if torch.is_tensor(tokens) else type(tokens).__name__
+        raise ValueError(f"tokens are {found}; expected a float tensor (B, N, C), as Tokens.encode makes it")
     if tokens.ndim != 3 or tuple(tokens.shape[1:]) != (grid**2, dim):
         raise ValueError(f"tokens have shape {tuple(tokens.shape)}; expected (B, {grid**2}, {dim}): "
                          f"{grid} x {grid} "
@@ -78,8 +76,7 @@ class Tokens:
     def __init__(self, image_size: int, channels: int, patch_size: int, dim: int):
         if patch_size < 1 or image_size % patch_size:
             raise ValueError(f"image_size {image_size} is not divisible into patches of {patch_size} px; "
-                             "choose a "
-                             f"multiple of {patch_size}")  # fmt: skip
+                             f"choose a multiple of {patch_size}")  # fmt: skip
         self.image_size, self.channels, self.patch_size, self.dim = image_size, channels, patch_size, dim
         self.grid = image_size // patch_size
         self.num_tokens = self.grid**2
@@ -111,7 +108,7 @@ class RawPatches(Tokens):
 
     def __init__(self, image_size: int, channels: int, patch_size: int, mean: float, std: float):
         super().__init__(image_size, channels, patch_size, patch_size**2 * channels)
-        if not std > 0:
+        if not std > 1e-6:
             raise ValueError(f"the standard deviation of the pixels is {std}; expected images that vary")
         self.mean, self.std = float(mean), float(std)
 
@@ -161,7 +158,7 @@ class PCAPatches(Tokens):
 
 
 class KL16Tokens(Tokens):
-    """The paper's tokens: the mode of KL-16's latents, scaled. Its weights are the user's file, not in `state`."""
+    """The paper's tokens: the mode of KL-16's latents, scaled. The weights stay in the user's file."""
 
     kind = "kl16"
 
@@ -182,9 +179,7 @@ class KL16Tokens(Tokens):
         if not found:
             raise FileNotFoundError(
                 f"kl16 tokens need the autoencoder's weights; none at {' or '.join(map(str, places))}. "
-                "Download "
-                "kl16.ckpt as https://github.com/LTH14/mar says and put it there, or set COP_KL16 to "
-                "its path")  # fmt: skip
+                "Download kl16.ckpt as https://github.com/LTH14/mar says and put it there, or set COP_KL16 to its path")
         from cop.kl16 import load_kl16  # only this kind needs it
 
         return cls(load_kl16(found[0], image_side=image_size))
@@ -233,12 +228,12 @@ def fit_tokens(profile: str | Profile, train: ImageSet, limit: int = 5000) -> To
     mean, covariance = patch_statistics(train, cfg.patch_size, limit)
     if cfg.kind == "raw":
         centre = mean.mean()
-        std = (covariance.diagonal() + (mean - centre) ** 2).mean().sqrt()  # of all values about the global mean
+        std = (covariance.diagonal() + (mean - centre) ** 2).mean().sqrt()  # about the global mean
         return RawPatches(data.image_size, data.channels, cfg.patch_size, centre.item(), std.item())
 
     variance, basis = torch.linalg.eigh(covariance)  # ascending
     variance, basis = variance.flip(0), basis.flip(1)
-    rank = int((variance > 1e-12 * variance[0].clamp(min=1e-300)).sum())
+    rank = int((variance > 1e-12 * (variance[0] + mean.square().max())).sum())  # above rounding errors
     if cfg.dim > rank:
         raise ValueError(f"dim is {cfg.dim} but the training patches vary in {rank} directions; choose at "
                          f"most {rank}")  # fmt: skip
@@ -249,7 +244,7 @@ def fit_tokens(profile: str | Profile, train: ImageSet, limit: int = 5000) -> To
 
 
 def patch_statistics(images: ImageSet, patch_size: int, limit: int) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and covariance (D, D), float64, of the patches of the first `limit` images, by class in turn."""
+    """Mean (D,) and covariance (D, D), float64, of the patches of the first `limit` images."""
     count, total, product = 0, 0.0, 0.0
     for idx in first_stratified(images.labels, limit).split(256):
         x = patchify(images.batch(idx)[0], patch_size).flatten(0, 1).double()  # (M, D)
@@ -259,7 +254,7 @@ def patch_statistics(images: ImageSet, patch_size: int, limit: int) -> tuple[Ten
 
 
 def tokens_from_state(profile: str | Profile, state: dict[str, Tensor]) -> Tokens:
-    """The tokens that `state()` described. Raises ValueError for a state that is foreign or another profile's."""
+    """The tokens that `state()` described. Raises ValueError for a foreign state or another profile's."""
     profile = get_profile(profile)
     data, cfg = profile.data, profile.tokens
     needed = {"raw": {"mean", "std"}, "pca": {"mean", "basis", "variance", "total_variance"}, "kl16": set()}
@@ -269,9 +264,8 @@ def tokens_from_state(profile: str | Profile, state: dict[str, Tensor]) -> Token
     found = state["geometry"].tolist() if "geometry" in state else None
     if found != expected or set(state) != needed[cfg.kind] | {"geometry"}:
         raise ValueError(f"stored tokens have entries {sorted(state)} and geometry {found}; expected "
-                         f"{cfg.kind} tokens of "
-                         f"geometry {expected} (kind, image_size, channels, patch_size, dim). Fit "
-                         "them again")  # fmt: skip
+                         f"{cfg.kind} tokens of geometry {expected} (kind, image_size, channels, patch_size, "
+                         "dim). Fit them again")  # fmt: skip
     size = (data.image_size, data.channels, cfg.patch_size)
     if cfg.kind == "raw":
         return RawPatches(*size, state["mean"].item(), state["std"].item())

@@ -7,8 +7,8 @@ next 200 val. Of the official test file the first 200 of every class are test. I
 file. One row per image, its label then its 28 x 28 pixels as bytes; all rows of a split in one .xz file.
 
 `checksums.json` records SHA-256 of the official pixels and labels (unpacked, without headers: the gzip files
-that circulate differ), of the rows, and of the .xz files. The rows prove the data; the .xz bytes may differ under
-a liblzma that compresses otherwise, and --check says which of the two it found.
+that circulate differ), of the rows, and of the .xz files. The rows prove the data; the .xz bytes may differ
+under a liblzma that compresses otherwise, and --check says which of the two it found.
 """
 
 import argparse

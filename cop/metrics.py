@@ -1,0 +1,364 @@
+"""How good are generated images, how sure are differences, and where is the knee of an accuracy curve.
+
+Fréchet distance, inception score, precision and recall come from torch-fidelity, applied to features that
+*any* extractor made. With Inception features and ADM's reference statistics the Fréchet distance is the FID;
+with a small classifier's features it is not, and must not be called so.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from kneed import KneeLocator
+from scipy.stats import binomtest
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
+from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
+__all__ = [
+    "Features",
+    "Interval",
+    "auc",
+    "auc_trapezoid",
+    "bootstrap",
+    "classifier_extractor",
+    "frechet",
+    "generation_metrics",
+    "inception_extractor",
+    "inception_score",
+    "knee",
+    "load_statistics",
+    "mcnemar",
+    "paired_bootstrap",
+    "precision_recall",
+    "statistics",
+]
+
+# --------------------------------------------------------------------------------------------------
+# Features
+
+Extractor = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass
+class Features:
+    """Runs an extractor over images in batches.
+
+    extractor: images (b, C, H, W) -> features (b, D) and class probabilities (b, classes).
+    """
+
+    extractor: Extractor
+    batch_size: int = 256
+    device: torch.device | str = "cpu"
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor | Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        """Images (n, C, H, W), or batches of them -> features (n, D), probabilities (n, classes), on CPU.
+
+        Raises ValueError if there are no images, or the extractor's probabilities are none.
+        """
+        batches = images.split(self.batch_size) if isinstance(images, Tensor) else images
+        parts = [
+            tuple(out.double().cpu() for out in self.extractor(batch.to(self.device))) for batch in batches
+        ]
+        if sum(len(features) for features, _ in parts) == 0:
+            raise ValueError("there are no images to extract features from")
+        features, probabilities = (torch.cat(part) for part in zip(*parts, strict=True))
+        _check_probabilities(probabilities)
+        return features, probabilities
+
+
+def classifier_extractor(model: nn.Module) -> Extractor:
+    """Features before the head, and softmax of the logits, of any timm classifier (put in eval mode)."""
+    model.eval()
+
+    def extract(images: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = model.forward_features(images)
+        return model.forward_head(tokens, pre_logits=True), model.forward_head(tokens).softmax(-1)
+
+    return extract
+
+
+def inception_extractor(weights: str | Path, device: torch.device | str = "cpu") -> Extractor:
+    """ADM's Inception as ported by torch-fidelity: pool3 features (2048) and class probabilities (1008).
+
+    weights: the port's weight file. The extractor takes uint8 images (b, 3, H, W) and resizes them itself.
+    Raises FileNotFoundError if the file is missing, ValueError if it holds anything but tensors.
+    """
+    weights = Path(weights)
+    if not weights.is_file():
+        raise FileNotFoundError(
+            f"Inception weights not found at {weights}; download them from {URL_INCEPTION_V3}"
+        )
+    try:  # the library unpickles whatever it finds, so make sure beforehand that there is nothing but tensors
+        torch.load(weights, weights_only=True, map_location="cpu")
+    except UnpicklingError as error:
+        raise ValueError(
+            f"{weights} holds more than tensors; download it again from {URL_INCEPTION_V3}"
+        ) from error
+    network = FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(weights)
+    ).to(device)
+
+    def extract(images: Tensor) -> tuple[Tensor, Tensor]:
+        if images.dtype != torch.uint8:
+            raise ValueError(
+                f"images are {images.dtype}, Inception takes uint8 values 0..255: (x * 255).round().byte()"
+            )
+        features, logits = network(images)
+        return features, logits.softmax(-1)
+
+    return extract
+
+
+# --------------------------------------------------------------------------------------------------
+# Generated against real images
+
+
+def _check_features(name: str, features: Tensor, least: int = 2) -> Tensor:
+    if features.ndim != 2 or len(features) < least:
+        raise ValueError(
+            f"{name} have shape {tuple(features.shape)}, expected (n, D) with at least {least} images"
+        )
+    if not torch.isfinite(features).all():
+        raise ValueError(f"{name} hold values that are not finite; look at the images or the extractor first")
+    return (
+        features.detach().double().cpu()
+    )  # float64: the library asserts equal types, and covariances need it
+
+
+def _check_probabilities(probabilities: Tensor) -> None:
+    sums = probabilities.sum(-1)
+    if (
+        probabilities.ndim != 2
+        or probabilities.min() < 0
+        or not torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+    ):
+        raise ValueError(
+            "class probabilities must be (n, classes), not negative and sum to 1; apply softmax to logits"
+        )
+
+
+def statistics(features: Tensor) -> dict[str, np.ndarray]:
+    """Mean "mu" (D,) and covariance "sigma" (D, D) of features (n, D), float64."""
+    return fid_features_to_statistics(_check_features("features", features))
+
+
+def load_statistics(path: str | Path) -> dict[str, np.ndarray]:
+    """Reference statistics from an npz file with "mu" and "sigma", such as ADM's for ImageNet-256."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"no reference statistics at {path}; expected an npz file with 'mu' and 'sigma'"
+        )
+    with np.load(path, allow_pickle=False) as file:
+        missing = {"mu", "sigma"} - set(file.files)
+        if missing:
+            raise ValueError(
+                f"{path} lacks {sorted(missing)}, it holds {file.files[:5]}; expected 'mu' and 'sigma'"
+            )
+        return {name: file[name].astype(np.float64) for name in ("mu", "sigma")}
+
+
+def frechet(real: dict[str, np.ndarray], fake: dict[str, np.ndarray]) -> float:
+    """Fréchet distance of two Gaussians: |mu - mu'|^2 + tr(S + S' - 2 (S S')^(1/2)).
+
+    Raises ValueError if they come from different feature spaces.
+    """
+    if real["mu"].shape != fake["mu"].shape:
+        raise ValueError(
+            f"features have {real['mu'].size} and {fake['mu'].size} dimensions: use one extractor for both"
+        )
+    return fid_statistics_to_metric(real, fake, verbose=False)[KEY_METRIC_FID]
+
+
+def inception_score(probabilities: Tensor, splits: int = 10) -> float:
+    """exp of the mean KL(p(y|x) || p(y)), averaged over `splits` consecutive parts; 1 to number of classes.
+
+    Few images per part bias it downwards; compare equal n and splits only. Raises ValueError for fewer images
+    than splits, or values that are no probabilities.
+    """
+    _check_probabilities(probabilities)
+    if not 1 <= splits <= len(probabilities):
+        raise ValueError(f"splits is {splits}, expected 1 to the number of images, {len(probabilities)}")
+    # the library wants logits, and softmax(log p) = p; the clamp keeps 0 log 0 at 0
+    logits = probabilities.double().cpu().clamp_min(1e-30).log()
+    return isc_features_to_metric(logits, splits=splits, shuffle=False)[KEY_METRIC_ISC_MEAN]
+
+
+def _fidelity_prc(first: Tensor, second: Tensor, k: int) -> tuple[float, float]:
+    out = prc_features_to_metric(
+        first,
+        second,
+        prc_neighborhood=k,
+        prc_batch_size=10_000,
+        save_cpu_ram=len(second) > 20_000,
+        verbose=False,
+    )
+    return out[KEY_METRIC_PRECISION], out[KEY_METRIC_RECALL]
+
+
+@lru_cache(maxsize=1)
+def _assert_generated_first() -> None:
+    """torch-fidelity takes (generated, real) since 0.4.0; before, the reverse, which swaps the results."""
+    real = torch.arange(10, dtype=torch.float64)[:, None]
+    generated = real[:5] * 0.001  # all near one real point: precise, but they cover next to nothing
+    precision, recall = _fidelity_prc(generated, real, k=1)
+    if precision < recall:
+        raise RuntimeError(
+            "torch-fidelity's order of arguments has changed: precision and recall would be swapped"
+        )
+
+
+def precision_recall(real_features: Tensor, fake_features: Tensor, k: int = 3) -> tuple[float, float]:
+    """Precision and recall by k-nearest-neighbour balls (Kynkäänniemi et al. 2019), each 0..1.
+
+    Precision: share of generated images inside a ball around a real one. Recall: share of real images inside
+    a ball around a generated one. A collapsed generator has high precision and almost no recall.
+    Raises ValueError if the feature spaces differ or a set has no k neighbours.
+    """
+    real = _check_features("real_features", real_features, least=k + 1)
+    fake = _check_features("fake_features", fake_features, least=k + 1)
+    if real.shape[1] != fake.shape[1]:
+        raise ValueError(
+            f"features have {real.shape[1]} and {fake.shape[1]} dimensions: use one extractor for both"
+        )
+    _assert_generated_first()
+    return _fidelity_prc(fake, real, k)
+
+
+def generation_metrics(
+    real_features: Tensor,
+    fake_features: Tensor,
+    fake_probabilities: Tensor,
+    k: int = 3,
+    splits: int = 10,
+    reference: dict[str, np.ndarray] | None = None,
+) -> dict[str, float]:
+    """The four numbers of Tables 2-4, as {"frechet", "inception_score", "precision", "recall"}.
+
+    Args:
+        real_features: (n, D); fake_features: (m, D) by the same extractor; fake_probabilities: (m, classes).
+        k: neighbours of precision and recall; splits: parts of the inception score.
+        reference: statistics for the Fréchet distance other than those of real_features (`load_statistics`):
+        the
+            paper's "tFID" compares with the training set's statistics, its precision with 10,000 reference
+            images.
+    """
+    if len(fake_features) != len(fake_probabilities):
+        raise ValueError(
+            f"{len(fake_features)} features but {len(fake_probabilities)} probabilities, expected a pair each"
+        )
+    precision, recall = precision_recall(real_features, fake_features, k)
+    return {
+        "frechet": frechet(reference or statistics(real_features), statistics(fake_features)),
+        "inception_score": inception_score(fake_probabilities, splits),
+        "precision": precision,
+        "recall": recall,
+    }
+
+
+# --------------------------------------------------------------------------------------------------
+# Uncertainty
+
+
+class Interval(NamedTuple):
+    value: float  # of all the data
+    low: float
+    high: float
+
+
+def bootstrap(
+    fn: Callable[[Tensor], float],
+    n: int,
+    generator: torch.Generator,
+    level: float = 0.95,
+    samples: int = 1000,
+) -> Interval:
+    """Percentile bootstrap over n images: fn takes indices, LongTensor (n,), and returns the statistic.
+
+    The same indices for two methods make it paired. Statistics that repeated images distort (Fréchet
+    distance, recall) shift: read their interval's width, not its position. Raises ValueError for n < 2 or a
+    level outside 0..1.
+    """
+    if n < 2 or samples < 1 or not 0 < level < 1:
+        raise ValueError(
+            f"n is {n}, samples {samples}, level {level}; expected n >= 2, samples >= 1 and 0 < level < 1"
+        )
+    draws = torch.tensor(
+        [float(fn(torch.randint(n, (n,), generator=generator))) for _ in range(samples)]
+    ).double()
+    tail = (1 - level) / 2
+    low, high = torch.quantile(draws, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return Interval(float(fn(torch.arange(n))), low, high)
+
+
+def _pair(correct_a: Tensor, correct_b: Tensor) -> tuple[Tensor, Tensor]:
+    if correct_a.ndim != 1 or correct_a.shape != correct_b.shape:
+        raise ValueError(
+            f"correct_a has shape {tuple(correct_a.shape)} and correct_b {tuple(correct_b.shape)}, "
+            "expected (n,) for both, of the same images in the same order"
+        )
+    return correct_a.bool().cpu(), correct_b.bool().cpu()
+
+
+def paired_bootstrap(
+    correct_a: Tensor, correct_b: Tensor, generator: torch.Generator, level: float = 0.95, samples: int = 2000
+) -> Interval:
+    """Interval of accuracy a minus accuracy b. correct_*: (n,), is image i classified right?"""
+    a, b = _pair(correct_a, correct_b)
+    difference = a.double() - b.double()  # (n,)
+    return bootstrap(
+        lambda index: difference[index].mean().item(), len(difference), generator, level, samples
+    )
+
+
+def mcnemar(correct_a: Tensor, correct_b: Tensor) -> dict[str, float]:
+    """Exact McNemar test: the images that only one of two classifiers gets right, is their split fair?
+
+    Returns {"only_a", "only_b", "p"}: counts and the two-sided binomial probability.
+    """
+    a, b = _pair(correct_a, correct_b)
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    p = binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
+    return {"only_a": only_a, "only_b": only_b, "p": float(p)}
+
+
+# --------------------------------------------------------------------------------------------------
+# Accuracy curves
+
+
+def _curve(ratios: Sequence[float], top1: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(ratios, dtype=float), np.asarray(top1, dtype=float)
+    if x.ndim != 1 or x.shape != y.shape or len(x) < 2 or (np.diff(x) <= 0).any():
+        raise ValueError(
+            f"ratios {x.shape} and top1 {y.shape} must be two lists of one length, ratios increasing"
+        )
+    return x, y
+
+
+def auc(top1: Sequence[float]) -> float:
+    """Table 5's AuC: the mean of top-1 (fractions) over the mask rates 0, 1, .., 99 %, times 100."""
+    values = np.asarray(top1, dtype=float)
+    if values.ndim != 1 or len(values) == 0 or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("top1 must be a list of fractions from 0 to 1, one for each mask rate")
+    return float(values.mean() * 100)
+
+
+def auc_trapezoid(ratios: Sequence[float], top1: Sequence[float]) -> float:
+    """Area under the curve by the trapezoid rule, times 100; over 0..0.99 about 0.4 points below `auc`."""
+    x, y = _curve(ratios, top1)
+    return float(np.trapezoid(y, x) * 100)
+
+
+def knee(ratios: Sequence[float], top1: Sequence[float]) -> float | None:
+    """Mask rate at the knee of a falling, concave curve by Kneedle with S = 1; None if there is none."""
+    x, y = _curve(ratios, top1)
+    found = KneeLocator(x, y, curve="concave", direction="decreasing", S=1.0).knee
+    return None if found is None else float(found)

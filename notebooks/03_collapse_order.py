@@ -1,0 +1,196 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3 · The collapse order
+#
+# > *All dependencies of an image form a graph. PageRank on it says which patch to look at first.*
+#
+# | | |
+# |---|---|
+# | **Paper** | Sections 3.2 and 6, Figs. 2–5 of [*The Collapse of Patches*](https://arxiv.org/abs/2511.22281) |
+# | **Time** | half a minute with the released artefacts, a minute more when the orders are computed |
+# | **Hardware** | a laptop; two cores are enough |
+# | **Before** | [2 · The dependency autoencoder](02_dependency_autoencoder.ipynb) |
+#
+# **You will see** a dependency graph of a real image, its PageRank and order, the orders of many images, and how
+# much of an order is the image rather than mere position.
+
+# %% tags=["parameters"]
+profile: str = "demo"  # smoke | demo | natural | paper
+seed: int = 0  # seed of the CoMAE behind the orders
+images: int = 1000  # test images for the statistics
+top: int = 16  # first patches joined by a line in Fig. 4 (the paper: 64 of 256)
+device: str = "auto"  # auto | cpu | cuda
+
+# %%
+import pandas as pd
+import torch
+
+from cop import diagrams, figures, orders, pipeline, ranking, report, tables
+
+# %%
+config = pipeline.get_profile(profile)
+out = report.Report("03_collapse_order", profile, seed)
+sample = pipeline.sample(config, "test", images)
+model, _ = pipeline.comae(config, seed, device)
+N, G = config.num_tokens, config.grid
+A = model.dependencies(sample.tokens[:8], config.ranking.chunk_bytes)
+f"{tuple(A.shape)}: A[b, i, j] says how much target i of image b relies on patch j"
+
+# %% [markdown]
+# ## From dependencies to scores
+#
+# > "Together they form a patch dependency graph with an N × N adjacency matrix A where $A_{ij}=w_i^j$. (…) A patch
+# > with high PageRank score has more influence on other patches."
+# >
+# > $$r=(1-c)\,\beta+c\,P\,r\qquad(15)$$
+#
+# Which way do the arrows point? Read literally, the "column-stochastic $P$ of $A$" of section 6 rewards patches that
+# *rely on* others, the opposite of the prose. A star shows it: every patch relies on patch 0 and on nothing else.
+
+# %%
+star = torch.zeros(5, 5)
+star[1:, 0] = 1
+{o: ranking.pagerank(star, orientation=o).numpy().round(3).tolist() for o in ("relied_upon", "literal")}
+
+# %% [markdown]
+# We follow the prose (`relied_upon`: rows normalised, then transposed, as networkx does on edges target → source).
+# The same graph is there as a networkx object; its PageRank is ours to eight digits.
+
+# %%
+import networkx as nx
+
+scores = pipeline.scores_of(A, config)
+graph = ranking.to_networkx(A[0], scores[0])
+theirs = nx.pagerank(graph, alpha=config.ranking.damping, tol=1e-12, max_iter=500)
+gap = max(abs(theirs[n] - scores[0, n].item()) for n in graph)
+f"{graph.number_of_edges()} edges; networkx agrees to 1e-8: {gap < 1e-8}"
+
+# %%
+order = orders.collapse_order(scores)
+targets = order[0, [0, N // 2, N - 1]]
+with torch.no_grad():
+    noise = torch.randn(1, 3, N, config.tokens.dim, generator=pipeline.seeded(seed, 2))
+    guess = model.reconstruct(sample.tokens[:1], targets[None], A[:1, targets], noise)
+patches = pipeline.target_patches(pipeline.tokenizer(config), sample.tokens[:1], targets[None], guess)[0]
+
+# %%
+picture = figures.to_array(sample.images)
+fig = diagrams.fig2_pipeline(picture[0], targets.tolist(), A[0, targets].numpy(), figures.to_array(patches),
+                             A[0].numpy(), scores[0].numpy(), order[0].numpy(), G)
+out.figure(fig, "fig2", "Pipeline on a test image: three masks (for the patches ranked first, middle and last), their "
+           "reconstructions, the dependency graph, and patches sorted by PageRank.",
+           pd.DataFrame({"patch": order[0], "score": scores[0][order[0]]}))
+
+# %% [markdown]
+# ## The order at work
+#
+# The same order serves a generator and a classifier (Fig. 3). Drawn here on the same image with its real order.
+
+# %%
+chance = orders.random_order(1, N, pipeline.seeded(seed, 3))[0]
+label = sample.class_names[int(sample.labels[0])]
+fig = diagrams.fig3_comparison(picture[0], order[0].numpy(), chance.numpy(), G, 0.22, label)
+out.figure(fig, "fig3", "MAR grows an image in random order, CMAR in collapse order; ViT sees every patch, CViT the "
+           "first 22 percent of the collapse order.")
+
+# %% [markdown]
+# > "One can observe that top patches outline important shapes in each image." (Fig. 4)
+
+# %%
+names = [sample.class_names[int(y)] for y in sample.labels[:8]]
+fig = figures.fig4_order(picture[:8], order.numpy(), G, top, names)
+out.figure(fig, "fig4", f"Eight test images with circles sized by collapse rank (above) and the {top} first patches "
+           "joined in order (below).", pd.DataFrame(order.numpy()))
+
+# %% [markdown]
+# ## Many images
+#
+# > "The inter-class collapse order patterns are also similar judged by the locations of their heat lines (…) it's
+# > reasonable to assume that the identified collapse order exhibit moderate consistency over classes and instances."
+
+# %%
+ranks = pipeline.orders(config, "test", images, seed)
+panels = {sample.class_names[y]: ranks["collapse"][sample.labels == y][:60].numpy() for y in range(4)}
+fig = figures.fig5_heatmaps(panels, N)
+out.figure(fig, "fig5", "Class-wise collapse orders: rows are images, columns rank positions, colour the patch index; "
+           "vertical lines are patches that come at the same position in every image.")
+
+# %% [markdown]
+# Vertical lines everywhere: the orders of different images are nearly the same. **How much of an order is the image?**
+# The rank of a patch is its mean position, plus what the class adds, plus what is left for the image.
+
+# %%
+chosen = ("collapse", "in-strength", "variance", "random")
+agreement = {n: orders.agreement(ranks[n], sample.labels, pipeline.seeded(seed, 4)) for n in chosen}
+parts = {n: {"position": a["share_position"], "class": a["share_class"], "image": a["share_image"]} for n, a in agreement.items()}
+fig = figures.shares(parts, "What is an order made of?")
+out.figure(fig, "shares", "Stacked bars: the share of rank variance explained by position, class and image, for collapse "
+           "order, in-strength, patch variance and random order.", pd.DataFrame(parts).T.reset_index(names="order"))
+
+# %%
+table = tables.agreement_table(agreement)
+out.record(**{f"{k}_{n.replace(' ', '_')}": v for n, a in agreement.items() for k, v in a.items()})
+out.table(table, "agreement", "Agreement of orders: Kendall's tau within a class, between classes and with the mean "
+          "order of the other images; Spearman with that mean order; shares of variance.")
+
+# %%
+where = {n: orders.ranks_of(ranks[n]).double().mean(0).view(G, G).numpy() for n in ("collapse", "in-strength", "variance")}
+greedy = pipeline.greedy_order(config)
+where["greedy (Gaussian)"] = orders.ranks_of(greedy).double().view(G, G).numpy()
+fig = figures.mean_rank_maps(where, N)
+out.figure(fig, "mean_rank", "Maps of the mean position of every patch under collapse order, in-strength, patch variance "
+           "and the greedy order of the Gaussian model; bright patches come early.")
+
+# %% [markdown]
+# ## Does PageRank add anything to counting?
+#
+# On a dense graph PageRank and plain in-strength (the column sums of $A$) nearly agree. And how near is either to
+# the controls?
+
+# %%
+pairs = {n: orders.spearman(ranks["collapse"], r).mean().item() for n, r in (ranks | {"greedy": greedy}).items()}
+out.record(**{f"spearman_with_{n.replace(' ', '_')}": v for n, v in pairs.items()})
+pd.DataFrame([{"order": n, "Spearman with the collapse order": f"{v:.2f}"} for n, v in pairs.items() if n != "collapse"])
+
+# %% [markdown]
+# ## Paper vs ours
+
+# %%
+tables.verdicts_order(agreement["collapse"], pairs)
+
+# %% [markdown]
+# ## Your own image
+#
+# `cop.rank` takes a file, a folder, a PIL image, an array or a tensor:
+
+# %%
+import cop
+
+cop.rank(sample.images[:2], profile=profile)[:, :8]
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Write PageRank as one linear solve, $(I-cP)\,r=(1-c)\,\beta$, and compare.
+
+# %% tags=["exercise"]
+P = (A[0] / A[0].sum(1, keepdim=True)).T.double()
+mine = torch.linalg.solve(torch.eye(N).double() - 0.85 * P, torch.full((N,), 0.15 / N).double())  # your solution
+print("correct" if torch.allclose(mine, scores[0], atol=1e-8) else "not yet")
+
+# %% [markdown]
+# 2. Give PageRank a teleport vector that prefers the patches of high variance. Does the share of "image" grow?
+#
+# ## References
+#
+# Guo et al., arXiv 2511.22281 · Page, Brin, Motwani and Winograd, *The PageRank Citation Ranking*, 1999 ·
+# Kendall, *A New Measure of Rank Correlation*, Biometrika 1938.
