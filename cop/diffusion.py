@@ -27,7 +27,12 @@ def spaced_timesteps(num_sampling_steps: int, num_train_steps: int = NUM_TRAIN_S
     """The timesteps kept for sampling, evenly spread and ascending: round(linspace(0, T - 1, n)), (n,)."""
     if not 1 <= num_sampling_steps <= num_train_steps:
         raise ValueError(f"num_sampling_steps is {num_sampling_steps}; choose 1 to {num_train_steps}")
-    return torch.linspace(0, num_train_steps - 1, num_sampling_steps, dtype=torch.float64).round().long()
+    # Strides are added up, not multiplied out: some ties at .5 then round the other way, as they do in MAR.
+    stride, position, timesteps = (num_train_steps - 1) / max(1, num_sampling_steps - 1), 0.0, []
+    for _ in range(num_sampling_steps):
+        timesteps.append(round(position))
+        position += stride
+    return torch.tensor(timesteps)
 
 
 def guide(cond_eps: torch.Tensor, uncond_eps: torch.Tensor, cfg_scale: float) -> torch.Tensor:

@@ -202,7 +202,8 @@ class MAR(nn.Module):
         # Dropout knows no generator: seed PyTorch's for the length of the pass, and put it back.
         with torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=self.training):
             if self.training:
-                torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+                dropout = torch.cuda if device.type == "cuda" else torch.default_generator
+                dropout.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             z = self.predict(_take(tokens, visible), condition, visible, masked)        # (B, M, D)
         # The loss divides by small variances: full precision, whatever the blocks above ran in.
         with torch.autocast(device.type, enabled=False):

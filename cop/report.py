@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -60,7 +61,8 @@ class Report:
         if self.seed == 0:
             for kind, options in (("png", {"dpi": STYLE["savefig.dpi"]}), ("svg", {"metadata": {"Date": None}})):
                 buffer = io.BytesIO()
-                fig.savefig(buffer, format=kind, **options)
+                with matplotlib.rc_context(STYLE):  # the SVG writer reads its hash salt and fonts when it saves
+                    fig.savefig(buffer, format=kind, **options)
                 write(self.folder / f"{name}.{kind}", buffer.getvalue())
             if data is not None:
                 write(self.folder / f"{name}.csv", data.to_csv(index=False, float_format="%.6g").encode())

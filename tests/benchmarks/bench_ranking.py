@@ -1,0 +1,97 @@
+"""PageRank against networkx, and dependencies() against a plain loop over targets. Ratios from one run each.
+
+make bench
+"""
+
+import resource
+import time
+
+import networkx as nx
+import pytest
+import torch
+
+from cop.blocks import rope_angles
+from cop.comae import CoMAE
+from cop.profiles import demo
+from cop.ranking import pagerank, to_networkx
+from cop.train import seeded, seeded_build
+
+
+def alternate(fast, slow, rounds: int) -> tuple[float, float]:
+    """Fastest time of each of two functions, measured in turn so that a drifting machine hurts both."""
+    times = ([], [])
+    for _ in range(rounds):
+        for which, f in enumerate((fast, slow)):
+            start = time.perf_counter()
+            f()
+            times[which].append(time.perf_counter() - start)
+    return min(times[0]), min(times[1])
+
+
+def test_pagerank_of_256_nodes_against_networkx(benchmark):
+    A = torch.rand(16, 256, 256, generator=seeded(1)) ** 4
+    A.diagonal(dim1=1, dim2=2).zero_()
+    graph = to_networkx(A[0])
+
+    def theirs():
+        return nx.pagerank(graph, alpha=0.85, tol=1e-10, max_iter=500)
+
+    def ours():
+        return pagerank(A, tol=1e-10)
+
+    torch.testing.assert_close(ours()[0], torch.tensor([theirs()[i] for i in range(256)], dtype=torch.float64), atol=1e-8, rtol=0)
+    a, b = alternate(ours, theirs, 5)
+    benchmark.extra_info["ratio"] = b / (a / len(A))
+    print(f"\nPageRank, 256 nodes: {a / len(A) * 1e3:.2f} ms a graph, networkx {b * 1e3:.0f} ms: {b / (a / len(A)):.0f} x")
+    benchmark.pedantic(ours, rounds=3)
+
+
+@pytest.mark.parametrize("grid", [8, 16])
+def test_dependencies_against_a_plain_loop(benchmark, grid):
+    """The plain loop: per target drop it, build the sequence, run every block on all of it, one image at a time."""
+    N, dim = grid**2, 16
+    model = seeded_build(lambda: CoMAE(demo.comae, grid, dim), 0).eval()
+    tokens, trunk = torch.randn(2, N, dim, generator=seeded(2)), model.encoder["trunk"]
+    angles = rope_angles(torch.arange(-1, N), grid, demo.comae.enc_dim // demo.comae.enc_heads)
+
+    @torch.no_grad()
+    def plain():
+        A = torch.zeros(len(tokens), N, N)
+        for b in range(len(tokens)):
+            for n in range(N):
+                keep = torch.tensor([i for i in range(N) if i != n])
+                x = torch.cat([(trunk.readout + trunk.target_embed.weight[n])[None], trunk.embed(tokens[b, keep])])[None]
+                a = angles[torch.cat([torch.zeros(1).long(), keep + 1])][None, None]
+                for block in trunk.blocks:
+                    x = block(x, a.cos(), a.sin())
+                A[b, n] = (1 + torch.tanh(model.encoder["to_weights"](trunk.norm(x[:, 0])))) / 2
+                A[b, n, n] = 0
+        return A
+
+    def ours():
+        return model.dependencies(tokens)
+
+    torch.testing.assert_close(ours(), plain(), atol=1e-5, rtol=1e-4)
+    a, b = alternate(ours, plain, 3)
+    d = demo.comae.enc_dim
+    macs = len(tokens) * N * N * (9 * d * d + 2 * N * d + 2 * d * d * (demo.comae.enc_depth > 1))
+    left, right = torch.randn(4096, 256), torch.randn(256, 256)
+    product, _ = alternate(lambda: left @ right, lambda: None, 20)
+    rate, peak = macs / a, 4096 * 256 * 256 / product
+    benchmark.extra_info["ratio"] = b / a
+    print(f"\ndependencies, {N} tokens: {a:.3f} s, plain loop {b:.3f} s: {b / a:.1f} x; {rate / 1e9:.0f} of the {peak / 1e9:.0f} "
+          "G multiply-adds a second that a matrix product reaches")  # fmt: skip
+    benchmark.pedantic(ours, rounds=2)
+
+
+def test_dependencies_stay_within_a_gibibyte_at_256_tokens(benchmark):
+    """Peak resident memory added by a batch of 8 images, in KiB of the whole process."""
+    model = seeded_build(lambda: CoMAE(demo.comae, 16, 16), 0).eval()
+    tokens = torch.randn(8, 256, 16, generator=seeded(3))
+    model.dependencies(tokens[:1, :, :])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    benchmark.pedantic(lambda: model.dependencies(tokens), rounds=1)
+    added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+    whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"\ndependencies of 8 x 256 tokens: {added:.2f} GiB above one image's; whole process at most {whole:.2f} GiB")
+    assert whole < 1 + 0.75, "the interpreter with torch takes up to 0.75 GiB itself"

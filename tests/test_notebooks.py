@@ -1,0 +1,143 @@
+"""The committed notebooks and figures: paired, executed from top to bottom, with every picture there and not blank.
+
+`pytest --nbval notebooks` compares the printed outputs with a fresh run; it does not look at pictures, nor at cells
+that were never run. These tests do.
+"""
+
+import base64
+import csv
+import io
+import json
+import re
+
+import jupytext
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from cop import paths, report, runner
+
+NOTEBOOKS = sorted(paths.notebooks.glob("*.ipynb"))
+IDS = [n.stem for n in NOTEBOOKS]
+DEMO = paths.figures / "demo"
+
+
+def picture(data: bytes) -> np.ndarray:
+    """A PNG as grey values in [0, 1], shrunk to 48 x 48."""
+    image = Image.open(io.BytesIO(data)).convert("RGBA")
+    flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("L")
+    return np.asarray(flat.resize((48, 48), Image.Resampling.BOX), float) / 255
+
+
+def is_blank(data: bytes) -> bool:
+    return picture(data).std() < 0.02
+
+
+def code_cells(path):
+    return [c for c in nbformat.read(path, 4).cells if c.cell_type == "code" and c.source.strip()]
+
+
+def test_every_notebook_is_in_the_manifest_and_paired():
+    assert [s.stem for s in runner.sources()] == list(report.MANIFEST) == IDS
+    assert set(report.TITLES) == {name for names in report.MANIFEST.values() for name in names}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_source_and_notebook_hold_the_same_cells(path):
+    def cells(notebook):
+        return [(c.cell_type, c.source.strip(), c.metadata.get("tags", [])) for c in notebook.cells]
+
+    assert cells(jupytext.read(path.with_suffix(".py"))) == cells(nbformat.read(path, 4))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_executed_from_top_to_bottom_without_error(path):
+    cells = code_cells(path)
+    assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
+    assert not [o for c in cells for o in c.outputs if o.output_type == "error"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_cells_that_end_in_a_value_show_it(path):
+    """A removed output: a cell whose last line is an expression (or a figure) must have one."""
+    for cell in code_cells(path):
+        last = cell.source.rstrip().splitlines()[-1]
+        shows = re.match(r"^(out\.(figure|table)\(|f?\"|pd\.|tables\.|table$|print\(|\{|cop\.|\", )", last)
+        if shows or "out.figure(" in cell.source or "out.table(" in cell.source:
+            visible = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+            assert visible, f"no output left in the cell that ends with {last!r}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_every_figure_of_the_manifest_is_embedded_and_equals_the_saved_one(path):
+    embedded = {}
+    for cell in code_cells(path):
+        name = re.search(r"out\.figure\(\s*fig,\s*\"(\w+)\"", cell.source)
+        if name:
+            shown = [o for o in cell.outputs if "image/png" in o.get("data", {})]
+            assert len(shown) == 1, f"{name[1]} is shown {len(shown)} times, expected once"
+            assert len(shown[0].metadata["image/png"]["alt"]) > 20, f"{name[1]} has no alt text"
+            embedded[name[1]] = base64.b64decode(shown[0].data["image/png"])
+    expected = [n for n in report.MANIFEST[path.stem] if (DEMO / f"{n}.png").exists()]
+    assert sorted(embedded) == sorted(expected) and expected
+    for name, data in embedded.items():
+        saved = (DEMO / f"{name}.png").read_bytes()
+        assert not is_blank(data) and not is_blank(saved), f"{name} is blank"
+        a, b = picture(data).ravel(), picture(saved).ravel()
+        assert np.corrcoef(a, b)[0, 1] > 0.9, f"{name}: the notebook and paper_figures/demo show different pictures"
+
+
+@pytest.mark.parametrize("name", report.TITLES)
+def test_every_figure_and_table_has_its_files_alt_text_and_place_in_the_gallery(name):
+    card = json.loads((DEMO / f"{name}.json").read_text())
+    assert len(card["alt"]) > 20 and card["seed"] == 0 and card["notebook"] in report.MANIFEST
+    page = (paths.figures / "README.md").read_text()
+    assert card["alt"] in page
+    if (DEMO / f"{name}.png").exists():
+        assert (DEMO / f"{name}.svg").read_text().lstrip().startswith("<?xml")
+        assert f"](demo/{name}.png)" in page
+    else:
+        with open(DEMO / f"{name}.csv") as f:
+            assert len(list(csv.reader(f))) > 1
+        assert (DEMO / f"{name}.md").read_text().strip() in page
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_house_rules_of_a_notebook(path):
+    cells = nbformat.read(path, 4).cells
+    text = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    assert cells[0].source.startswith("# ") and "> *" in cells[0].source
+    for heading in ("## Paper vs ours", "## Exercises", "## References", "**You will see**", "**Time**", "**Hardware**"):
+        assert heading in text, f"{heading} is missing"
+    for c in cells:
+        assert c.cell_type != "code" or len(c.source.splitlines()) <= 15, f"a cell of {len(c.source.splitlines())} lines"
+    (parameters,) = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    for line in parameters.source.splitlines():
+        assert re.match(r"^\w+: (str|int|float|bool) = [^()]+  # \w", line), f"not typed, literal and commented: {line}"
+    assert re.search(r"^seed: int = 0", parameters.source, re.M)
+    assert [c for c in cells if "exercise" in c.metadata.get("tags", [])]
+
+
+def test_unknown_parameters_are_refused_before_anything_runs(tmp_path):
+    (source, *_) = runner.sources()
+    notebook = tmp_path / "n.ipynb"
+    jupytext.write(jupytext.read(source), notebook)
+    runner.check_parameters(notebook, {"seed": 3, "profile": "smoke"})
+    with pytest.raises(ValueError, match="unknown parameter 'sed'.*expected one of profile, seed"):
+        runner.check_parameters(notebook, {"sed": 3})
+    with pytest.raises(ValueError, match="unknown profile 'huge'"):
+        runner.run("huge")
+    with pytest.raises(ValueError, match="no notebook matches '99'"):
+        runner.run("smoke", only="99")
+
+
+def test_a_notebook_runs_headlessly_on_the_smoke_profile(tmp_path, monkeypatch):
+    monkeypatch.setenv("COP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COP_FIGURES", str(tmp_path / "figures"))
+    monkeypatch.setattr(paths, "build", tmp_path / "build")
+    monkeypatch.setattr(paths, "figures", tmp_path / "figures")
+    (done,) = runner.run("smoke", only="02", parameters={"images": 8})
+    assert (tmp_path / "figures" / "smoke" / "tab1.csv").exists()
+    assert code_cells(done)[-1].execution_count
+    assert (tmp_path / "figures" / "smoke" / "records" / "seed0.csv").exists()

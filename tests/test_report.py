@@ -1,0 +1,126 @@
+"""Figures are pure and drawn once; files are atomic; records and the gallery say where numbers come from."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from cop import diagrams, figures, report, tables
+from cop.profiles import demo
+from cop.train import seeded
+
+G, N = 4, 16
+RNG = np.random.default_rng(0)
+IMAGE = RNG.random((16, 16))
+ORDER = np.stack([RNG.permutation(N) for _ in range(6)])
+W = RNG.random((3, N))
+
+DRAWN = {
+    "order_curves": lambda: figures.order_curves(range(5), {"collapse": np.arange(5), "random": np.ones(5)}, "y", "t"),
+    "area_bars": lambda: figures.area_bars({"collapse": (0.4, 0.3, 0.5), "random": (0.5, 0.45, 0.6)}, "x", "t"),
+    "fig1_reveal": lambda: figures.fig1_reveal(IMAGE, {"random": ORDER[0], "collapse": ORDER[1]},
+                                               {"random": [0.1, 0.9], "collapse": [0.2, 0.8]}, [4, 16], G, "cat"),
+    "fig6_training": lambda: figures.fig6_training(np.arange(9), W[0, :9], W[1, :9], W[2, :9]),
+    "polarisation": lambda: figures.polarisation(W.ravel(), np.arange(9), W[0, :9], W[1, :9]),
+    "masks": lambda: figures.masks(IMAGE[None], [[0, 5, 9]], W[None], RNG.random((1, 3, 4, 4)), G),
+    "fig4_order": lambda: figures.fig4_order(np.stack([IMAGE] * 2), ORDER, G, 5, ["a", "b"]),
+    "fig5_heatmaps": lambda: figures.fig5_heatmaps({"a": ORDER, "b": ORDER, "c": ORDER}, N),
+    "mean_rank_maps": lambda: figures.mean_rank_maps({"a": W[0].reshape(G, G), "b": W[1].reshape(G, G)}, N),
+    "shares": lambda: figures.shares({"a": {"p": 0.5, "q": 0.2, "r": 0.3}}, "t"),
+    "fig2_pipeline": lambda: diagrams.fig2_pipeline(IMAGE, [0, 5, 9], W, RNG.random((3, 4, 4)), RNG.random((N, N)),
+                                                    W[0], ORDER[0], G),
+    "fig3_comparison": lambda: diagrams.fig3_comparison(IMAGE, ORDER[0], ORDER[1], G, 0.22, "cat"),
+    "fig10_architecture": lambda: diagrams.fig10_architecture(demo.comae, 64, 16, (1000, 2000)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_figures_return_a_closed_figure_and_leave_no_global_state(name):
+    before = dict(plt.rcParams)
+    fig = DRAWN[name]()
+    assert isinstance(fig, Figure) and not plt.get_fignums()
+    assert dict(plt.rcParams) == before
+    canvas = FigureCanvasAgg(fig)
+    canvas.draw()
+    assert np.asarray(canvas.buffer_rgba())[..., :3].std() > 5
+
+
+def test_reveal_shows_exactly_the_seen_patches():
+    seen = np.zeros(N, bool)
+    seen[[0, 5]] = True
+    out = figures.reveal(IMAGE, seen, G)
+    np.testing.assert_array_equal(out[:4, :4], IMAGE[:4, :4])
+    np.testing.assert_array_equal(out[4:8, 4:8], IMAGE[4:8, 4:8])
+    assert (out[8:] == 1).all()
+    colour = figures.reveal(np.stack([IMAGE] * 3, -1), seen, G)
+    np.testing.assert_array_equal(colour[..., 1], out)
+
+
+@pytest.fixture
+def out(tmp_path, monkeypatch):
+    monkeypatch.setenv("COP_FIGURES", str(tmp_path))
+    monkeypatch.setitem(report.MANIFEST, "09_test", ["fig_a", "tab_b"])
+    monkeypatch.setitem(report.TITLES, "fig_a", "Figure A")
+    monkeypatch.setitem(report.TITLES, "tab_b", "Table B")
+    return report.Report("09_test", "smoke", 0)
+
+
+def test_a_report_writes_every_file_and_the_gallery_lists_it(out, tmp_path):
+    out.figure(DRAWN["area_bars"](), "fig_a", "two dots with bars", pd.DataFrame({"x": [1.0]}))
+    table = pd.DataFrame({"method": ["a"], "value": [0.12345], "paper": [float("nan")]})
+    assert out.table(table, "tab_b", "one row") is table
+    names = {f.name for f in (tmp_path / "smoke").iterdir()}
+    assert names == {"fig_a.png", "fig_a.svg", "fig_a.csv", "fig_a.json", "tab_b.csv", "tab_b.md", "tab_b.json"}
+    page = report.gallery(tmp_path)
+    assert "![two dots with bars](smoke/fig_a.png)" in page and "| a | 0.123 | – |" in page
+    with pytest.raises(ValueError, match="'fig_z' is not in the manifest of 09_test; expected one of fig_a, tab_b"):
+        out.figure(DRAWN["area_bars"](), "fig_z", "nothing")
+
+
+def test_png_and_svg_are_reproducible(out, tmp_path):
+    folder, contents = tmp_path / "smoke", []
+    for _ in range(2):
+        out.figure(DRAWN["shares"](), "fig_a", "bars")
+        contents.append((folder / "fig_a.png").read_bytes() + (folder / "fig_a.svg").read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_records_replace_their_own_numbers_only(out, tmp_path):
+    out.record(a=1, b=2)
+    report.Report("08_other", "smoke", 0).record(a=5)
+    out.record(a=3)
+    rows = pd.read_csv(tmp_path / "smoke" / "records" / "seed0.csv")
+    got = {(r.notebook, r.name_): r.value for r in rows.rename(columns={"name": "name_"}).itertuples()}
+    assert got == {("09_test", "a"): 3, ("09_test", "b"): 2, ("08_other", "a"): 5}
+
+
+def test_other_seeds_leave_a_record_and_no_figure(out, tmp_path):
+    second = report.Report("09_test", "smoke", 1)
+    second.figure(DRAWN["area_bars"](), "fig_a", "two dots with bars")
+    second.record(a=1)
+    assert [f.name for f in (tmp_path / "smoke").rglob("*.*")] == ["seed1.csv"]
+
+
+def test_write_is_atomic(tmp_path, monkeypatch):
+    path = tmp_path / "x.txt"
+    report.write(path, b"old")
+    monkeypatch.setattr(report.os, "replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        report.write(path, b"new")
+    assert path.read_bytes() == b"old" and [f.name for f in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_paper_numbers_reach_table_1():
+    rows = {k: {"mask_entropy": 4.0, "mask_entropy_raw": 9.0, "reconstruction": 5.0, "mean_weight": 0.5} for k in ("without", "with")}
+    table = tables.table1(rows, {"mean token": 12.0})
+    assert table["paper: L_r"].tolist()[:2] == [8.392, 1.567] and table["paper: mask entropy"].tolist()[:2] == [4.816, 4.267]
+
+
+def test_mean_interval_covers_the_mean():
+    values = torch.randn(400, generator=seeded(1)).double() + 3
+    mean, low, high = tables.mean_interval(values, seeded(2))
+    assert low < mean < high and mean == pytest.approx(values.mean().item())
+    assert high - low == pytest.approx(4 / 20, rel=0.3)  # 2 x 1.96 sigma / sqrt(n)
