@@ -22,10 +22,10 @@ def rope_angles(positions: Tensor, grid: int, head_dim: int, base: float = 100.0
     return angles * (positions >= 0)[..., None]
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the pairs (x_e, x_{e + E/2}) of x (B, H, L, E) by angles given as cos, sin of (B or 1, 1, L, E/2)."""
-    a, b = x.chunk(2, -1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate the pairs (x_2e, x_2e+1) of x (..., L, E) by `rotation` (..., L, E/2), unit complex numbers exp(i angle)."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # (..., L, E/2)
+    return torch.view_as_real(pairs * rotation).flatten(-2).type_as(x)
 
 
 class Block(nn.Module):
@@ -39,11 +39,12 @@ class Block(nn.Module):
         hidden = int(dim * mlp_ratio)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
-    def heads_of(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def heads_of(self, x: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries and keys, and values, each (B, H, L, E), of x (B, L, D)."""
         B, L, D = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        return rotate(q, cos, sin), rotate(k, cos, sin), v
+        qkv = self.qkv(self.norm1(x)).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        q, k = rotate(qkv[:2], rotation)  # (B, H, L, E) each
+        return q, k, qkv[2]
 
     def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The rest of the block for the tokens x (B, Q, D) whose queries are q (B, H, Q, E)."""
@@ -51,11 +52,13 @@ class Block(nn.Module):
         x = x + self.proj(y)
         return x + self.mlp(self.norm2(x))
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, first_only: bool = False) -> Tensor:
-        """x: (B, L, D); cos, sin: (B or 1, 1, L, E/2). With `first_only`, the output of token 0 alone (B, 1, D):
-        the last block before a [cls] read-out then skips the MLP of all the others."""
-        q, k, v = self.heads_of(x, cos, sin)
-        return self.attend(x[:, :1], q[:, :, :1], k, v) if first_only else self.attend(x, q, k, v)
+    def forward(self, x: Tensor, rotation: Tensor, only: Tensor | None = None) -> Tensor:
+        """x: (B, L, D); rotation: (B or 1, 1, L, E/2) complex. With `only` (B,), the output of that one token of each
+        sequence, (B, 1, D): the last block before a read-out then skips the MLP of all the others."""
+        q, k, v = self.heads_of(x, rotation)
+        if only is not None:
+            x, q = x[torch.arange(len(x)), only][:, None], q[torch.arange(len(x)), :, only][:, :, None]
+        return self.attend(x, q, k, v)
 
 
 def init_weights(module: nn.Module) -> None:

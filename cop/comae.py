@@ -20,14 +20,13 @@ WEIGHT_ACTS = {
 }
 
 
-def others(targets: Tensor, num_tokens: int) -> Tensor:
-    """The indices of all patches but the target: targets (...) -> (..., N - 1), ascending."""
-    i = torch.arange(num_tokens - 1, device=targets.device)
-    return i + (i >= targets[..., None])
-
-
 class TargetTransformer(nn.Module):
-    """What encoder and decoder share: a read-out token for the target (first), the N - 1 other patches, RoPE."""
+    """What encoder and decoder share: a read-out token for the target, the N - 1 other patches, RoPE.
+
+    The read-out token takes the place that the dropped target leaves in the sequence. Attention does not care where
+    a token stands, and RoPE leaves this one unrotated; so it equals "[cls] first, target dropped", without shifting
+    all other tokens for every target.
+    """
 
     def __init__(self, grid: int, dim: int, width: int, depth: int, heads: int, mlp_ratio: float):
         super().__init__()
@@ -38,9 +37,8 @@ class TargetTransformer(nn.Module):
         self.target_embed = nn.Embedding(grid**2, width)  # q_n of Eqs. 2 and 5
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        angles = rope_angles(torch.arange(-1, grid**2), grid, width // heads)  # (1 + N, E/2), row 0 for the read-out
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
+        angles = rope_angles(torch.arange(grid**2), grid, width // heads)  # (N, E/2)
+        self.register_buffer("rotation", torch.polar(torch.ones_like(angles), angles), persistent=False)
         self.apply(init_weights)
         nn.init.normal_(self.readout, std=0.02)
         nn.init.normal_(self.target_embed.weight, std=0.02)
@@ -50,24 +48,25 @@ class TargetTransformer(nn.Module):
         image (their first-layer queries, keys and values are then computed once); targets: (S,). Returns (S, D)."""
         S, N = len(targets), tokens.shape[1]
         K = S // len(tokens)
-        idx = others(targets, N)  # (S, N - 1)
-        seq = torch.arange(S, device=targets.device)[:, None] // K  # (S, 1) the image of each sequence
-        place = torch.cat([torch.zeros_like(idx[:, :1]), idx + 1], 1)  # (S, N) rows of the RoPE table
-        cos, sin = self.cos[place][:, None], self.sin[place][:, None]  # (S, 1, N, E/2)
+        slot = torch.arange(N, device=targets.device) == targets[:, None]  # (S, N) where the read-out token stands
+        rotation = torch.where(slot[..., None], 1, self.rotation)[:, None]  # (S, 1, N, E/2)
+
+        def insert(t: Tensor, readout: Tensor) -> Tensor:
+            """t (S/K, ..., N, X) once per target, with `readout` (S, ..., 1, X) in the target's place: (S, ..., N, X)."""
+            place = slot.view(S // K, K, *[1] * (t.ndim - 3), N, 1)
+            return torch.where(place, readout.unflatten(0, (S // K, K)), t[:, None]).flatten(0, 1)
 
         x = self.embed(tokens)  # (S/K, N, D)
-        q, k, v = self.blocks[0].heads_of(x, self.cos[None, None, 1:], self.sin[None, None, 1:])  # (S/K, H, N, E)
-        q, k, v = (t.transpose(1, 2)[seq, idx].transpose(1, 2) for t in (q, k, v))  # (S, H, N - 1, E)
         r = (self.readout + self.target_embed(targets))[:, None]  # (S, 1, D)
-        rq, rk, rv = self.blocks[0].heads_of(r, self.cos[None, None, :1], self.sin[None, None, :1])  # (S, H, 1, E)
-        k, v = torch.cat([rk, k], 2), torch.cat([rv, v], 2)  # (S, H, N, E)
+        shared = self.blocks[0].heads_of(x, self.rotation)  # 3 x (S/K, H, N, E)
+        own = self.blocks[0].heads_of(r, torch.ones_like(self.rotation[:1]))  # 3 x (S, H, 1, E)
+        q, k, v = (insert(t, u) for t, u in zip(shared, own, strict=True))  # (S, H, N, E)
         if len(self.blocks) == 1:
-            x = self.blocks[0].attend(r, rq, k, v)  # (S, 1, D)
+            x = self.blocks[0].attend(r, own[0], k, v)  # (S, 1, D)
         else:
-            x = torch.cat([r, x[seq, idx]], 1)  # (S, N, D)
-            x = self.blocks[0].attend(x, torch.cat([rq, q], 2), k, v)  # (S, N, D)
+            x = self.blocks[0].attend(insert(x, r), q, k, v)  # (S, N, D)
         for i, block in enumerate(self.blocks[1:], 2):
-            x = block(x, cos, sin, first_only=i == len(self.blocks))  # (S, N, D), at last (S, 1, D)
+            x = block(x, rotation, only=targets if i == len(self.blocks) else None)  # (S, N, D), at last (S, 1, D)
         return self.norm(x[:, 0])  # (S, D)
 
 
@@ -169,7 +168,7 @@ class CoMAE(nn.Module):
         return dict(loss=loss, reconstruction=reconstruction, contrastive=contrastive, w=w, prediction=prediction, **stats)
 
     @torch.no_grad()
-    def dependencies(self, tokens: Tensor, chunk_bytes: int = 256 << 20) -> Tensor:
+    def dependencies(self, tokens: Tensor, chunk_bytes: int = 64 << 20) -> Tensor:
         """The dependency graph of each image: all N weight vectors, `A[b, i, j]` = how much target i relies on j.
 
         tokens: (B, N, C). Returns (B, N, N) in [0, 1], zero diagonal, on the tokens' device. The B N encoder passes

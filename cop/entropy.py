@@ -213,8 +213,7 @@ class TokenPredictor(nn.Module):
         self.blocks = nn.ModuleList(Block(cfg.dim, cfg.heads) for _ in range(cfg.depth))
         self.norm = nn.LayerNorm(cfg.dim)
         angles = rope_angles(torch.arange(num_tokens), grid, cfg.dim // cfg.heads)  # (N, E/2)
-        self.register_buffer("cos", angles.cos()[None, None], persistent=False)
-        self.register_buffer("sin", angles.sin()[None, None], persistent=False)
+        self.register_buffer("rotation", torch.polar(torch.ones_like(angles), angles), persistent=False)
         self.apply(init_weights)
 
     def forward(self, tokens: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,7 +225,7 @@ class TokenPredictor(nn.Module):
         tokens = tokens.masked_fill(~seen[..., None], 0)  # (B, N, C)
         x = torch.where(seen[..., None], self.embed(tokens), self.mask_token) + self.position  # (B, N, D)
         for block in self.blocks:
-            x = block(x, self.cos, self.sin)
+            x = block(x, self.rotation)
         mean, scale = self.head(self.norm(x)).chunk(2, -1)  # (B, N, C) each
         return mean, self.floor + F.softplus(scale)
 

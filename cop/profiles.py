@@ -67,7 +67,7 @@ class RankingConfig:
 
     damping: float = 0.85  # *open*: PageRank's usual value
     orientation: str = "relied_upon"  # row-normalise, then transpose (prose, Fig. 2); "literal" = section 6
-    chunk_bytes: int = 256 << 20  # memory bound of one chunk of encoder passes
+    chunk_bytes: int = 64 << 20  # memory bound of one chunk of encoder passes
 
 
 @dataclass(frozen=True)

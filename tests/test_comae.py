@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cop.blocks import Block, rope_angles, rotate
-from cop.comae import CoMAE, comae_loss, draw_targets, evaluate, mask_statistics, others, trivial_losses
+from cop.comae import CoMAE, comae_loss, draw_targets, evaluate, mask_statistics, trivial_losses
 from cop.profiles import smoke
 from cop.train import seeded, seeded_build
 
@@ -34,7 +34,7 @@ def textbook_weights(model: CoMAE, tokens: torch.Tensor, n: int) -> torch.Tensor
     place = torch.tensor([-1, *keep])
     angles = rope_angles(place, model.grid, x.shape[-1] // trunk.blocks[0].heads)
     for block in trunk.blocks:
-        x = block(x, angles.cos()[None, None], angles.sin()[None, None])
+        x = block(x, torch.polar(torch.ones_like(angles), angles))
     w = (1 + torch.tanh(model.encoder["to_weights"](trunk.norm(x[:, 0])))) / 2
     w[:, n] = 0
     return w
@@ -129,12 +129,6 @@ def test_mask_statistics_by_hand():
     assert one["mask_entropy"].item() == pytest.approx(0, abs=1e-6) and one["share_low"] == 0.75
 
 
-@given(n=st.integers(0, 30), size=st.integers(2, 31))
-def test_others_is_everything_but_the_target(n, size):
-    n = min(n, size - 1)
-    assert others(torch.tensor(n), size).tolist() == [i for i in range(size) if i != n]
-
-
 def test_targets_are_distinct_and_seeded():
     a, b = (draw_targets(50, 16, 8, seeded(3)) for _ in range(2))
     assert torch.equal(a, b)
@@ -165,23 +159,26 @@ def test_rotation_keeps_length_and_depends_on_the_difference_only():
     x = torch.randn(1, 1, 2, 8, generator=seeded(1))
     q, k = x[:, :, :1], x[:, :, 1:]
 
+    def turn(place: int) -> torch.Tensor:
+        angles = rope_angles(torch.tensor([place]), 8, 8)
+        return torch.polar(torch.ones_like(angles), angles)
+
     def dot(p: int, r: int) -> float:
-        a, b = (rope_angles(torch.tensor([n]), 8, 8) for n in (p, r))
-        rq, rk = rotate(q, a.cos(), a.sin()), rotate(k, b.cos(), b.sin())
+        rq, rk = rotate(q, turn(p)), rotate(k, turn(r))
         torch.testing.assert_close(rq.norm(), q.norm())
         return (rq * rk).sum().item()
 
     assert dot(0, 9) == pytest.approx(dot(18, 27), rel=1e-4)  # one step down and right, from two places
     assert dot(0, 9) != pytest.approx(dot(0, 10), rel=1e-3)
-    no_place = rope_angles(torch.tensor([-1]), 8, 8)
-    torch.testing.assert_close(rotate(q, no_place.cos(), no_place.sin()), q)
+    torch.testing.assert_close(rotate(q, turn(-1)), q)
 
 
-def test_first_only_is_the_first_output_of_the_whole_block():
+def test_only_is_that_output_of_the_whole_block():
     block, x = Block(8, 2), torch.randn(2, 5, 8, generator=seeded(1))
-    a = rope_angles(torch.arange(-1, 4), 2, 4)[None, None]
-    full, first = block(x, a.cos(), a.sin()), block(x, a.cos(), a.sin(), first_only=True)
-    torch.testing.assert_close(first, full[:, :1])
+    angles = rope_angles(torch.arange(-1, 4), 2, 4)
+    rotation, only = torch.polar(torch.ones_like(angles), angles), torch.tensor([3, 0])
+    full, one = block(x, rotation), block(x, rotation, only=only)
+    torch.testing.assert_close(one[:, 0], full[[0, 1], only])
 
 
 def test_trivial_losses_and_evaluate(model):

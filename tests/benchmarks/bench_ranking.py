@@ -53,6 +53,7 @@ def test_dependencies_against_a_plain_loop(benchmark, grid):
     model = seeded_build(lambda: CoMAE(demo.comae, grid, dim), 0).eval()
     tokens, trunk = torch.randn(2, N, dim, generator=seeded(2)), model.encoder["trunk"]
     angles = rope_angles(torch.arange(-1, N), grid, demo.comae.enc_dim // demo.comae.enc_heads)
+    rotation = torch.polar(torch.ones_like(angles), angles)
 
     @torch.no_grad()
     def plain():
@@ -61,9 +62,9 @@ def test_dependencies_against_a_plain_loop(benchmark, grid):
             for n in range(N):
                 keep = torch.tensor([i for i in range(N) if i != n])
                 x = torch.cat([(trunk.readout + trunk.target_embed.weight[n])[None], trunk.embed(tokens[b, keep])])[None]
-                a = angles[torch.cat([torch.zeros(1).long(), keep + 1])][None, None]
+                a = rotation[torch.cat([torch.zeros(1).long(), keep + 1])]
                 for block in trunk.blocks:
-                    x = block(x, a.cos(), a.sin())
+                    x = block(x, a)
                 A[b, n] = (1 + torch.tanh(model.encoder["to_weights"](trunk.norm(x[:, 0])))) / 2
                 A[b, n, n] = 0
         return A
