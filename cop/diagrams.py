@@ -23,6 +23,11 @@ def arrow(ax, start: tuple[float, float], end: tuple[float, float], colour: str 
     ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=9, color=colour, lw=1.3))
 
 
+def heading(ax, text: str) -> None:
+    """A bold line above a panel's title that does not push the panels apart."""
+    ax.text(0, 1.3, text, transform=ax.transAxes, fontsize=9.5, fontweight="bold", color=INK).set_in_layout(False)
+
+
 @styled
 def fig2_pipeline(image: np.ndarray, targets: Sequence[int], weights: np.ndarray, reconstructions: np.ndarray,
                   A: np.ndarray, scores: np.ndarray, ranking: np.ndarray, grid: int, edges: int = 150) -> Figure:  # fmt: skip
@@ -46,7 +51,8 @@ def fig2_pipeline(image: np.ndarray, targets: Sequence[int], weights: np.ndarray
     xy = np.stack([np.arange(N) % grid, -(np.arange(N) // grid)], 1)
     i, j = np.unravel_index(np.argsort(-A, axis=None)[:edges], A.shape)
     graph.add_collection(LineCollection(np.stack([xy[i], xy[j]], 1), colors=PINK, lw=0.5, alpha=0.45))
-    graph.scatter(*xy.T, s=110 * scores / scores.max(), c=BLUE, zorder=2, lw=0)
+    spread = (scores - scores.min()) / max(np.ptp(scores), 1e-12)
+    graph.scatter(*xy.T, s=8 + 110 * spread, c=BLUE, zorder=2, lw=0)
     graph.set_aspect("equal")
     graph.set_axis_off()
     graph.margins(0.06)
@@ -56,7 +62,7 @@ def fig2_pipeline(image: np.ndarray, targets: Sequence[int], weights: np.ndarray
         ax = fig.add_axes((0.865, 0.83 - 0.1 * row - (0.06 if row >= 5 else 0), 0.04, 0.085))
         show(ax, image[y * size : (y + 1) * size, x * size : (x + 1) * size])
         place = row + 1 if row < 5 else N - len(shown) + row + 1
-        fig.text(0.915, 0.87 - 0.1 * row - (0.06 if row >= 5 else 0), f"{place}.  r = {scores[n]:.4f}", fontsize=7.5,
+        fig.text(0.91, 0.87 - 0.1 * row - (0.06 if row >= 5 else 0), f"{place}.  r = {scores[n]:.4f}", fontsize=7,
                  va="center")  # fmt: skip
     over = fig.add_axes((0, 0, 1, 1), facecolor="none")
     over.set(xlim=(0, 1), ylim=(0, 1))
@@ -78,20 +84,22 @@ def fig3_comparison(image: np.ndarray, ranking: np.ndarray, random: np.ndarray, 
     """Fig. 3: generators (a, b) grow an image in random or in collapse order; classifiers (c, d) see all patches or
     the first `fraction` of the collapse order. The patches shown are the real orders of this image."""
     N = grid**2
-    fig, axes = plt.subplots(2, 7, figsize=(9.2, 2.9), width_ratios=[1, 1, 1, 1, 0.25, 1, 1.25])
+    fig, axes = plt.subplots(2, 7, figsize=(9.2, 3.5), width_ratios=[1, 1, 1, 1, 0.25, 1, 1.25],
+                             gridspec_kw={"hspace": 0.35})  # fmt: skip
+    fig.get_layout_engine().set(rect=(0, 0, 1, 0.9))
     stages = [round(N * f) for f in (0.08, 0.25, 0.6, 1.0)]
     for row, (name, order, colour) in enumerate((("(a) MAR, random order", random, GREY), ("(b) CMAR, collapse order", ranking, PINK))):
         for column, k in enumerate(stages):
             seen = np.isin(np.arange(N), order[:k])
             show(axes[row, column], reveal(image, seen, grid), f"{k} of {N}")
             axes[row, column].add_patch(plt.Rectangle((-0.5, -0.5), *image.shape[1::-1], fill=False, ec=colour, lw=2))
-        axes[row, 0].text(0, 1.35, name, transform=axes[row, 0].transAxes, fontsize=9.5, fontweight="bold", color=INK)
+        heading(axes[row, 0], name)
         axes[row, 4].set_axis_off()
     keep = max(1, round(fraction * N))
     for row, (name, k) in enumerate((("(c) ViT, every patch", N), ("(d) CViT, the first patches", keep))):
         seen = np.isin(np.arange(N), ranking[:k])
         show(axes[row, 5], reveal(image, seen, grid), f"{k} of {N}")
-        axes[row, 5].text(0, 1.35, name, transform=axes[row, 5].transAxes, fontsize=9.5, fontweight="bold", color=INK)
+        heading(axes[row, 5], name)
         ax = axes[row, 6]
         ax.set(xlim=(0, 1), ylim=(0, 1))
         ax.set_axis_off()

@@ -57,11 +57,15 @@ def show(ax, image: np.ndarray, title: str = "") -> None:
     ax.set_axis_off()
 
 
+UNSEEN = (0.82, 0.87, 0.96)  # pale blue: neither the white of a garment nor the black behind it
+
+
 def reveal(image: np.ndarray, seen: np.ndarray, grid: int) -> np.ndarray:
-    """The image with unseen patches white; seen (N,) bool."""
+    """The image as (H, W, 3) with unseen patches in pale blue; seen (N,) bool."""
     size = image.shape[0] // grid
-    mask = np.kron(seen.reshape(grid, grid), np.ones((size, size), bool))
-    return np.where(mask if image.ndim == 2 else mask[..., None], image, 1.0)
+    mask = np.kron(seen.reshape(grid, grid), np.ones((size, size), bool))[..., None]
+    colour = image if image.ndim == 3 else np.repeat(image[..., None], 3, -1)
+    return np.where(mask, colour, UNSEEN)
 
 
 @styled
@@ -244,7 +248,7 @@ def shares(rows: Mapping[str, Mapping[str, float]], title: str) -> Figure:
             left += max(value, 0)
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set(xlim=(0, 1), xlabel="share of the variance of ranks", title=title)
-    ax.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.45))
+    fig.legend(ncols=3, loc="outside lower center")
     return fig
 
 

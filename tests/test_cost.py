@@ -8,7 +8,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from cop import cost, cvit
+import cop.cvit  # noqa: F401 - registers its models with timm
+from cop import cost, dynamicvit
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_dynamicvit_is_countable():
     """At base rate 1 it costs timm's ViT plus its predictors, and pruning makes it cheaper."""
     sizes = {"img_size": 32, "patch_size": 4, "in_chans": 1, "embed_dim": 96, "depth": 4, "num_heads": 4}
     with torch.device("meta"):
-        model, plain = cvit.DynamicViT(**sizes), VisionTransformer(**sizes)
+        model, plain = dynamicvit.DynamicViT(**sizes), VisionTransformer(**sizes)
         x = torch.empty(1, 1, 32, 32)
     predictors = 3 * 64 * (2 * 96 * 48 + 96 * 48 + 48 * 24 + 24 * 2)
     assert cost.macs(model, x, 1.0) == cost.macs(plain, x) + predictors

@@ -1,0 +1,157 @@
+"""The stages and the public API on the smoke profile: anything that holds an image is ranked, bad input is named."""
+
+import subprocess
+import sys
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cop
+from cop import pipeline
+from cop.orders import check_ranking
+from cop.profiles import PROFILES, Profile, get_profile, replace
+from cop.ranking import to_networkx
+
+N = 64
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv("COP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        m.delenv("COP_RETRAIN_SINCE", raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return cop.load_data("smoke", "test").batch(torch.arange(3))[0]
+
+
+def test_the_public_api_is_importable_and_documented():
+    for name in ("CoMAE", "pagerank", "collapse_order", "rank", "load_data"):
+        assert len(getattr(cop, name).__doc__) > 60 and name in dir(cop)
+    with pytest.raises(AttributeError, match="no attribute 'ranks'"):
+        _ = cop.ranks
+
+
+def test_import_cop_is_light():
+    code = "import sys, cop; assert 'torch' not in sys.modules, 'import cop loads torch'"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_rank_is_dependencies_then_pagerank_then_a_stable_sort(images):
+    model, _ = pipeline.comae("smoke")
+    A = model.dependencies(pipeline.tokenizer("smoke").encode(images))
+    ranking = cop.rank(images, profile="smoke")
+    for b in range(3):
+        r = nx.pagerank(to_networkx(A[b]), alpha=0.85, tol=1e-13, max_iter=2000)
+        assert ranking[b].tolist() == sorted(range(N), key=lambda n: (-round(r[n], 11), n))
+    check_ranking(ranking, N)
+    assert torch.equal(cop.CoMAE.dependencies(model, pipeline.tokenizer("smoke").encode(images)), A)
+
+
+def test_every_kind_of_image_gives_the_same_order(images, tmp_path):
+    pixels = ((images[0, 0] + 1) * 127.5).round().byte().numpy()
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    want = cop.rank(images[:1], profile="smoke")
+    grey_rgb = np.stack([pixels] * 3, -1)
+    for same in (tmp_path / "a.png", str(tmp_path / "a.png"), tmp_path, Image.fromarray(pixels), [Image.fromarray(pixels)],
+                 pixels, grey_rgb, grey_rgb[None]):  # fmt: skip
+        assert torch.equal(cop.rank(same, profile="smoke"), want), type(same)
+
+
+def test_a_batch_gives_the_orders_of_its_images(images):
+    whole = cop.rank(images, profile="smoke")
+    assert torch.equal(torch.cat([cop.rank(x[None], profile="smoke") for x in images]), whole)
+
+
+def test_bad_images_are_named(tmp_path, images):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 no image")
+    with pytest.raises(ValueError, match=r"broken\.jpg"):
+        cop.rank(broken, profile="smoke")
+    with pytest.raises(FileNotFoundError, match=r"missing\.jpg"):
+        cop.rank(tmp_path / "missing.jpg", profile="smoke")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises((ValueError, FileNotFoundError), match="empty"):
+        cop.rank(tmp_path / "empty", profile="smoke")
+    with pytest.raises(ValueError, match=r"expected a float tensor \(B, 1, 32, 32\)"):
+        cop.rank(torch.zeros(1, 3, 32, 32), profile="smoke")
+    with pytest.raises(ValueError, match="NaN"):
+        cop.rank(images * float("nan"), profile="smoke")
+    with pytest.raises(ValueError, match="expected uint8"):
+        cop.rank(np.zeros((8, 8)), profile="smoke")
+    with pytest.raises(ValueError, match="expected at least one"):
+        cop.rank([], profile="smoke")
+
+
+def test_rankings_are_cached_and_limited_equally_over_classes():
+    whole = pipeline.rankings("smoke", "test")
+    assert whole.shape == (64, N) and torch.equal(pipeline.rankings("smoke", "test"), whole)
+    check_ranking(whole, N)
+    data = cop.load_data("smoke", "test")
+    some = pipeline.rankings("smoke", "test", limit=20)
+    chosen = pipeline.selection(data, 20)
+    assert torch.equal(some, whole[chosen]) and data.labels[chosen].bincount().tolist() == [2] * 10
+    assert not torch.equal(pipeline.rankings("smoke", "test", by="in_strength"), whole)
+    with pytest.raises(ValueError, match="unknown score 'degree'"):
+        pipeline.rankings("smoke", "test", by="degree")
+
+
+def test_orders_are_permutations_of_the_sampled_images():
+    zoo = pipeline.orders("smoke", "test", 20, mean_from=30)
+    assert len(zoo) == 9
+    for name, r in zoo.items():
+        assert r.shape == (20, N), name
+        check_ranking(r.contiguous(), N)
+    assert torch.equal(zoo["reversed"], zoo["collapse"].flip(1))
+    assert len(zoo["mean order"].unique(dim=0)) == 1 and len(zoo["random"].unique(dim=0)) == 20
+
+
+def test_target_patches_cuts_out_the_reconstruction(images):
+    tokens = pipeline.tokenizer("smoke")
+    context = tokens.encode(images)
+    targets = torch.tensor([[0, 9, 63]]).expand(3, -1)
+    truth = context.gather(1, targets[..., None].expand(-1, -1, context.shape[-1]))
+    patches = pipeline.target_patches(tokens, context, targets, truth)
+    torch.testing.assert_close(patches[:, 0], images[:, :, :4, :4])
+    torch.testing.assert_close(patches[:, 1], images[:, :, 4:8, 4:8])
+    torch.testing.assert_close(patches[:, 2], images[:, :, 28:, 28:])
+
+
+def test_stages_train_and_load_the_same_weights():
+    for stage in (pipeline.comae, pipeline.predictor, pipeline.classifier):
+        (a, first), (b, second) = stage("smoke"), stage("smoke")
+        assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+        assert not a.training and first.provenance == second.provenance and len(first.history)
+    other, _ = pipeline.comae("smoke", seed=1)
+    assert not torch.equal(other.state_dict()["encoder.log_tau"], torch.tensor(0)) and not torch.equal(
+        other.encoder["to_weights"].weight, pipeline.comae("smoke")[0].encoder["to_weights"].weight
+    )
+
+
+def test_unknown_profile_and_every_profile_hangs_together():
+    with pytest.raises(ValueError, match="unknown profile 'huge'; expected one of smoke, demo, natural, paper"):
+        get_profile("huge")
+    for p in PROFILES.values():
+        assert isinstance(p, Profile) and p.data.image_size == p.grid * p.tokens.patch_size
+        for width, heads in ((p.comae.enc_dim, p.comae.enc_heads), (p.comae.dec_dim, p.comae.dec_heads)):
+            assert width % heads == 0 and (width // heads) % 4 == 0, p.name
+    assert PROFILES["paper"].num_tokens == PROFILES["natural"].num_tokens == 256
+    assert replace(PROFILES["demo"], name="x").comae == PROFILES["demo"].comae
+
+
+def test_the_paper_size_comae_takes_a_training_step():
+    """Both halves of the paper's CoMAE (12 + 12 blocks, 256 tokens) on one image: finite, gradients everywhere."""
+    from cop.comae import CoMAE, comae_loss
+    from cop.train import seeded, seeded_build
+
+    p = PROFILES["paper"]
+    model = seeded_build(lambda: CoMAE(replace(p.comae, targets_per_image=2), p.grid, p.tokens.dim), 0)
+    loss = comae_loss(model, torch.randn(1, 256, 16, generator=seeded(1)), seeded(2))["loss"]
+    loss.backward()
+    assert torch.isfinite(loss) and all(q.grad is not None and torch.isfinite(q.grad).all() for q in model.parameters())
