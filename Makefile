@@ -20,6 +20,7 @@ figures: $(VENV)/.installed  ## run the notebooks, write paper_figures/PROFILE (
 test: $(VENV)/.installed  ## lint, unit tests, then the committed notebooks against a fresh run
 	$(VENV)/bin/ruff check .
 	$(PY) -m pytest tests
+	COP_CACHE=$(CURDIR)/build/test-cache COP_FIGURES=$(CURDIR)/build/test-figures \
 	$(PY) -m pytest --nbval notebooks --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg
 
 lab: $(VENV)/.installed  ## open the notebooks in JupyterLab, paired with their .py

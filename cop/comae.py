@@ -241,3 +241,34 @@ def trivial_losses(tokens: Tensor, grid: int) -> dict[str, float]:
         "mean token": (tokens - tokens.mean((0, 1))).abs().sum(-1).mean().item(),
         "mean of the neighbours": (maps - total / count).abs().sum(1).mean().item(),
     }
+
+
+@torch.no_grad()
+def mask_swaps(model: CoMAE, tokens: Tensor, generator: torch.Generator) -> dict[str, float]:
+    """L_r when the decoder gets other masks or other patches than the encoder meant: what carries the information?
+
+    tokens: (n, N, C), at least two images. The noise is the same in every row. If selected *patches* inform the
+    decoder, showing everything (w = 1) cannot hurt and a mask over blank patches cannot help. If the *pattern of the
+    noise* informs it, the encoder tells the decoder through the mask what it saw, and both happen.
+    """
+    n, N, C = tokens.shape
+    K = min(16, N)
+    targets = draw_targets(1, N, K, generator).expand(n, -1).to(tokens.device)  # the same in every image
+    noise = torch.randn(n, K, N, C, generator=generator).to(tokens.device)
+    truth = tokens.gather(1, targets[..., None].expand(-1, -1, C))  # (n, K, C)
+    w = model.weights(tokens, targets)  # (n, K, N)
+    allowed = torch.ones_like(w).scatter(2, targets[..., None], 0.0)
+    blank = tokens.mean(0, keepdim=True).expand_as(tokens)  # the mean image: no content of this one
+
+    def loss(shown: Tensor, mask: Tensor) -> float:
+        return (truth - model.reconstruct(shown, targets, mask, noise)).abs().sum(-1).mean().item()
+
+    return {
+        "its own mask": loss(tokens, w),
+        "everything shown, w = 1": loss(tokens, allowed),
+        "the mean mask of all images": loss(tokens, w.mean(0, keepdim=True).expand_as(w)),
+        "another image's mask": loss(tokens, w.roll(1, 0)),
+        "the mask inverted, 1 - w": loss(tokens, (1 - w) * allowed),
+        "its own mask over the mean image": loss(blank, w),
+        "the mean mask over the mean image": loss(blank, w.mean(0, keepdim=True).expand_as(w)),
+    }

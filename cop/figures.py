@@ -26,7 +26,7 @@ ORDERS = {
     "collapse": (PINK, "-", 2.4), "mean order": (BLUE, "-", 2.0), "in-strength": ("#e79abf", "--", 1.6),
     "reversed": ("#7d2352", ":", 2.0), "random": (GREY, "-", 1.8), "variance": (ORANGE, "-.", 1.6),
     "centre-out": (TEAL, "--", 1.6), "low-discrepancy": ("#6fb7e9", "-.", 1.6), "raster": ("#b9a44c", ":", 1.6),
-    "greedy": (INK, "--", 2.0),
+    "greedy": (INK, "--", 2.0), "attention": ("#8a63b8", "--", 1.6),
 }  # fmt: skip
 
 

@@ -94,13 +94,48 @@ class ClassifierConfig:
     depth: int = 4  # paper: 12
     heads: int = 4  # paper: 12
     steps: int = 800  # paper: 3 epochs of ImageNet-1k
-    batch_size: int = 128  # *open* in the paper
+    batch_size: int = 64  # *open* in the paper; notebook 5 trains a dozen of these, one to two minutes each
     lr: float = 1e-3  # paper: 1e-4 from pretrained weights; ours start from scratch
     weight_decay: float = 0.05
     warmup: float = 0.05
     grad_clip: float = 1.0
     betas: tuple[float, float] = (0.9, 0.95)
     ema: float = 0.995  # paper: 0.9999 over a far longer run
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """MAR, what it is fine-tuned on, and how images are drawn (sections 3.3, 4.2, 4.3). Paper: MAR-B."""
+
+    dim: int = 80  # width of encoder and decoder; four models of .6 M weights fit the release; paper: 768
+    depth: int = 2  # blocks of the encoder, and of the decoder; paper: 12 each
+    heads: int = 5  # paper: 12
+    buffer_size: int = 4  # copies of the class embedding before the tokens; paper: 64
+    diffloss_depth: int = 2  # layers of the diffusion MLP; paper: 6
+    diffloss_width: int = 128  # paper: 1024
+    diffusion_batch_mul: int = 2  # timesteps drawn per hidden token and step; paper: 4
+    dropout: float = 0.0  # a run this short cannot overfit; paper: .1
+    label_drop: float = 0.1  # share of images trained without class, for guidance; paper: .1
+    checkpoint: str | None = None  # official weights instead of base training; paper: those released with MAR
+    steps: int = 3000  # base training, random orders; paper: 800 epochs, done by MAR's authors
+    batch_size: int = 32  # paper: 32 in fine-tuning
+    lr: float = 2e-3  # paper: 8e-4 in MAR's own training
+    fine_tune_steps: int = 500  # a sixth of the base; paper: 24,000, less than one epoch after MAR's 800
+    fine_tune_lr: float = 5e-4  # paper: 1e-7, which in a short run would change nothing at all
+    random_share: float = 0.1  # fine-tuning images that get a random order; paper: .1
+    rankings: int | None = 2000  # training images that have an order: fine-tuning and the bank use these; paper: all
+    val_rankings: int | None = 500  # the same for the bank of validation images; paper: no such bank
+    weight_decay: float = 0.02  # *open* in the paper; MAR: .02
+    warmup: float = 0.1  # share of the steps with linear warm-up, then cosine to 0; paper: .1
+    grad_clip: float = 3.0  # *open* in the paper; MAR: 3
+    betas: tuple[float, float] = (0.9, 0.95)  # as MAR
+    ema: float = 0.995  # decay, with warm-up; paper: .99999 over a far longer run
+    num_iter: int = 16  # steps of a generation, so 4 tokens a step; paper: *open*, 256 fits its numbers
+    num_sampling_steps: int = 20  # of the diffusion of one token; paper: *open*, 100 in MAR
+    temperature: float = 0.95  # without guidance; with guidance it is 1; paper: *open*, as MAR
+    cfg_scale: float = 2.0  # guidance in the comparison; paper: 3.0, and 2.9 for MAR
+    cfg_sweep: tuple[float, ...] = (1.5, 2.0, 3.0)  # Table 3; paper: 2.9, 3.0, 3.1
+    count: int = 400  # images per system for the metrics; paper: 50,000
 
 
 @dataclass(frozen=True)
@@ -114,6 +149,7 @@ class Profile:
     ranking: RankingConfig = field(default_factory=RankingConfig)
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
     checkpoint_every: int = 200  # steps between atomic checkpoints of a training run
 
     @property
@@ -135,7 +171,10 @@ smoke = Profile(
     comae=CoMAEConfig(enc_dim=16, enc_depth=2, enc_heads=2, dec_dim=16, dec_depth=2, dec_heads=2, steps=6,
                       batch_size=4, targets_per_image=3, head_depth=2),
     predictor=PredictorConfig(dim=16, depth=2, heads=2, steps=6, batch_size=8),
-    classifier=ClassifierConfig(dim=16, depth=2, heads=2, steps=6, batch_size=8),
+    classifier=ClassifierConfig(dim=16, depth=4, heads=2, steps=6, batch_size=8),
+    generation=GenerationConfig(dim=16, depth=1, heads=2, buffer_size=2, diffloss_depth=1, diffloss_width=16, steps=6,
+                                batch_size=8, fine_tune_steps=4, rankings=40, val_rankings=20,
+                                num_iter=4, num_sampling_steps=3, count=30),
     checkpoint_every=2,
 )  # fmt: skip
 
@@ -155,6 +194,11 @@ paper = Profile(
                       steps=512 * 5004, lr=1e-4),
     predictor=PredictorConfig(dim=256, depth=12, steps=100_000, batch_size=256, lr=1e-4),
     classifier=ClassifierConfig(dim=768, depth=12, heads=12, steps=3 * 5004, batch_size=256, lr=1e-4, ema=0.9999),
+    generation=GenerationConfig(dim=768, depth=12, heads=12, buffer_size=64, diffloss_depth=6, diffloss_width=1024,
+                                diffusion_batch_mul=4, dropout=0.1, checkpoint="mar_base.pth", steps=800 * 40_036,
+                                fine_tune_steps=24_000, lr=8e-4, fine_tune_lr=1e-7, rankings=None, val_rankings=None, ema=0.99999,
+                                num_iter=256, num_sampling_steps=100, cfg_scale=3.0, cfg_sweep=(2.9, 3.0, 3.1),
+                                count=50_000),
     checkpoint_every=1000,
 )  # fmt: skip
 
@@ -176,4 +220,4 @@ def as_dict(config) -> dict:
 
 
 __all__ = ["Profile", "DataConfig", "TokenConfig", "CoMAEConfig", "RankingConfig", "PredictorConfig",
-           "ClassifierConfig", "PROFILES", "get_profile", "as_dict", "replace"]  # fmt: skip
+           "ClassifierConfig", "GenerationConfig", "PROFILES", "get_profile", "as_dict", "replace"]  # fmt: skip

@@ -30,6 +30,7 @@ images: int = 200  # validation images for the statistics
 device: str = "auto"  # auto | cpu | cuda
 
 # %%
+import pandas as pd
 import torch
 
 from cop import comae, diagrams, figures, pipeline, report, tables
@@ -104,6 +105,15 @@ patches = pipeline.target_patches(tokens, four, targets, guess)
 fig = figures.masks(figures.to_array(sample.images[:4]), targets.tolist(), w.numpy(), figures.to_array(patches), G)
 out.figure(fig, "masks", "For four images and three targets each: the patches shown in proportion to their selection "
            "weight, the true target and its reconstruction.")
+
+# %% [markdown]
+# Do the *picks* inform the decoder, or does the encoder send a message through the pattern of the noise? Keep the noise
+# and swap the masks or the patches under them. Sixteen targets in each validation image:
+
+# %%
+swaps = comae.mask_swaps(model, sample.tokens, pipeline.seeded(seed, 4))
+out.record(**{f"swap_{i}": v for i, v in enumerate(swaps.values())})
+pd.DataFrame([{"what the decoder gets": k, "L_r": f"{v:.2f}"} for k, v in swaps.items()])
 
 # %% [markdown]
 # ## Training

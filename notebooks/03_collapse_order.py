@@ -151,6 +151,23 @@ out.figure(fig, "mean_rank", "Maps of the mean position of every patch under col
            "and the greedy order of the Gaussian model; bright patches come early.")
 
 # %% [markdown]
+# **Which patches does everybody rely on?** Their mean weight over all targets of a hundred images, against how much
+# their content varies from image to image:
+
+# %%
+hundred = sample.tokens[:100]
+relied = ranking.in_strength(model.dependencies(hundred)).mean(0) / (N - 1)
+varied = sample.tokens.std(0).mean(-1)
+rho = orders.spearman(orders.collapse_order(relied), orders.collapse_order(varied)).item()
+fig = figures.score_scatter(varied.numpy(), relied.numpy(), "standard deviation over images", "mean weight $w$",
+                            f"64 patches, Spearman {rho:.2f}" if N == 64 else f"Spearman {rho:.2f}")
+
+# %%
+out.figure(fig, "relied_upon", "Each dot a patch position: its mean selection weight over all targets and images against "
+           "the standard deviation of its content over images.", pd.DataFrame({"std": varied, "mean_weight": relied}))
+out.record(spearman_weight_variation=rho)
+
+# %% [markdown]
 # ## Does PageRank add anything to counting?
 #
 # On a dense graph PageRank and plain in-strength (the column sums of $A$) nearly agree. And how near is either to

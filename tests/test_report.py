@@ -65,23 +65,23 @@ def out(tmp_path, monkeypatch):
     monkeypatch.setitem(report.MANIFEST, "09_test", ["fig_a", "tab_b"])
     monkeypatch.setitem(report.TITLES, "fig_a", "Figure A")
     monkeypatch.setitem(report.TITLES, "tab_b", "Table B")
-    return report.Report("09_test", "smoke", 0)
+    return report.Report("09_test", "demo", 0)
 
 
 def test_a_report_writes_every_file_and_the_gallery_lists_it(out, tmp_path):
     out.figure(DRAWN["area_bars"](), "fig_a", "two dots with bars", pd.DataFrame({"x": [1.0]}))
     table = pd.DataFrame({"method": ["a"], "value": [0.12345], "paper": [float("nan")]})
     assert out.table(table, "tab_b", "one row") is table
-    names = {f.name for f in (tmp_path / "smoke").iterdir()}
+    names = {f.name for f in (tmp_path / "demo").iterdir()}
     assert names == {"fig_a.png", "fig_a.svg", "fig_a.csv", "fig_a.json", "tab_b.csv", "tab_b.md", "tab_b.json"}
     page = report.gallery(tmp_path)
-    assert "![two dots with bars](smoke/fig_a.png)" in page and "| a | 0.123 | – |" in page
+    assert "![two dots with bars](demo/fig_a.png)" in page and "| a | 0.123 | – |" in page
     with pytest.raises(ValueError, match="'fig_z' is not in the manifest of 09_test; expected one of fig_a, tab_b"):
         out.figure(DRAWN["area_bars"](), "fig_z", "nothing")
 
 
 def test_png_and_svg_are_reproducible(out, tmp_path):
-    folder, contents = tmp_path / "smoke", []
+    folder, contents = tmp_path / "demo", []
     for _ in range(2):
         out.figure(DRAWN["shares"](), "fig_a", "bars")
         contents.append((folder / "fig_a.png").read_bytes() + (folder / "fig_a.svg").read_bytes())
@@ -90,18 +90,18 @@ def test_png_and_svg_are_reproducible(out, tmp_path):
 
 def test_records_replace_their_own_numbers_only(out, tmp_path):
     out.record(a=1, b=2)
-    report.Report("08_other", "smoke", 0).record(a=5)
+    report.Report("08_other", "demo", 0).record(a=5)
     out.record(a=3)
-    rows = pd.read_csv(tmp_path / "smoke" / "records" / "seed0.csv")
+    rows = pd.read_csv(tmp_path / "demo" / "records" / "seed0.csv")
     got = {(r.notebook, r.name_): r.value for r in rows.rename(columns={"name": "name_"}).itertuples()}
     assert got == {("09_test", "a"): 3, ("09_test", "b"): 2, ("08_other", "a"): 5}
 
 
 def test_other_seeds_leave_a_record_and_no_figure(out, tmp_path):
-    second = report.Report("09_test", "smoke", 1)
+    second = report.Report("09_test", "demo", 1)
     second.figure(DRAWN["area_bars"](), "fig_a", "two dots with bars")
     second.record(a=1)
-    assert [f.name for f in (tmp_path / "smoke").rglob("*.*")] == ["seed1.csv"]
+    assert [f.name for f in (tmp_path / "demo").rglob("*.*")] == ["seed1.csv"]
 
 
 def test_write_is_atomic(tmp_path, monkeypatch):
