@@ -35,7 +35,8 @@ def fig2_pipeline(image: np.ndarray, targets: Sequence[int], weights: np.ndarray
 
     image (H, W[, 3]); targets (3,); weights (3, N); reconstructions (3, P, P[, 3]); A (N, N), scores, ranking (N,):
     all outputs of the model for this image. The graph shows the `edges` heaviest edges at the patches' places."""
-    fig = plt.figure(figsize=(9.4, 3.7), layout="none")
+    with plt.rc_context({"figure.constrained_layout.use": False}):  # every panel is placed by hand
+        fig = plt.figure(figsize=(9.4, 3.7))
     size, N = image.shape[0] // grid, grid**2
     show(fig.add_axes((0.01, 0.34, 0.13, 0.33)), image, "image")
     for k, n in enumerate(targets):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cop.blocks import Block, rope_angles, rotate
-from cop.comae import CoMAE, comae_loss, draw_targets, evaluate, mask_statistics, trivial_losses
+from cop.comae import CoMAE, comae_loss, draw_targets, evaluate, mask_statistics, mask_swaps, trivial_losses
 from cop.profiles import smoke
 from cop.train import seeded, seeded_build
 
@@ -179,6 +179,18 @@ def test_only_is_that_output_of_the_whole_block():
     rotation, only = torch.polar(torch.ones_like(angles), angles), torch.tensor([3, 0])
     full, one = block(x, rotation), block(x, rotation, only=only)
     torch.testing.assert_close(one[:, 0], full[[0, 1], only])
+
+
+def test_mask_swaps_are_equal_where_the_masks_are():
+    """An encoder that cannot see (its weights depend on the target alone) gives every image the same mask."""
+    blind = seeded_build(lambda: CoMAE(CONFIG, GRID, DIM), 2).eval()
+    with torch.no_grad():
+        blind.encoder["trunk"].embed.weight.zero_()
+    swaps = mask_swaps(blind, tokens_of(4), seeded(1))
+    for other in ("the mean mask of all images", "another image's mask"):
+        assert swaps[other] == pytest.approx(swaps["its own mask"], rel=1e-5)
+    assert swaps["its own mask over the mean image"] == pytest.approx(swaps["the mean mask over the mean image"], rel=1e-5)
+    assert swaps["everything shown, w = 1"] != pytest.approx(swaps["its own mask"], rel=1e-5)
 
 
 def test_trivial_losses_and_evaluate(model):

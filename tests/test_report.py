@@ -114,9 +114,18 @@ def test_write_is_atomic(tmp_path, monkeypatch):
 
 
 def test_paper_numbers_reach_table_1():
-    rows = {k: {"mask_entropy": 4.0, "mask_entropy_raw": 9.0, "reconstruction": 5.0, "mean_weight": 0.5} for k in ("without", "with")}
+    rows = {k: {"mask_entropy": 4.0, "mask_entropy_raw": 9.0, "reconstruction": 5.0, "contrastive": 0.5} for k in ("without", "with")}
     table = tables.table1(rows, {"mean token": 12.0})
     assert table["paper: L_r"].tolist()[:2] == [8.392, 1.567] and table["paper: mask entropy"].tolist()[:2] == [4.816, 4.267]
+
+
+def test_contrast_of_first_by_hand():
+    tokens = torch.zeros(1, 4, 2)
+    tokens[0, 2] = torch.tensor([-1.0, 1.0])  # the only patch with contrast
+    ranking = torch.tensor([[2, 0, 1, 3]])
+    assert tables.contrast_of_first(tokens, ranking, 0.25).item() == pytest.approx(4)
+    assert tables.contrast_of_first(tokens, ranking.flip(1), 0.25).item() == 0
+    assert tables.contrast_of_first(tokens, ranking, 1.0).item() == pytest.approx(1)
 
 
 def test_mean_interval_covers_the_mean():
