@@ -71,6 +71,7 @@ def fig2_pipeline(image: np.ndarray, targets: Sequence[int], weights: np.ndarray
     box(over, 0.155, 0.12, 0.045, 0.76, "e\nn\nc\no\nd\ne\nr", BLUE)
     box(over, 0.352, 0.12, 0.045, 0.76, "d\ne\nc\no\nd\ne\nr", BLUE)
     box(over, 0.765, 0.12, 0.05, 0.76, "P\na\ng\ne\nR\na\nn\nk", BLUE)
+    over.text(0.01, 0.955, "From an image to its collapse order", fontsize=10.5, fontweight="bold")
     arrow(over, (0.825, 0.5), (0.855, 0.5), PINK)
     arrow(over, (0.485, 0.5), (0.515, 0.5), PINK)
     for x, text in ((0.24, "(a) collapse masked autoencoder"), (0.63, f"(b) dependency graph ({edges} of {N * (N - 1)} edges)"),
@@ -87,7 +88,8 @@ def fig3_comparison(image: np.ndarray, ranking: np.ndarray, random: np.ndarray, 
     N = grid**2
     fig, axes = plt.subplots(2, 7, figsize=(9.2, 3.5), width_ratios=[1, 1, 1, 1, 0.25, 1, 1.25],
                              gridspec_kw={"hspace": 0.35})  # fmt: skip
-    fig.get_layout_engine().set(rect=(0, 0, 1, 0.9))
+    fig.get_layout_engine().set(rect=(0, 0, 1, 0.86))
+    fig.suptitle("Generators and classifiers that respect the order", fontsize=10.5).set_in_layout(False)
     stages = [round(N * f) for f in (0.08, 0.25, 0.6, 1.0)]
     for row, (name, order, colour) in enumerate((("(a) MAR, random order", random, GREY), ("(b) CMAR, collapse order", ranking, PINK))):
         for column, k in enumerate(stages):

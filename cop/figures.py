@@ -125,6 +125,7 @@ def fig1_reveal(image: np.ndarray, rankings: Mapping[str, np.ndarray], certainty
         ax.set(ylim=(-1.35, 1.35), xlim=(-0.6, 0.6))
         ax.set_axis_off()
     axes[1, 0].text(-0.58, 0.08, f"certainty of\n“{label}”", fontsize=7.5, va="bottom")
+    fig.suptitle(f"One image in {names[0]} and in {names[1]} order", fontsize=10)
     return fig
 
 
@@ -181,6 +182,7 @@ def masks(images: np.ndarray, targets: Sequence[Sequence[int]], weights: np.ndar
             ax.add_patch(plt.Rectangle((x * size - 0.5, y * size - 0.5), size, size, fill=False, ec=PINK, lw=1.8))
             show(truth, images[b][y * size : (y + 1) * size, x * size : (x + 1) * size], "true" if b == 0 else "")
             show(guess, reconstructions[b, k], "CoMAE" if b == 0 else "")
+    fig.suptitle("What the encoder lets through for a target (framed), and its reconstruction", fontsize=10)
     return fig
 
 
@@ -188,7 +190,8 @@ def masks(images: np.ndarray, targets: Sequence[Sequence[int]], weights: np.ndar
 def fig4_order(images: np.ndarray, rankings: np.ndarray, grid: int, top: int, titles: Sequence[str]) -> Figure:
     """Fig. 4: top rows, circles sized by rank (large and bright = seen early); bottom, the `top` first patches joined."""
     B, size = len(images), images.shape[1] / grid
-    fig, axes = plt.subplots(2, B, figsize=(1.35 * B, 3.05), squeeze=False)
+    fig, axes = plt.subplots(2, B, figsize=(1.35 * B, 3.3), squeeze=False)
+    fig.suptitle("Collapse order on images", fontsize=10)
     N = grid**2
     radius = np.linspace(1, 0, N) ** 2
     for b in range(B):
@@ -220,13 +223,15 @@ def fig5_heatmaps(rankings: Mapping[str, np.ndarray], num_tokens: int) -> Figure
     for ax in axes[-1]:
         ax.set_xlabel("position in the order")
     fig.colorbar(mesh, ax=axes, label="patch index", shrink=0.8)
+    fig.suptitle("Class-wise collapse orders", fontsize=10)
     return fig
 
 
 @styled
 def mean_rank_maps(maps: Mapping[str, np.ndarray], num_tokens: int) -> Figure:
     """Mean position of every patch, as maps (G, G): the part of an order that is mere place. Bright = early."""
-    fig, axes = plt.subplots(1, len(maps), figsize=(1.35 * len(maps) + 0.9, 1.8), squeeze=False)
+    fig, axes = plt.subplots(1, len(maps), figsize=(1.35 * len(maps) + 0.9, 2.1), squeeze=False)
+    fig.suptitle("Where orders start: mean position of every patch", fontsize=10)
     for ax, (name, m) in zip(axes[0], maps.items(), strict=True):
         im = ax.imshow(m, cmap="plasma_r", vmin=0, vmax=num_tokens - 1)
         ax.set(title=name, xticks=[], yticks=[])
