@@ -117,10 +117,10 @@ class GenerationConfig:
     dropout: float = 0.0  # a run this short cannot overfit; paper: .1
     label_drop: float = 0.1  # share of images trained without class, for guidance; paper: .1
     checkpoint: str | None = None  # official weights instead of base training; paper: those released with MAR
-    steps: int = 3000  # base training, random orders; paper: 800 epochs, done by MAR's authors
+    steps: int = 1800  # base training, random orders; paper: 800 epochs, done by MAR's authors
     batch_size: int = 32  # paper: 32 in fine-tuning
     lr: float = 2e-3  # paper: 8e-4 in MAR's own training
-    fine_tune_steps: int = 500  # a sixth of the base; paper: 24,000, less than one epoch after MAR's 800
+    fine_tune_steps: int = 300  # a sixth of the base; paper: 24,000, less than one epoch after MAR's 800
     fine_tune_lr: float = 5e-4  # paper: 1e-7, which in a short run would change nothing at all
     random_share: float = 0.1  # fine-tuning images that get a random order; paper: .1
     rankings: int | None = 2000  # training images that have an order: fine-tuning and the bank use these; paper: all
@@ -135,7 +135,7 @@ class GenerationConfig:
     temperature: float = 0.95  # without guidance; with guidance it is 1; paper: *open*, as MAR
     cfg_scale: float = 2.0  # guidance in the comparison; paper: 3.0, and 2.9 for MAR
     cfg_sweep: tuple[float, ...] = (1.5, 2.0, 3.0)  # Table 3; paper: 2.9, 3.0, 3.1
-    count: int = 400  # images per system for the metrics; paper: 50,000
+    count: int = 300  # images per system for the metrics; paper: 50,000
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,6 @@ MANIFEST = {
     "01_patch_entropy": ["fig1_reveal", "entropy_gaussian", "entropy_learned", "entropy_areas", "certainty"],
     "02_dependency_autoencoder": ["fig10", "fig6", "polarisation", "masks", "tab1"],
     "03_collapse_order": ["fig2", "fig3", "fig4", "fig5", "mean_rank", "relied_upon", "shares", "agreement"],
-    "04_generation_along_the_order": ["fig1", "fig7", "fig9", "generation_systems", "generation_metrics", "tab2", "tab3", "tab4",
-                                      "generation_gaps", "order_loss", "order_gain"],
     "05_first_patches": ["fig8", "tab5", "controls", "cross", "comparisons", "cost", "first_patches"],
 }
 TITLES = {
@@ -38,10 +36,6 @@ TITLES = {
     "fig2": "Figure 2", "fig3": "Figure 3", "fig4": "Figure 4", "fig5": "Figure 5",
     "mean_rank": "Mean position of each patch", "relied_upon": "Which patches everybody relies on", "shares": "What an order consists of",
     "agreement": "Agreement of orders",
-    "fig1": "Figure 1", "fig7": "Figure 7", "fig9": "Figure 9", "tab2": "Table 2", "tab3": "Table 3", "tab4": "Table 4",
-    "generation_systems": "Every system and order source", "generation_metrics": "Metrics of generation",
-    "generation_gaps": "Paired differences between systems", "order_loss": "Test loss by order",
-    "order_gain": "What training along an order teaches",
     "fig8": "Figure 8", "tab5": "Table 5", "controls": "Other orders, trained and tested like CViT",
     "cross": "One network tested along every order", "comparisons": "Differences on the same images",
     "cost": "What the first patches cost", "first_patches": "An image from its first patches",

@@ -1,0 +1,306 @@
+"""How good generated images are, how sure that is, and whether two systems differ.
+
+The features are those of a classifier trained on the embedded data, so the distance is a "Fréchet distance (classifier
+features)" and no FID. Real images are the test split. Every system has images of the same classes and seeds, and every
+bootstrap draw takes the same images of each, so a difference of two systems is a paired one.
+"""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cop import generation, metrics, pipeline
+from cop.artefacts import load_or_compute
+from cop.data import load_data
+from cop.entropy import certainty_curve
+from cop.held_out import gap as loss_gap
+from cop.mar import mask_lengths
+from cop.metrics import Interval
+from cop.profiles import Profile, as_dict, get_profile
+from cop.report import paper_numbers
+from cop.train import seeded
+
+METRICS = {  # name: (heading, +1 where more is better)
+    "frechet": ("Fréchet distance (classifier features)", -1), "inception_score": ("inception score (classifier)", 1),
+    "precision": ("precision", 1), "recall": ("recall", 1), "right_class": ("share of the right class", 1),
+}  # fmt: skip
+NEIGHBOURS = 3  # of precision and recall; paper: 3
+DRAWS = 100  # bootstrap samples
+REAL = ("real images", "–", 1.0)
+Result = tuple[Tensor, Tensor]  # values (5,), bootstrap draws (DRAWS, 5)
+
+
+# -------------------------------------------------------------------------------------------------- one system
+
+
+def neighbour_radii(features: Tensor, k: int = NEIGHBOURS) -> Tensor:
+    """Distance of every row (n, D) to its k-th nearest other row: (n,)."""
+    return torch.cdist(features, features).kthvalue(k + 1, dim=1).values  # the first is the row itself
+
+
+def bootstrap_metrics(real: Tensor, fake: Tensor, probabilities: Tensor, labels: Tensor, generator: torch.Generator,
+                      draws: int = 200) -> Result:  # fmt: skip
+    """The numbers of `METRICS`, (5,), and the same for `draws` bootstrap samples of the generated images, (draws, 5).
+
+    real (n, D), fake (m, D), probabilities (m, classes), labels (m,). The balls of precision and recall are those of
+    Kynkäänniemi et al.; for the draws they come from one matrix of distances. A sample with repeated images has fewer
+    different ones, which shifts the Fréchet distance up and recall down: see `centred`.
+    """
+    m = len(fake)
+    near_real = torch.cdist(fake, real)  # (m, n)
+    inside = (near_real <= neighbour_radii(real)).any(1).double()  # (m,) precision, image by image
+    right = (probabilities.argmax(1) == labels).double()
+    among = torch.cdist(fake, fake)
+    splits = max(1, min(10, m // 20))
+    reference = metrics.statistics(real)
+
+    def recall(chosen: Tensor) -> float:
+        radii = among[chosen][:, chosen].kthvalue(NEIGHBOURS + 1, dim=1).values
+        return (near_real[chosen] <= radii[:, None]).any(0).double().mean().item()
+
+    def all_of(idx: Tensor) -> list[float]:
+        return [metrics.frechet(reference, metrics.statistics(fake[idx])), metrics.inception_score(probabilities[idx], splits),
+                inside[idx].mean().item(), recall(idx.unique()), right[idx].mean().item()]  # fmt: skip
+
+    values = metrics.generation_metrics(real, fake, probabilities, NEIGHBOURS, splits)
+    values = [*values.values(), right.mean().item()]
+    samples = [all_of(torch.randint(m, (m,), generator=generator)) for _ in range(draws)]
+    return torch.tensor(values, dtype=torch.float64), torch.tensor(samples, dtype=torch.float64)
+
+
+def evaluation_config(profile: Profile, seed: int, weights: str, source: str, cfg_scale: float) -> dict:
+    """What determines the numbers of one system."""
+    count = profile.generation.count
+    made = (pipeline.images_config(profile) | {"real": count, "seed": seed} if weights == "real"
+            else generation.sampling_config(profile, seed, weights, source, cfg_scale, count))  # fmt: skip
+    return made | {
+        "classifier": as_dict(profile.classifier),
+        "neighbours": NEIGHBOURS,
+        "draws": DRAWS,
+        "reference": "test",
+    }
+
+
+def evaluate(
+    profile: str | Profile,
+    seed: int,
+    weights: str,
+    source: str = "random",
+    cfg_scale: float = 1.0,
+    device: str = "auto",
+) -> Result:
+    """Values (5,) and bootstrap draws (DRAWS, 5) of one system's images, by `METRICS`; weights `real`: validation images.
+
+    The row of real images is the floor of every metric at this number of images.
+    """
+    profile = get_profile(profile)
+    count = profile.generation.count
+
+    def compute(_: Path):
+        features = metrics.Features(_judge(profile, seed, device), device=pipeline.resolve_device(device))
+        if weights == "real":
+            val = load_data(profile, "val")
+            images, labels = val.batch(pipeline.selection(val, count))
+        else:
+            made = generation.generate(profile, seed, weights, source, cfg_scale, device=device)
+            images, labels = generation.to_float(made.tensors["images"]), generation.new_labels(profile, count)
+        fake, probabilities = features(images)
+        values, draws = bootstrap_metrics(
+            _reference(profile, seed, device), fake, probabilities, labels, seeded(seed, 70), DRAWS
+        )
+        return {"values": values, "draws": draws}, None
+
+    config = evaluation_config(profile, seed, weights, source, cfg_scale)
+    tensors = load_or_compute("evaluation", config, compute).tensors
+    return tensors["values"], tensors["draws"]
+
+
+def _judge(profile: Profile, seed: int, device: str):
+    return metrics.classifier_extractor(pipeline.classifier(profile, seed, device)[0])
+
+
+@functools.lru_cache(maxsize=2)  # features of the test images, once per process
+def _reference(profile: Profile, seed: int, device: str) -> Tensor:
+    data = load_data(profile, "test")
+    parts = (data.batch(idx)[0] for idx in torch.arange(len(data)).split(250))
+    return metrics.Features(_judge(profile, seed, device), device=pipeline.resolve_device(device))(parts)[0]
+
+
+def centred(value: float, draws: Tensor) -> Interval:
+    """95 % interval of a statistic that the bootstrap shifts: the spread of the draws, put back around the value."""
+    low, high = torch.quantile(draws - draws.mean(), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Interval(value, value + low, value + high)
+
+
+# ------------------------------------------------------------------------------------------------- all of them
+
+
+def scales(profile: Profile) -> tuple[float, float]:
+    """Guidance of the comparison: none, and the profile's."""
+    return 1.0, profile.generation.cfg_scale
+
+
+def comparison(
+    profile: str | Profile, seed: int, sources: Sequence[str] = (), device: str = "auto"
+) -> dict[tuple, Result]:
+    """(system, source, cfg_scale) -> result: the five systems, CMAR with further order sources, Table 3's guidance, and
+    real images under ("real images", "–", 1.0). One artefact, so that a released run loads one file.
+    """
+    profile = get_profile(profile)
+    systems = [(name, weights, source) for name, (weights, source) in generation.SYSTEMS.items()]
+    systems += [("CMAR", "descending", source) for source in sources if source != "train"]
+    rows = {(name, source, cfg): weights for cfg in scales(profile) for name, weights, source in systems}
+    rows |= {("CMAR", "train", float(cfg)): "descending" for cfg in profile.generation.cfg_sweep}
+    rows[REAL] = "real"
+    configs = {"|".join(map(str, r)): evaluation_config(profile, seed, weights, *r[1:]) for r, weights in rows.items()}
+
+    def compute(_: Path):
+        tensors = {}
+        for row, weights in rows.items():
+            values, draws = evaluate(profile, seed, weights, *row[1:], device=device)
+            tensors["|".join(map(str, row))] = torch.cat([values[None], draws])
+        return tensors, None
+
+    tensors = load_or_compute("comparison", configs, compute).tensors
+    return {row: (tensors["|".join(map(str, row))][0], tensors["|".join(map(str, row))][1:]) for row in rows}
+
+
+def difference(a: Result, b: Result, metric: str) -> Interval:
+    """a minus b in one metric, with the interval of the paired bootstrap draws."""
+    j = list(METRICS).index(metric)
+    return centred((a[0][j] - b[0][j]).item(), a[1][:, j] - b[1][:, j])
+
+
+def verdict(gap: Interval, metric: str) -> str:
+    """`better`, `worse` or `no difference found`, by whether the interval of a difference leaves out 0."""
+    if gap.low <= 0 <= gap.high:
+        return "no difference found"
+    return "better" if (gap.value > 0) == (METRICS[metric][1] > 0) else "worse"
+
+
+def table(results: dict[tuple, Result]) -> pd.DataFrame:
+    """One row per system, source and guidance: every metric with its 95 % interval."""
+    rows = []
+    for (name, source, cfg), (values, draws) in results.items():
+        guidance = "–" if name == REAL[0] else "none" if cfg == 1 else f"{cfg:g}"
+        row = {"system": name, "orders from": source, "guidance": guidance}
+        for j, (heading, _) in enumerate(METRICS.values()):
+            value, low, high = centred(values[j].item(), draws[:, j])
+            row[heading] = f"{value:.3g} [{low:.3g}, {high:.3g}]"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def gaps(
+    results: dict, pairs: Sequence[tuple[tuple, tuple]], metric_names: Sequence[str] = tuple(METRICS)
+) -> pd.DataFrame:
+    """Paired differences: one row per pair and metric, with the interval and the verdict on the first of the pair."""
+    rows = []
+    for a, b in pairs:
+        for metric in metric_names:
+            gap = difference(results[a], results[b], metric)
+            rows.append({"first": f"{a[0]} ({a[1]})", "second": f"{b[0]} ({b[1]})", "guidance": "none" if a[2] == 1 else f"{a[2]:g}",
+                         "metric": METRICS[metric][0], "difference": f"{gap.value:+.3g}",
+                         "95 %": f"{gap.low:+.3g} … {gap.high:+.3g}", "the first is": verdict(gap, metric)})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def beside_paper(number: int, rows: Sequence[tuple[str, Result]]) -> pd.DataFrame:
+    """Table 2, 3 or 4: our rows (name, result) in the paper's order, with the paper's numbers of the same row beside them.
+
+    The paper's FID and ours stand in different spaces; only their order within a column can be compared.
+    """
+    paper = paper_numbers()[f"table{number}"]
+    ours = {"frechet": "Fréchet", "inception_score": "IS (classifier)", "precision": "precision", "recall": "recall"}
+    theirs = {
+        "fid": "paper: FID",
+        "tfid": "paper: tFID",
+        "is": "paper: IS",
+        "precision": "paper: precision",
+        "recall": "paper: recall",
+    }
+    if len(rows) != len(paper["rows"]):
+        raise ValueError(f"Table {number} has {len(paper['rows'])} rows, {len(rows)} given")
+    lines = []
+    for (name, (values, _)), row in zip(rows, paper["rows"], strict=True):
+        known = dict(zip(paper["columns"], row, strict=True))
+        mine = {h: round(values[list(METRICS).index(m)].item(), 3) for m, h in ours.items()}
+        lines.append({"": name, **mine, **{h: known[c] for c, h in theirs.items()}})
+    return pd.DataFrame(lines)
+
+
+def headline(results: dict[tuple, Result]) -> dict[str, float]:
+    """Fréchet distance and share of the right class of every row, under names for a record."""
+    numbers = {}
+    for (name, source, cfg), (values, _) in results.items():
+        label = "real_images" if name == REAL[0] else f"{name}_{source}_cfg{cfg:g}".replace(" ", "_")
+        numbers |= {f"{m}_{label}": values[list(METRICS).index(m)].item() for m in ("frechet", "right_class")}
+    return numbers
+
+
+def dots(results: dict[tuple, Result], profile: Profile) -> tuple[dict, dict]:
+    """What `figures_generation.metric_dots` draws: metric -> guidance -> system -> interval, and the value of real images."""
+    intervals, floor = {}, {}
+    for j, (heading, _) in enumerate(METRICS.values()):
+        heading = heading.replace(" (", "\n(")
+        intervals[heading] = {
+            "no guidance" if cfg == 1 else f"guidance {cfg:g}": {
+                name: centred(results[name, source, cfg][0][j].item(), results[name, source, cfg][1][:, j])
+                for name, (_, source) in generation.SYSTEMS.items()}
+            for cfg in scales(profile)}  # fmt: skip
+        floor[heading] = results[REAL][0][j].item()
+    return intervals, floor
+
+
+def verdicts(results: dict[tuple, Result], losses: dict[tuple[str, str], Tensor], profile: Profile) -> pd.DataFrame:
+    """What the paper says of generation along the order and what this run shows."""
+    free, guided = scales(profile)
+
+    def compare(a: str, b: str, cfg: float) -> str:
+        x, y = (results[n, generation.SYSTEMS[n][1], cfg] for n in (a, b))
+        gap = difference(x, y, "frechet")
+        return f"Fréchet {y[0][0]:.2f} → {x[0][0]:.2f} ({gap.low:+.2f} … {gap.high:+.2f}): {verdict(gap, 'frechet')}"
+
+    def source(other: str) -> str:
+        if ("CMAR", other, free) not in results:
+            return "not run"
+        gap = difference(results["CMAR", "train", free], results["CMAR", other, free], "frechet")
+        return f"Fréchet less that of {other}: {gap.value:+.2f} ({gap.low:+.2f} … {gap.high:+.2f}): {verdict(gap, 'frechet')}"
+
+    along, against = (loss_gap(losses, "CMAR", "continued random", o) for o in ("collapse", "reversed"))
+    return pd.DataFrame([
+        {"claim": "with guidance CMAR beats MAR", "paper": "tFID 2.330 → 2.238", "ours": compare("CMAR", "MAR", guided)},
+        {"claim": "... and beats as much training in random order", "paper": "not tested",
+         "ours": compare("CMAR", "continued random", guided)},
+        {"claim": "with guidance MAR+C beats MAR without training", "paper": "tFID 2.330 → 2.321", "ours": compare("MAR+C", "MAR", guided)},
+        {"claim": "without guidance CMAR is slightly worse", "paper": "tFID 3.498 → 3.600", "ours": compare("CMAR", "MAR", free)},
+        {"claim": "descending beats ascending", "paper": "tFID 2.267 → 2.238", "ours": compare("CMAR", "ascending", guided)},
+        {"claim": "the order must be of the right class", "paper": "assumed", "ours": source("wrong_class")},
+        {"claim": "the bank leaks no training layouts", "paper": "not tested", "ours": source("val")},
+        {"claim": "the model learns the order", "paper": "implied",
+         "ours": f"loss along it {along.value:+.4f} ({along.low:+.4f} … {along.high:+.4f}), against it {against.value:+.4f} "
+                 f"({against.low:+.4f} … {against.high:+.4f}), less control"},
+    ])  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------ certainty
+
+
+def stage_sizes(profile: str | Profile, stages: int = 6) -> list[int]:
+    """Tokens known after some of the sampling steps, evenly spread and ending with all of them: (stages,) ascending."""
+    profile = get_profile(profile)
+    known = [profile.num_tokens - left for left in mask_lengths(profile.num_tokens, profile.generation.num_iter)]
+    return [known[int(i)] for i in np.unique(np.linspace(0, len(known) - 1, stages + 1).round())[1:]]
+
+
+def class_certainty(profile: str | Profile, seed: int, images: Tensor, labels: Tensor, rankings: Tensor, ks: Sequence[int],
+                    device: str = "auto") -> Tensor:  # fmt: skip
+    """Probability of the intended class after k generated tokens (B, len(ks)): a token once generated never changes."""
+    judge, _ = pipeline.classifier(profile, seed, device)
+    target = pipeline.resolve_device(device)
+    return certainty_curve(judge, images.to(target), labels, rankings, list(ks))["prob"]

@@ -1,0 +1,81 @@
+"""MAR's loss on test images, by the order that hides their tokens: a sharper instrument than metrics of samples.
+
+The same images, hidden tokens, timesteps and noise go to every model, so that only the weights differ.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from cop import generation, pipeline
+from cop.artefacts import load_or_compute
+from cop.data import load_data
+from cop.metrics import Interval
+from cop.orders import random_order, reversed_order
+from cop.profiles import Profile, get_profile
+from cop.train import seeded
+
+
+@torch.no_grad()
+def held_out_loss(
+    model: nn.Module, tokens: Tensor, labels: Tensor, ranking: Tensor, seed: int, batch: int = 50
+) -> Tensor:
+    """MAR's loss on tokens (B, N, C) that are hidden along `ranking` (B, N), batch by batch: (batches,) float64.
+
+    Mask sizes, timesteps and noise depend on the seed and the batch only, so differences between models are paired.
+    """
+    parts = torch.arange(len(tokens)).split(batch)
+    losses = [model(tokens[p], labels[p], seeded(seed, 80, i), ranking[p]) for i, p in enumerate(parts)]
+    return torch.stack(losses).double().cpu()
+
+
+def losses_by_order(
+    profile: str | Profile, seed: int, count: int = 1000, device: str = "auto"
+) -> dict[tuple[str, str], Tensor]:
+    """(system, order) -> losses (batches,) on test images hidden along their own collapse order, its reverse, or chance.
+
+    Compare models under one order only: orders hide different patches, and some patches are harder than others.
+    """
+    profile, device = get_profile(profile), pipeline.resolve_device(device)
+    models = {"MAR": "base", "continued random": "random", "CMAR": "descending", "ascending": "ascending"}
+    kinds = {k: generation.fine_tuned_config(profile, seed, k) for k in generation.KINDS}
+    config = {"models": kinds, "bank": generation.bank_config(profile, seed), "count": count}
+
+    def compute(_: Path):
+        x = pipeline.sample(profile, "test", count)
+        chosen = pipeline.selection(load_data(profile, "test"), count)
+        collapse = pipeline.rankings(profile, "test", seed, device=device)[chosen]
+        chance = random_order(len(collapse), profile.num_tokens, seeded(seed, 81))
+        orders, losses = {"random": chance, "collapse": collapse, "reversed": reversed_order(collapse)}, {}
+        for name, weights in models.items():
+            model = generation.model_of(profile, seed, weights, device)
+            for order, ranking in orders.items():
+                losses[f"{name}|{order}"] = held_out_loss(model, x.tokens.to(device), x.labels, ranking, seed)
+        return losses, None
+
+    tensors = load_or_compute("mar-loss", config, compute).tensors
+    return {
+        (name, order): tensors[f"{name}|{order}"] for name in models for order in ("random", "collapse", "reversed")
+    }
+
+
+def gap(losses: dict[tuple[str, str], Tensor], a: str, b: str, order: str) -> Interval:
+    """Loss of model a less that of model b under one order, with its 95 % interval over paired batches."""
+    gap = losses[a, order] - losses[b, order]
+    spread = 1.96 * gap.std().item() / len(gap) ** 0.5
+    return Interval(gap.mean().item(), gap.mean().item() - spread, gap.mean().item() + spread)
+
+
+def table(losses: dict[tuple[str, str], Tensor], control: str = "continued random") -> pd.DataFrame:
+    """Loss of each model under each order, and below zero where it beats the control."""
+    rows = []
+    for name in dict.fromkeys(model for model, _ in losses):
+        row = {"model": name}
+        for order in ("random", "collapse", "reversed"):
+            value, low, high = gap(losses, name, control, order)
+            row[f"hidden by {order}"] = f"{losses[name, order].mean():.4f}"
+            row[f"{order}, less control"] = "–" if name == control else f"{value:+.4f} ({low:+.4f} … {high:+.4f})"
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,252 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# *A draft: it runs end to end on the smoke profile; its demo models have not been trained, so it has no outputs and no
+# verdicts. To finish it: train (`make figures` once it lies in `notebooks/`), look at the samples, write the prose after
+# the numbers, and list in `cop.report.MANIFEST` and `TITLES`: fig1, fig7, fig9, generation_systems, generation_metrics,
+# tab2, tab3, tab4, generation_gaps, order_loss, order_gain.*
+
+# %% [markdown]
+# # 4 · Generation along the order
+#
+# > *If some patches settle the others, an image generator should make those first.*
+#
+# | | |
+# |---|---|
+# | **Paper** | Sections 3.3, 4.2 and 4.3, Figs. 1, 7, 9 and Tables 2–4 of [*The Collapse of Patches*](https://arxiv.org/abs/2511.22281) |
+# | **Time** | under a minute with the released artefacts, a quarter of an hour when everything is trained anew |
+# | **Hardware** | a laptop; two cores are enough |
+# | **Before** | [3 · The collapse order](03_collapse_order.ipynb) |
+#
+# **You will see** MAR write images in random order and in collapse order, with the same noise; what fine-tuning along
+# the order adds to fine-tuning as such; where the order of an image that does not exist yet can come from; and which
+# of the differences are larger than chance.
+
+# %% tags=["parameters"]
+profile: str = "demo"  # smoke | demo | natural | paper
+seed: int = 0  # seed of MAR, its fine-tunes, CoMAE and the noise
+shown: int = 60  # images kept for the figures, the classes in turn
+example: int = 8  # image of Fig. 1, counted from 0
+device: str = "auto"  # auto | cpu | cuda
+
+# %%
+import numpy as np
+import pandas as pd
+
+from cop import evaluation, figures, figures_generation, generation, held_out, pipeline, report
+
+# %%
+config = pipeline.get_profile(profile)
+g, N = config.generation, config.num_tokens
+out = report.Report("04_generation_along_the_order", profile, seed)
+model, trained = generation.mar(config, seed, device)
+size = sum(p.numel() for p in model.parameters())
+f"MAR of {size / 1e6:.1f} M weights, {N} tokens of {config.tokens.dim} values, {g.num_iter} steps per image"
+
+# %% [markdown]
+# ## MAR, and the one thing that changes
+#
+# MAR hides a random part of the tokens and learns to generate them from the rest. Each hidden token has a condition
+# from the transformer, and a small diffusion model turns the condition into a token. To generate, it starts with
+# everything hidden and uncovers a few tokens at a time, **in an order**. The order is an argument of ours; the rest is MAR.
+#
+# > "This stochastic arrangement assumes that patch dependencies follow a uniform distribution in an image, inducing
+# > inefficiency in image uncertainty reduction. We apply our patch sequencing learned from CoMAE as extra supervision."
+#
+# Three systems of the paper: **MAR** (random order), **MAR+C** (the same weights, collapse order) and **CMAR** (trained
+# on along collapse orders, a tenth of them random). We add the control that the paper lacks. CMAR had more training
+# than MAR, and any training may help, so **continued random** gets the same extra steps with random orders.
+
+# %%
+tuned = {kind: generation.fine_tuned(config, seed, kind, device)[1] for kind in generation.KINDS}
+rows = {"base": trained} | tuned
+pd.DataFrame([{"model": n, "orders in training": {"base": "random", "random": "random"}.get(n, f"{n} collapse, 10 % random"),
+               "steps": int(a.history["step"].max()) + 1, "loss, last tenth": f"{a.history['loss'].tail(len(a.history) // 10 + 1).mean():.3f}"}
+              for n, a in rows.items()])  # fmt: skip
+
+# %% [markdown]
+# ## Whose order?
+#
+# CoMAE needs a whole image to order it. The image to be generated does not exist yet, and the paper does not say whose
+# order it takes. We read "class-specific labels and orders" as: **the order of a random training image of the class**.
+# The order bank lends such orders, one byte per rank, and in other modes checks the reading:
+#
+# | mode | order of a new image of class *y* | what it tells |
+# |---|---|---|
+# | `train` | of a random training image of class *y* | the default |
+# | `val` | of a random validation image of class *y* | does the bank leak training layouts? |
+# | `class_mean`, `global_mean` | one per class; one for all | is the single image's order needed? |
+# | `two_pass` | of a draft that MAR made in random order | no real image needed |
+# | `random`, `wrong_class` | none; of another class | is it the order, or the right order? |
+
+# %%
+bank = generation.order_bank(config, seed, "train")
+labels = generation.new_labels(config, 4)
+first = bank.draw(labels, pipeline.seeded(seed, 60))
+f"{len(bank.ranks)} orders in {bank.ranks.numel() / 1024:.0f} KiB; lent to classes {labels.tolist()}, first patches {first[:, :4].tolist()}"
+
+# %% [markdown]
+# ## Two generations of one class
+#
+# The two images of Fig. 1 share class and noise; weights and order differ. A classifier that was trained on random
+# subsets of patches says how sure the class is at each stage.
+
+# %%
+names = evaluation.load_data(config, "test").class_names
+scale = evaluation.scales(config)[1]
+made = {n: generation.pictures(config, seed, *generation.SYSTEMS[n], scale, shown, device) for n in ("MAR", "MAR+C", "CMAR")}
+ks = evaluation.stage_sizes(config)
+pair = {"random": made["MAR"], "collapse": made["CMAR"]}
+y = generation.new_labels(config, len(made["MAR"][0]))
+certainty = {n: evaluation.class_certainty(config, seed, x, y, r, ks, device) for n, (x, r) in pair.items()}
+
+# %%
+label = names[int(y[example])]
+fig = figures_generation.fig1_generation(
+    {n: figures.to_array(x[example]) for n, (x, _) in pair.items()}, {n: r[example].numpy() for n, (_, r) in pair.items()},
+    {n: c[example].numpy() for n, c in certainty.items()}, ks, config.grid, label)  # fmt: skip
+out.figure(fig, "fig1", f"Two generations of the class {label} in six stages, MAR in random order (top) and CMAR in collapse "
+           "order (bottom), with the classifier's certainty of the class between them.",
+           pd.DataFrame({"patches": ks} | {n: c[example].numpy() for n, c in certainty.items()}))  # fmt: skip
+
+# %% [markdown]
+# One image proves nothing, so here is the mean over all the images shown:
+
+# %%
+gap = certainty["collapse"] - certainty["random"]
+spread = 1.96 * gap.std(0) / len(gap) ** 0.5
+out.record(**{f"certainty_gap_{k}": v for k, v in zip(ks, gap.mean(0).tolist(), strict=True)})
+pd.DataFrame({"patches": ks} | {n: c.mean(0).numpy().round(3) for n, c in certainty.items()}
+             | {"difference": [f"{m:+.3f} ± {s:.3f}" for m, s in zip(gap.mean(0).tolist(), spread.tolist(), strict=True)]})
+
+# %% [markdown]
+# ## The same class, the same noise
+#
+# > "MAR is framed in purple. Our MAR+C and CMAR results are in blue and green respectively." (Fig. 7)
+
+# %%
+columns = min(10, len(y))
+rows = {n: figures.to_array(x[:columns]) for n, (x, _) in made.items()}
+fig = figures_generation.fig7_systems(rows, [names[int(k)] for k in y[:columns]])
+out.figure(fig, "fig7", "One image per class by MAR (purple), MAR+C (blue) and CMAR (green); the images of a column share "
+           "class and noise.")
+
+# %%
+fig = figures_generation.fig9_samples(figures.to_array(made["CMAR"][0]), names, f"CMAR, guidance {scale:g}")
+out.figure(fig, "fig9", "More samples of CMAR, one column per class.")
+
+# %% [markdown]
+# ## Measured
+#
+# A few hundred images per system, the same classes and seeds in all. The features are those of our small classifier, so the
+# distance is a *Fréchet distance (classifier features)* and **not an FID**; the reference is the whole test split.
+# Intervals: the bootstrap, over the generated images.
+
+# %%
+sources = ("val", "class_mean", "global_mean", "two_pass", "random", "wrong_class")
+results = evaluation.comparison(config, seed, sources, device)
+table = evaluation.table(results)
+out.record(**evaluation.headline(results))
+out.table(table, "generation_systems", "Every system, with and without guidance, by source of the order: Fréchet distance on "
+          "classifier features, inception score, precision, recall and share of the right class, with 95 % intervals.")
+
+# %%
+fig = figures_generation.metric_dots(*evaluation.dots(results, config))
+out.figure(fig, "generation_metrics", "Five metrics as dots with 95 % intervals for MAR, continued random, MAR+C, CMAR and "
+           "ascending CMAR, without guidance (filled) and with it (hollow); a dotted line marks real images.", table)
+
+# %% [markdown]
+# ## Tables 2, 3 and 4
+#
+# Ours beside the paper's. The two live in different feature spaces: compare the order within a column, never the values.
+
+# %%
+table2 = evaluation.beside_paper(2, [(f"{n}, {'no CFG' if cfg == 1 else f'CFG {cfg:g}'}", results[n, s, cfg])
+                                     for cfg in evaluation.scales(config)
+                                     for n, s in (("MAR", "random"), ("MAR+C", "train"), ("CMAR", "train"))])  # fmt: skip
+out.table(table2, "tab2", "Table 2: MAR, MAR+C and CMAR without and with guidance, our metrics beside the paper's.")
+
+# %%
+table3 = evaluation.beside_paper(3, [(f"CMAR, CFG {cfg:g}", results["CMAR", "train", cfg]) for cfg in g.cfg_sweep])
+out.table(table3, "tab3", "Table 3: CMAR at three scales of guidance, our metrics beside the paper's.")
+
+# %%
+table4 = evaluation.beside_paper(4, [(n, results[n, "train", scale]) for n in ("ascending", "CMAR")])
+out.table(table4, "tab4", "Table 4: CMAR in ascending and in descending collapse order, our metrics beside the paper's.")
+
+# %% [markdown]
+# ## Are the differences larger than chance?
+#
+# Paired: the bootstrap takes the same images of both systems.
+
+# %%
+pairs = [((a, sa, cfg), (b, sb, cfg)) for cfg in evaluation.scales(config) for (a, sa), (b, sb) in (
+    (("MAR+C", "train"), ("MAR", "random")), (("CMAR", "train"), ("MAR", "random")),
+    (("CMAR", "train"), ("continued random", "random")), (("CMAR", "train"), ("ascending", "train")))]
+differences = evaluation.gaps(results, pairs)
+out.table(differences, "generation_gaps", "Paired differences between systems with 95 % intervals, and whether they exceed "
+          "the noise.")  # fmt: skip
+
+# %% [markdown]
+# And the order's source: CMAR with the training bank against CMAR with every other source.
+
+# %%
+pairs = [(("CMAR", "train", cfg), ("CMAR", s, cfg)) for cfg in evaluation.scales(config) for s in sources]
+evaluation.gaps(results, pairs, ["frechet", "right_class"])
+
+# %% [markdown]
+# ## A sharper instrument
+#
+# Metrics of a few hundred images are noisy. The training loss on *test* images is not: the same images, hidden tokens,
+# timesteps and noise go to every model, and only the weights differ. Does training along an order help **along that order**?
+
+# %%
+losses = held_out.losses_by_order(config, seed, device=device)
+table = held_out.table(losses)
+chosen = {o: {n: held_out.gap(losses, n, "continued random", o) for n in ("MAR", "CMAR", "ascending")}
+          for o in ("random", "collapse", "reversed")}
+out.record(**{f"loss_gap_{n}_{o}": v[0] for o, row in chosen.items() for n, v in row.items()})
+out.table(table, "order_loss", "MAR's loss on test images hidden along random, collapse and reversed orders, per model, and "
+          "the paired difference from the continued-random control.")
+
+# %%
+fig = figures_generation.losses(chosen, "loss less that of continued random (left = better)", "What training along an order teaches")
+out.figure(fig, "order_gain", "Loss of MAR, CMAR and ascending CMAR less that of the continued-random control, with 95 % "
+           "intervals, for tokens hidden by random, collapse and reversed order.", table)
+
+# %% [markdown]
+# ## Paper vs ours
+
+# %%
+evaluation.verdicts(results, losses, config)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. MAR uncovers $N - \lfloor N\cos\frac{\pi s}{2S}\rfloor$ tokens by step $s$ of $S$. How many tokens does the *last*
+#    step make at once, and how many the first? Compute both and check them against the schedule.
+
+# %% tags=["exercise"]
+from cop.mar import mask_lengths
+
+left = mask_lengths(N, g.num_iter)
+first, last = N - int(np.floor(N * np.cos(np.pi / 2 / g.num_iter))), left[-2]  # your solution
+print("correct" if (max(first, 1), last) == (N - left[0], left[-2]) and sum(-np.diff([N, *left])) == N else "not yet")
+
+# %% [markdown]
+# 2. Sample CMAR with `num_iter` equal to $N$, one token per step, as the paper does. Does the order matter more?
+# 3. Give every image the order of *itself* after a two-pass draft by CMAR instead of MAR.
+#
+# ## References
+#
+# Guo et al., arXiv 2511.22281 · Li et al., *Autoregressive Image Generation without Vector Quantization*, arXiv 2406.11838 ·
+# Ho and Salimans, *Classifier-Free Diffusion Guidance*, arXiv 2207.12598 · Kynkäänniemi et al., arXiv 1904.06991 ·
+# Heusel et al., arXiv 1706.08500
