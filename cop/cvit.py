@@ -33,6 +33,7 @@ from torch import Tensor
 
 __all__ = [
     "CViT",
+    "attention_rollout",
     "check_head",
     "check_keep_idx",
     "keep_count",
@@ -275,3 +276,30 @@ def masked_loss(
     if ranking is not None:
         keep_idx = kept(ranking, mask_rate_schedule(u), model.patch_embed.num_patches)  # (B, K)
     return F.cross_entropy(model(images, keep_idx), labels, label_smoothing=label_smoothing)
+
+
+@torch.no_grad()
+def attention_rollout(model: CViT, images: Tensor) -> Tensor:
+    """How much the class token draws on each patch, through all blocks: (B, C, H, W) -> (B, N), rows sum below 1.
+
+    Attention rollout (Abnar and Zuidema 2020): per block the mean attention of the heads, half of it passed by the
+    residual path, multiplied up. timm's fused attention returns no weights, so they are computed here once more.
+    """
+    rollout, hooks = None, []
+
+    def record(attn, inputs, _):
+        nonlocal rollout
+        x = inputs[0]  # (B, T, D)
+        B, T, _ = x.shape
+        q, k, _ = attn.qkv(x).reshape(B, T, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4)  # (B, h, T, d)
+        weights = (attn.scale * attn.q_norm(q) @ attn.k_norm(k).mT).softmax(-1).mean(1)  # (B, T, T)
+        step = (weights + torch.eye(T, device=x.device)) / 2
+        rollout = step if rollout is None else step @ rollout
+
+    try:
+        hooks = [block.attn.register_forward_hook(record) for block in model.blocks]
+        model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return rollout[:, 0, model.num_prefix_tokens :]

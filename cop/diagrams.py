@@ -24,8 +24,8 @@ def arrow(ax, start: tuple[float, float], end: tuple[float, float], colour: str 
 
 
 def heading(ax, text: str) -> None:
-    """A bold line above a panel's title that does not push the panels apart."""
-    ax.text(0, 1.3, text, transform=ax.transAxes, fontsize=9.5, fontweight="bold", color=INK).set_in_layout(False)
+    """A bold line above a panel's title."""
+    ax.text(0, 1.3, text, transform=ax.transAxes, fontsize=9.5, fontweight="bold", color=INK)
 
 
 @styled
@@ -86,10 +86,10 @@ def fig3_comparison(image: np.ndarray, ranking: np.ndarray, random: np.ndarray, 
     """Fig. 3: generators (a, b) grow an image in random or in collapse order; classifiers (c, d) see all patches or
     the first `fraction` of the collapse order. The patches shown are the real orders of this image."""
     N = grid**2
-    fig, axes = plt.subplots(2, 7, figsize=(9.2, 3.5), width_ratios=[1, 1, 1, 1, 0.25, 1, 1.25],
-                             gridspec_kw={"hspace": 0.35})  # fmt: skip
-    fig.get_layout_engine().set(rect=(0, 0, 1, 0.86))
-    fig.suptitle("Generators and classifiers that respect the order", fontsize=10.5).set_in_layout(False)
+    with plt.rc_context({"figure.constrained_layout.use": False}):  # headings run over several panels
+        fig, axes = plt.subplots(2, 7, figsize=(9.2, 3.9), width_ratios=[1, 1, 1, 1, 0.25, 1, 1.25])
+    fig.subplots_adjust(left=0.02, right=0.98, top=0.78, bottom=0.02, hspace=0.62, wspace=0.12)
+    fig.suptitle("Generators and classifiers that respect the order", fontsize=10.5)
     stages = [round(N * f) for f in (0.08, 0.25, 0.6, 1.0)]
     for row, (name, order, colour) in enumerate((("(a) MAR, random order", random, GREY), ("(b) CMAR, collapse order", ranking, PINK))):
         for column, k in enumerate(stages):

@@ -86,6 +86,15 @@ def reversed_order(ranking: Tensor) -> Tensor:
     return ranking.flip(-1)
 
 
+def mirrored(ranking: Tensor, grid: int, flip: Tensor) -> Tensor:
+    """The order (B, N) with patches mirrored left-right in the rows where flip (B,) is true.
+
+    Training flips images but ranks them once; CoMAE is not exactly equivariant, so this approximates decision 23.
+    """
+    swapped = ranking // grid * grid + (grid - 1 - ranking % grid)
+    return torch.where(flip[:, None], swapped, ranking)
+
+
 def mean_order(ranking: Tensor) -> Tensor:
     """One order for all images: patches by mean position (Borda), ties by lower index. (B, N) -> (N,)."""
     return ranks_of(ranking).sum(0).argsort(stable=True)  # sums of integers: exact, so ties are real ties

@@ -94,7 +94,7 @@ class ClassifierConfig:
     depth: int = 4  # paper: 12
     heads: int = 4  # paper: 12
     steps: int = 800  # paper: 3 epochs of ImageNet-1k
-    batch_size: int = 64  # *open* in the paper; notebook 5 trains a dozen of these, one to two minutes each
+    batch_size: int = 64  # *open* in the paper; notebook 5 trains seven of these
     lr: float = 1e-3  # paper: 1e-4 from pretrained weights; ours start from scratch
     weight_decay: float = 0.05
     warmup: float = 0.05

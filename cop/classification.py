@@ -1,0 +1,284 @@
+"""The classifiers of sections 3.4 and 4.4, trained and tested: Table 5's five systems, and controls beyond the paper.
+
+Every system is the same ViT, trained by the same loop for the same steps on the same batches; what differs is which
+patches it sees. A control is trained and tested exactly as CViT, with another order. Results are kept per image, so
+that any two systems can be compared on the same images.
+
+Letters: B images of a batch, n images of a split, N patches, K kept patches, S settings (numbers of kept patches).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cop import pipeline
+from cop.artefacts import Artefact, load_or_compute
+from cop.cvit import CViT, attention_rollout, keep_count, masked_loss
+from cop.data import load_data
+from cop.dynamicvit import DynamicViT, dynamicvit_loss, matched_base_rate, mean_tokens
+from cop.orders import (
+    centre_out_order,
+    check_ranking,
+    collapse_order,
+    low_discrepancy_order,
+    mean_order,
+    mirrored,
+    random_order,
+    reversed_order,
+    variance_order,
+)
+from cop.profiles import Profile, as_dict, get_profile, replace
+from cop.train import fit, progress, seeded, seeded_build
+
+RATES = [r / 100 for r in range(100)]  # the mask rates of Table 5's AuC
+SHOWN = (0.0, 0.3, 0.5, 0.78)  # the mask rates of Table 5's columns
+ORDERS = ("collapse", "random", "mean order", "reversed", "variance", "centre-out", "low-discrepancy", "in-strength", "attention")
+CONTROLS = ("mean order", "reversed", "variance")  # trained in notebook 5; any of ORDERS can be
+OF_COMAE = ("collapse", "reversed", "mean order", "in-strength")  # orders that a trained CoMAE determines
+BASE_RATE = 0.7  # DynamicViT is trained to keep 0.7, 0.49 and 0.34 of the patches, its published setting
+FINE_TUNING = 3  # it starts from the trained ViT, which also teaches it, and takes a third of the ViT's steps
+TRAINED_ON = {"ViT": None, "RViT": "random", "CViT": "collapse"}  # DynamicViT chooses for itself
+
+# ----------------------------------------------------------------------------------------------------- orders
+
+
+def order_config(profile: Profile, order: str | None, seed: int) -> dict:
+    """What determines the order of that name for every image, for hashes. Raises ValueError for an unknown name."""
+    if order is not None and order not in ORDERS:
+        raise ValueError(f"unknown order {order!r}; expected one of {', '.join(ORDERS)}, or None for whole images")
+    config = {"order": order}
+    if order in OF_COMAE:
+        numbers = {k: v for k, v in as_dict(profile.ranking).items() if k != "chunk_bytes"}
+        config |= {"comae": pipeline.comae_config(profile, seed), "ranking": numbers}
+    return config
+
+
+def ranking_of(profile: str | Profile, split: str, order: str, seed: int = 0, device: str = "auto") -> Tensor:
+    """An order by name for every image of a split: LongTensor (n, N), `[i, 0]` the patch of image i seen first.
+
+    The mean order is that of the training images, `attention` that of the ViT trained on whole images, `random` one
+    fixed draw per image. Raises ValueError for an unknown name.
+    """
+    profile, device = get_profile(profile), pipeline.resolve_device(device)
+    order_config(profile, order, seed)
+    data = load_data(profile, split)
+    n, N = len(data), profile.num_tokens
+    if order in ("collapse", "reversed"):
+        found = pipeline.rankings(profile, split, seed, device=device)
+        return found if order == "collapse" else reversed_order(found)
+    if order == "in-strength":
+        return pipeline.rankings(profile, split, seed, by="in_strength", device=device)
+    if order == "random":
+        return random_order(n, N, seeded(seed, 50))
+    if order in ("variance", "attention"):
+        return _by_looking(profile, split, order, seed, device)
+    fixed = {"centre-out": centre_out_order, "low-discrepancy": low_discrepancy_order}
+    one = (
+        fixed[order](profile.grid)
+        if order in fixed
+        else mean_order(pipeline.rankings(profile, "train", seed, device=device))
+    )
+    return one.expand(n, -1)
+
+
+def _by_looking(profile: Profile, split: str, order: str, seed: int, device: str) -> Tensor:
+    """Orders that need the pixels of an image, but no CoMAE: computed in batches."""
+    data, parts = load_data(profile, split), []
+    model = classifier(profile, "ViT", seed, device)[0] if order == "attention" else None
+    tokens = pipeline.tokenizer(profile)
+    for idx in torch.arange(len(data)).split(250):
+        images, _ = data.batch(idx)
+        scores = attention_rollout(model, images.to(device)).cpu() if model else None
+        parts.append(variance_order(tokens.encode(images)) if model is None else collapse_order(scores))
+    return torch.cat(parts)
+
+
+# ---------------------------------------------------------------------------------------------------- training
+
+
+def build(profile: Profile, system: str) -> CViT | DynamicViT:
+    """The untrained network of a system at the profile's size, weights drawn from the global generator."""
+    c = profile.classifier
+    sizes = dict(img_size=profile.data.image_size, in_chans=profile.data.channels, num_classes=profile.data.num_classes,
+                 embed_dim=c.dim, depth=c.depth, num_heads=c.heads)  # fmt: skip
+    patch = profile.tokens.patch_size * (2 if system == "coarser" else 1)
+    return (DynamicViT if system == "DynamicViT" else CViT)(patch_size=patch, **sizes)
+
+
+def order_trained_on(system: str) -> str | None:
+    """The order a system is trained along: a control is named after its order; None sees whole images."""
+    return None if system in ("coarser", "DynamicViT") else TRAINED_ON.get(system, system)
+
+
+def system_config(profile: Profile, system: str, seed: int) -> dict:
+    """What determines a trained system, for hashes."""
+    config = pipeline.images_config(profile) | {"classifier": as_dict(profile.classifier), "seed": seed, "version": 1}
+    config |= {"base_rate": BASE_RATE, "fine_tuning": FINE_TUNING} if system == "DynamicViT" else {}
+    return config | {"system": system, "trained": order_config(profile, order_trained_on(system), seed)}
+
+
+def classifier(
+    profile: str | Profile, system: str, seed: int = 0, device: str = "auto"
+) -> tuple[CViT | DynamicViT, Artefact]:
+    """A trained system: ViT, RViT, CViT, DynamicViT, `coarser` (a ViT on patches of twice the side), or a control,
+    named after the order it is trained along. All start from the same weights and see the same batches, but DynamicViT,
+    which is fine-tuned from the trained ViT, as it was published."""
+    profile, device = get_profile(profile), pipeline.resolve_device(device)
+    if system == "RViT":
+        return pipeline.classifier(profile, seed, device)
+    config = system_config(profile, system, seed)
+
+    def compute(directory: Path):
+        train, order = load_data(profile, "train"), order_trained_on(system)
+        ranking = (
+            None if order is None else checked(ranking_of(profile, "train", order, seed, device), len(train), profile)
+        )
+        teacher = classifier(profile, "ViT", seed, device)[0] if system == "DynamicViT" else None
+
+        def loss(model, idx, generator, step):
+            flip = torch.rand(len(idx), generator=generator) < 0.5 if profile.data.hflip else None
+            images, labels = (x.to(device) for x in train.batch(idx, flip))
+            u = torch.rand((), generator=generator).item()
+            if system == "DynamicViT":
+                return {"loss": dynamicvit_loss(model, images, labels, BASE_RATE, generator, teacher)}
+            seen = None if ranking is None else ranking[idx]
+            seen = mirrored(seen, profile.grid, flip) if seen is not None and flip is not None else seen
+            return {"loss": masked_loss(model, images, labels, seen, u)}
+
+        model, settings = seeded_build(lambda: build(profile, system), seed, 30), profile.classifier
+        if teacher is not None:  # everything but the predictors, which the ViT does not have
+            model.load_state_dict(teacher.state_dict(), strict=False)
+            settings = replace(settings, steps=max(1, settings.steps // FINE_TUNING))
+        model, history = fit(model, loss, settings,
+                             size=len(train), seed=seed, directory=directory, device=device, desc=system,
+                             ema=profile.classifier.ema, checkpoint_every=profile.checkpoint_every)  # fmt: skip
+        return model.state_dict(), pipeline.thin(history)
+
+    artefact = load_or_compute("classifier", config, compute)
+    model = build(profile, system)
+    model.load_state_dict(artefact.tensors)
+    return model.to(device).eval(), artefact
+
+
+def checked(ranking: Tensor, images: int, profile: Profile) -> Tensor:
+    """The ranking itself. Raises ValueError for rankings of another grid or of another number of images."""
+    if len(ranking) != images:
+        raise ValueError(f"{len(ranking)} rankings for {images} images; expected one per image, of the same split in "
+                         "the same order (see cop.classification.ranking_of)")  # fmt: skip
+    return check_ranking(ranking, profile.num_tokens)
+
+
+# -------------------------------------------------------------------------------------------------- evaluation
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Which test images are classified right, when how many patches are kept."""
+
+    counts: tuple[int, ...]  # numbers of patches kept, increasing, S of them
+    top1: np.ndarray  # bool (S, n): the true class is the first guess
+    top5: np.ndarray  # bool (S, n): it is among the first five
+    num_patches: int  # N
+
+    def at(self, rate: float, top: int = 1) -> np.ndarray:
+        """Hits (n,) at a mask rate. Raises ValueError if that number of patches was not evaluated."""
+        k = keep_count(self.num_patches, rate)
+        if k not in self.counts:
+            raise ValueError(f"mask rate {rate} keeps {k} patches, evaluated are {', '.join(map(str, self.counts))}")
+        return (self.top1 if top == 1 else self.top5)[self.counts.index(k)]
+
+    def curve(self, rates: Sequence[float] = RATES, top: int = 1) -> np.ndarray:
+        """Accuracy at each mask rate; between evaluated counts it is interpolated, outside them it is nan."""
+        accuracy = (self.top1 if top == 1 else self.top5).mean(1)
+        kept = [keep_count(self.num_patches, r) for r in rates]
+        return np.interp(kept, self.counts, accuracy, left=np.nan, right=np.nan)
+
+    def area(self) -> np.ndarray:
+        """Each image's share in the AuC (n,): its hits averaged over the 100 mask rates, in per cent; their mean is the
+        AuC. Between evaluated counts hits are interpolated, as in `curve`."""
+        kept = [keep_count(self.num_patches, r) for r in RATES]
+        weights = np.stack([np.interp(kept, self.counts, row) for row in np.eye(len(self.counts))])  # (S, 100)
+        return 100 * weights.mean(1) @ self.top1  # (n,)
+
+
+def tested_counts(num_patches: int) -> list[int]:
+    """Numbers of kept patches that are evaluated: those of Table 5's columns and enough for the curve between them,
+    closer together where it bends. The hundred mask rates of the AuC are interpolated from them."""
+    fractions = (0.01, 0.03, 0.06, 0.09, 0.125, 0.17, 0.28, 0.34, 0.42, 0.6, 0.84)
+    return sorted({keep_count(num_patches, r) for r in (*SHOWN, *(1 - f for f in fractions))})
+
+
+@torch.inference_mode()
+def evaluate(model, images: Tensor, labels: Tensor, ranking: Tensor | None, counts: Sequence[int], *,
+             matched: bool = False, batch: int = 250, device: str = "cpu") -> Hits:  # fmt: skip
+    """Test a classifier with K patches per image, for each K of `counts`.
+
+    images (n, C, H, W), labels (n,); ranking (n, N), or None for a network that prunes itself (DynamicViT) or sees
+    everything (K = N only). DynamicViT prunes by its published rule, base rate K / N, or, `matched`, such that it has
+    K tokens on average over its blocks. All images of one K run in rectangular batches. Raises ValueError for
+    rankings of another grid or number of images.
+    """
+    N = model.patch_embed.num_patches
+    if ranking is not None:
+        if len(ranking) != len(images):
+            raise ValueError(f"{len(ranking)} rankings for {len(images)} images; expected one per image")
+        check_ranking(ranking, N)
+    pruned = isinstance(model, DynamicViT)
+    if ranking is None and not pruned and list(counts) != [N]:
+        raise ValueError(f"counts are {list(counts)} without a ranking; expected [{N}], or the order to see patches in")
+    top1, top5 = [], []
+    for K in progress(counts, "testing"):
+        rows = []
+        for idx in torch.arange(len(images)).split(batch):
+            x = images[idx].to(device)
+            if pruned:
+                rate = matched_base_rate(N, K, len(model.blocks)) if matched else min(1.0, (K + 1e-9) / N)
+                logits = model(x, rate)  # (B, classes)
+            else:
+                logits = model(x) if K == N else model(x, ranking[idx, :K])  # (B, classes)
+            best = logits.topk(min(5, logits.shape[1])).indices.cpu()  # (B, 5)
+            rows.append(best == labels[idx][:, None])
+        right = torch.cat(rows).numpy()  # (n, 5)
+        top1.append(right[:, 0])
+        top5.append(right.any(1))
+    return Hits(tuple(counts), np.stack(top1), np.stack(top5), N)
+
+
+def hits(profile: str | Profile, system: str, order: str | None = None, seed: int = 0, counts: Sequence[int] | None = None,
+         matched: bool = False, device: str = "auto") -> Hits:  # fmt: skip
+    """A system of `classifier` tested on the test split along an order of `ranking_of`, loaded or computed.
+
+    Without an order each system is tested along the one it was trained for: ViT and RViT along random ones, `coarser`
+    on whole images; DynamicViT prunes itself. counts: `tested_counts`, unless given.
+    """
+    profile, device = get_profile(profile), pipeline.resolve_device(device)
+    N = profile.num_tokens // (4 if system == "coarser" else 1)
+    if order is None and system not in ("DynamicViT", "coarser"):
+        order = order_trained_on(system) or "random"
+    if counts is None:
+        counts = [N] if system == "coarser" else tested_counts(N)
+    if matched:
+        counts = [k for k in counts if k >= mean_tokens(N, 0.0, profile.classifier.depth)]
+    config = system_config(profile, system, seed) | {"tested": order_config(profile, order, seed), "counts": list(counts),
+                                                     "matched": matched, "split": "test"}  # fmt: skip
+
+    def compute(_: Path):
+        model, _ = classifier(profile, system, seed, device)
+        data = load_data(profile, "test")
+        ranking = (
+            None if order is None else checked(ranking_of(profile, "test", order, seed, device), len(data), profile)
+        )
+        images, labels = data.batch(slice(None))
+        found = evaluate(model, images, labels, ranking, counts, matched=matched, device=device)
+        packed = {k: torch.from_numpy(np.packbits(getattr(found, k), axis=1)) for k in ("top1", "top5")}
+        return packed | {"n": torch.tensor([len(data)])}, None
+
+    stored = load_or_compute("hits", config, compute).tensors
+    top1, top5 = (
+        np.unpackbits(stored[k].numpy(), axis=1, count=int(stored["n"])).astype(bool) for k in ("top1", "top5")
+    )
+    return Hits(tuple(counts), top1, top5, N)
