@@ -106,9 +106,9 @@ def fig3_comparison(image: np.ndarray, ranking: np.ndarray, random: np.ndarray, 
         ax = axes[row, 6]
         ax.set(xlim=(0, 1), ylim=(0, 1))
         ax.set_axis_off()
-        arrow(ax, (0.0, 0.5), (0.2, 0.5))
-        box(ax, 0.24, 0.3, 0.42, 0.4, "ViT" if row == 0 else "CViT", BLUE if row == 0 else PINK)
-        ax.text(0.74, 0.5, f"“{label}”?", va="center", fontsize=8)
+        arrow(ax, (0.0, 0.5), (0.13, 0.5))
+        box(ax, 0.16, 0.32, 0.32, 0.36, "ViT" if row == 0 else "CViT", BLUE if row == 0 else PINK, 8)
+        ax.text(0.53, 0.5, f"“{label}”?", va="center", fontsize=7)
     return fig
 
 

@@ -117,11 +117,12 @@ def cost_chart(bars: Mapping[str, Mapping[str, float]], fractions: Sequence[floa
 def first_patches(image: np.ndarray, ranking: np.ndarray, grid: int, ks: Sequence[int],
                   guesses: Sequence[tuple[str, float, bool]]) -> Figure:  # fmt: skip
     """An image at each number of patches, and under it the classifier's guess: (class, probability, right?)."""
-    fig, axes = plt.subplots(1, len(ks), figsize=(1.5 * len(ks), 2.1), squeeze=False)
+    fig, axes = plt.subplots(1, len(ks), figsize=(1.5 * len(ks), 2.35), squeeze=False)
     for ax, k, (name, p, right) in zip(axes[0], ks, guesses, strict=True):
         seen = np.zeros(grid**2, bool)
         seen[ranking[:k]] = True
         show(ax, reveal(image, seen, grid), f"{k} patches")
         ax.text(0.5, -0.06, f"{name}\n{p:.0%}", transform=ax.transAxes, ha="center", va="top", fontsize=8.5,
                 color=TEAL if right else PINK, fontweight="bold" if right else "normal")  # fmt: skip
+    fig.suptitle("What CViT says of the first patches", fontsize=10)
     return fig

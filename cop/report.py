@@ -68,7 +68,7 @@ class Report:
         if self.seed == 0:
             for kind, options in (("png", {"dpi": STYLE["savefig.dpi"]}), ("svg", {"metadata": {"Date": None}})):
                 buffer = io.BytesIO()
-                with matplotlib.rc_context(STYLE):  # the SVG writer reads its hash salt and fonts when it saves
+                with matplotlib.rc_context({k: v for k, v in STYLE.items() if k.startswith("svg.")}):  # read on saving
                     fig.savefig(buffer, format=kind, **options)
                 write(self.folder / f"{name}.{kind}", buffer.getvalue())
             if data is not None:

@@ -88,6 +88,14 @@ def test_png_and_svg_are_reproducible(out, tmp_path):
     assert contents[0] == contents[1]
 
 
+def test_saving_does_not_move_panels_placed_by_hand(out):
+    for name in ("fig2_pipeline", "fig3_comparison"):
+        fig = DRAWN[name]()
+        before = [ax.get_position().bounds for ax in fig.axes], fig.get_layout_engine()
+        out.figure(fig, "fig_a", "a figure with panels placed by hand")
+        assert before == ([ax.get_position().bounds for ax in fig.axes], fig.get_layout_engine())
+
+
 def test_records_replace_their_own_numbers_only(out, tmp_path):
     out.record(a=1, b=2)
     report.Report("08_other", "demo", 0).record(a=5)
