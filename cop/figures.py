@@ -105,6 +105,14 @@ def fig1_reveal(image: np.ndarray, rankings: Mapping[str, np.ndarray], certainty
     """Fig. 1's arrow on a real image: two orders (top, bottom) revealed in stages, certainty of the class between.
 
     rankings, certainty: two entries of the same names; ranking (N,), certainty (len(ks),) in [0, 1]."""
+    fig = staged({name: image for name in rankings}, rankings, certainty, ks, grid, label)
+    fig.suptitle(f"One image in {' and in '.join(rankings)} order", fontsize=10)
+    return fig
+
+
+def staged(images: Mapping[str, np.ndarray], rankings: Mapping[str, np.ndarray], certainty: Mapping[str, np.ndarray],
+           ks: Sequence[int], grid: int, label: str) -> Figure:  # fmt: skip
+    """Two images, each in its own order, at the same stages, with a certainty between them; for a styled function."""
     names = list(rankings)
     fig, axes = plt.subplots(3, len(ks), figsize=(1.45 * len(ks), 4.3), height_ratios=(2, 1, 2))
     for column, k in enumerate(ks):
@@ -112,7 +120,7 @@ def fig1_reveal(image: np.ndarray, rankings: Mapping[str, np.ndarray], certainty
             seen = np.zeros(grid**2, bool)
             seen[rankings[name][:k]] = True
             ax = axes[row, column]
-            show(ax, reveal(image, seen, grid), f"{k} patches" if row == 0 else "")
+            show(ax, reveal(images[name], seen, grid), f"{k} patches" if row == 0 else "")
             ax.set_axis_on()
             ax.set(xticks=[], yticks=[], ylabel=f"{name} order" if column == 0 else "")
             [s.set(visible=True, color=ORDERS[name][0], linewidth=1.5) for s in ax.spines.values()]
@@ -125,7 +133,6 @@ def fig1_reveal(image: np.ndarray, rankings: Mapping[str, np.ndarray], certainty
         ax.set(ylim=(-1.35, 1.35), xlim=(-0.6, 0.6))
         ax.set_axis_off()
     axes[1, 0].text(-0.58, 0.08, f"certainty of\n“{label}”", fontsize=7.5, va="bottom")
-    fig.suptitle(f"One image in {names[0]} and in {names[1]} order", fontsize=10)
     return fig
 
 

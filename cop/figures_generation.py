@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from cop.figures import BLUE, GREY, INK, ORANGE, ORDERS, reveal, show, styled
+from cop.figures import BLUE, GREY, INK, ORANGE, show, staged, styled
 
 # The frames of the paper's Fig. 7 (MAR purple, MAR+C blue, CMAR green) and ours for the two controls.
 SYSTEM_COLOURS = {"MAR": "#7d4bb3", "MAR+C": BLUE, "CMAR": "#2f9e44", "continued random": GREY, "ascending": ORANGE}
@@ -29,24 +29,8 @@ def fig1_generation(images: Mapping[str, np.ndarray], rankings: Mapping[str, np.
     """Fig. 1: two generations of a class, in random (top) and collapse order (bottom), class certainty between them.
 
     images, rankings, certainty: entries `random` and `collapse`; image (H, W), ranking (N,), certainty (len(ks),)."""
-    names = ("random", "collapse")
-    fig, axes = plt.subplots(3, len(ks), figsize=(1.35 * len(ks), 4.3), height_ratios=(2, 1, 2))
-    for column, k in enumerate(ks):
-        for row, name in ((0, names[0]), (2, names[1])):
-            seen = np.zeros(grid**2, bool)
-            seen[rankings[name][:k]] = True
-            show(axes[row, column], reveal(images[name], seen, grid), f"{k} patches" if row == 0 else "")
-            frame(axes[row, column], ORDERS[name][0], 1.5)
-            axes[row, column].set_ylabel(f"{name} order" if column == 0 else "")
-        ax = axes[1, column]
-        for name, sign in ((names[0], 1), (names[1], -1)):
-            p = certainty[name][column]
-            ax.bar(0, sign * p, color=ORDERS[name][0], width=0.5)
-            ax.text(0, sign * (p + 0.06), f"{p:.0%}", ha="center", va="bottom" if sign > 0 else "top", fontsize=8)
-        ax.axhline(0, color=INK, lw=1)
-        ax.set(ylim=(-1.4, 1.4), xlim=(-0.6, 0.6))
-        ax.set_axis_off()
-    axes[1, 0].text(-0.58, 0.08, f"certainty of\n“{label}”", fontsize=7, va="bottom")
+    fig = staged(images, rankings, certainty, ks, grid, label)
+    fig.suptitle("Two generations of a class, and what a classifier makes of them", fontsize=10)
     return fig
 
 

@@ -24,12 +24,7 @@ def profile():
     return replace(p, classifier=replace(p.classifier, steps=20, batch_size=16, lr=5e-3, ema=0.8))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as m:
-        m.setenv("COP_CACHE", str(tmp_path_factory.mktemp("cache")))
-        m.delenv("COP_RETRAIN_SINCE", raising=False)
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")

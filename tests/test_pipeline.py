@@ -18,12 +18,7 @@ from cop.ranking import to_networkx
 N = 64
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as m:
-        m.setenv("COP_CACHE", str(tmp_path_factory.mktemp("cache")))
-        m.delenv("COP_RETRAIN_SINCE", raising=False)
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
