@@ -38,14 +38,14 @@ def pagerank(
         raise ValueError(f"damping is {damping}; expected a number in [0, 1), usually 0.85")
     if orientation not in ("relied_upon", "literal"):
         raise ValueError(f"unknown orientation {orientation!r}; expected relied_upon or literal")
-    G = (A if A.ndim == 3 else A[None]).to(dtype)
+    G = A if A.ndim == 3 else A[None]
     G = G if orientation == "relied_upon" else G.transpose(1, 2)
     B, N, _ = G.shape
-    beta = _teleport(teleport, B, N, G)
+    beta = _teleport(teleport, B, N, dtype, A.device)
     # On a CPU a few graphs at a time, so that their matrices stay in the cache from one iteration to the next.
-    together = B if G.is_cuda else max(1, (1 << 20) // (N * N * G.element_size()))
+    together = B if G.is_cuda else max(1, (1 << 20) // (N * N * dtype.itemsize))
     parts = zip(G.split(together), beta.split(together), strict=True)
-    r = torch.cat([_power_iteration(g, b, damping, max(tol, torch.finfo(dtype).eps)) for g, b in parts])
+    r = torch.cat([_power_iteration(g.to(dtype), b, damping, max(tol, torch.finfo(dtype).eps)) for g, b in parts])
     return r if A.ndim == 3 else r[0]
 
 
@@ -86,16 +86,17 @@ def to_networkx(A: Tensor, scores: Tensor | None = None) -> nx.DiGraph:
 def _check_graph(A: Tensor) -> None:
     if A.ndim not in (2, 3) or A.shape[-1] != A.shape[-2]:
         raise ValueError(f"A has shape {tuple(A.shape)}; expected square dependency graphs (B, N, N) or (N, N)")
-    if not torch.isfinite(A).all() or (A < 0).any():
+    low, high = A.aminmax()  # one pass; NaN anywhere makes both NaN
+    if not (low >= 0 and high < math.inf):
         raise ValueError("A has NaN, infinite or negative entries; expected weights in [0, 1] from CoMAE.dependencies")
 
 
-def _teleport(teleport: Tensor | None, B: int, N: int, like: Tensor) -> Tensor:
+def _teleport(teleport: Tensor | None, B: int, N: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     if teleport is None:
-        return torch.full((B, N), 1 / N, dtype=like.dtype, device=like.device)
+        return torch.full((B, N), 1 / N, dtype=dtype, device=device)
     if teleport.shape not in ((N,), (B, N)):
         raise ValueError(f"teleport has shape {tuple(teleport.shape)}; expected ({N},) or ({B}, {N})")
-    beta = teleport.to(like).expand(B, N)
+    beta = teleport.to(device, dtype).expand(B, N)
     if not torch.isfinite(beta).all() or (beta < 0).any() or (beta.sum(1) <= 0).any():
         raise ValueError("teleport must be finite and non-negative with a positive sum in every row")
     return beta / beta.sum(1, keepdim=True)
