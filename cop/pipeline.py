@@ -184,7 +184,8 @@ def rank(images, profile: str | Profile = "demo", seed: int = 0, device: str = "
     model, tokens = comae(profile, seed, device)[0], tokenizer(profile)
     batch = as_batch(images, profile)
     parts = [tokens.encode(x).to(device) for x in batch.split(64)]
-    return torch.cat([collapse_order(scores_of(model.dependencies(x, profile.ranking.chunk_bytes), profile)) for x in parts])
+    graphs = (model.dependencies(x, profile.ranking.chunk_bytes) for x in parts)
+    return torch.cat([collapse_order(scores_of(A, profile)).cpu() for A in graphs])
 
 
 def as_batch(images, profile: Profile) -> Tensor:
