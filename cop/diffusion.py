@@ -98,12 +98,19 @@ class GaussianDiffusion:
         first = (t == 0).to(x_t.device).unsqueeze(-1)
         return torch.where(first, -discretised_log_likelihood(x0, mean, logvar), kl).mean(-1) / math.log(2)
 
-    def step(self, eps, v, x_t, i: int, noise, temperature: float = 1.0) -> torch.Tensor:
+    def step(self, eps, v, x_t, i: int, noise, temperature: float = 1.0, clip: tuple[float, float] | None = None) -> torch.Tensor:
         """x_{i-1} of one ancestral step from x_i, all (..., C). `temperature` scales the noise that is added.
 
-        Step 0 returns the mean; its `noise` is not read and may be None.
+        clip: range in which the denoised x0 is held. Where almost nothing is left of x0 (abar_T is 2e-9), x0 follows
+        from eps by a division by almost 0, and a small network's error grows beyond all bounds; MAR, whose latents
+        have no range, does without (None). Step 0 returns the mean; its `noise` is not read and may be None.
         """
-        mean = float(self.mean_cx[i]) * x_t + float(self.mean_ceps[i]) * eps
+        if clip is None:
+            mean = float(self.mean_cx[i]) * x_t + float(self.mean_ceps[i]) * eps
+        else:
+            kept = float(self.alpha_bar[i])
+            x0 = ((x_t - (1 - kept) ** 0.5 * eps) / kept**0.5).clamp(*clip)
+            mean = float(self.posterior_c0[i]) * x0 + float(self.posterior_ct[i]) * x_t
         if i == 0:
             return mean
         logvar = _between(v, float(self.min_logvar[i]), float(self.max_logvar[i]))

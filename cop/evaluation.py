@@ -22,7 +22,7 @@ from cop.held_out import gap as loss_gap
 from cop.mar import mask_lengths
 from cop.metrics import Interval
 from cop.profiles import Profile, as_dict, get_profile
-from cop.report import paper_numbers
+from cop.report import Seeds, paper_numbers
 from cop.train import seeded
 
 METRICS = {  # name: (heading, +1 where more is better)
@@ -210,37 +210,36 @@ def gaps(
     return pd.DataFrame(rows)
 
 
-def beside_paper(number: int, rows: Sequence[tuple[str, Result]]) -> pd.DataFrame:
-    """Table 2, 3 or 4: our rows (name, result) in the paper's order, with the paper's numbers of the same row beside them.
+def beside_paper(number: int, rows: Sequence[tuple[str, tuple]], results: dict[tuple, Result], seeds: Seeds | None = None) -> pd.DataFrame:
+    """Table 2, 3 or 4: our rows (name, key of `results`) in the paper's order, with our mean over the seeds on record
+    and the paper's numbers of the same row.
 
     The paper's FID and ours stand in different spaces; only their order within a column can be compared.
     """
     paper = paper_numbers()[f"table{number}"]
     ours = {"frechet": "Fréchet", "inception_score": "IS (classifier)", "precision": "precision", "recall": "recall"}
-    theirs = {
-        "fid": "paper: FID",
-        "tfid": "paper: tFID",
-        "is": "paper: IS",
-        "precision": "paper: precision",
-        "recall": "paper: recall",
-    }
+    theirs = {"fid": "paper: FID", "tfid": "paper: tFID", "is": "paper: IS", "precision": "paper: precision",
+              "recall": "paper: recall"}  # fmt: skip
     if len(rows) != len(paper["rows"]):
         raise ValueError(f"Table {number} has {len(paper['rows'])} rows, {len(rows)} given")
     lines = []
-    for (name, (values, _)), row in zip(rows, paper["rows"], strict=True):
+    for (name, key), row in zip(rows, paper["rows"], strict=True):
         known = dict(zip(paper["columns"], row, strict=True))
-        mine = {h: round(values[list(METRICS).index(m)].item(), 3) for m, h in ours.items()}
-        lines.append({"": name, **mine, **{h: known[c] for c, h in theirs.items()}})
+        mine = {h: round(results[key][0][list(METRICS).index(m)].item(), 3) for m, h in ours.items()}
+        every = {f"{h}, all seeds": seeds.cell(record_name(m, key)) for m, h in ours.items()} if seeds else {}
+        lines.append({"": name, **mine, **every, **{h: known[c] for c, h in theirs.items()}})
     return pd.DataFrame(lines)
 
 
+def record_name(metric: str, key: tuple) -> str:
+    """The name under which a number of `comparison` stands in a seed's record."""
+    name, source, cfg = key
+    return f"{metric}_" + ("real_images" if name == REAL[0] else f"{name}_{source}_cfg{cfg:g}".replace(" ", "_"))
+
+
 def headline(results: dict[tuple, Result]) -> dict[str, float]:
-    """Fréchet distance and share of the right class of every row, under names for a record."""
-    numbers = {}
-    for (name, source, cfg), (values, _) in results.items():
-        label = "real_images" if name == REAL[0] else f"{name}_{source}_cfg{cfg:g}".replace(" ", "_")
-        numbers |= {f"{m}_{label}": values[list(METRICS).index(m)].item() for m in ("frechet", "right_class")}
-    return numbers
+    """Every metric of every row, under names for a record."""
+    return {record_name(m, key): values[j].item() for key, (values, _) in results.items() for j, m in enumerate(METRICS)}
 
 
 def dots(results: dict[tuple, Result], profile: Profile) -> tuple[dict, dict]:

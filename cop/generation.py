@@ -30,7 +30,7 @@ SYSTEMS = {  # name: (weights, order source)
     "CMAR": ("descending", "train"), "ascending": ("ascending", "train"),
 }  # fmt: skip
 BATCH = 100  # images sampled at a time
-SAMPLING = {"num_iter", "num_sampling_steps", "temperature", "cfg_scale", "cfg_sweep", "count", "val_rankings"}
+SAMPLING = {"num_iter", "num_sampling_steps", "clip", "temperature", "cfg_scale", "cfg_sweep", "count", "val_rankings"}
 FINE_TUNING = {"fine_tune_steps", "fine_tune_lr", "random_share", "rankings"}
 
 
@@ -193,7 +193,7 @@ def sampling_config(profile: Profile, seed: int, weights: str, source: str, cfg_
     bank = {} if source == "random" else bank_config(profile, seed)
     return model | bank | {
         "weights": weights, "source": source, "cfg_scale": float(cfg_scale), "count": count, "num_iter": g.num_iter,
-        "num_sampling_steps": g.num_sampling_steps, "temperature": g.temperature if cfg_scale == 1 else 1.0,
+        "num_sampling_steps": g.num_sampling_steps, "clip": g.clip, "temperature": g.temperature if cfg_scale == 1 else 1.0,
         "val_rankings": g.val_rankings if source == "val" else None}  # fmt: skip
 
 
@@ -223,7 +223,7 @@ def generate(
         for rows in progress(torch.arange(count).split(BATCH), f"{weights}, {source} orders"):
             new = model.sample(labels[rows], [seed * 1_000_000 + int(i) for i in rows], ranking[rows], num_iter=g.num_iter,
                                num_sampling_steps=g.num_sampling_steps, cfg_scale=cfg_scale,
-                               temperature=config["temperature"])  # fmt: skip
+                               clip=g.clip, temperature=config["temperature"])  # fmt: skip
             images.append(((tokens.decode(new.cpu()).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
         small = torch.uint8 if profile.num_tokens <= 256 else torch.int16
         return {"images": torch.cat(images), "rankings": ranking.to(small)}, None

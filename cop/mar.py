@@ -254,6 +254,7 @@ class MAR(nn.Module):
         cfg_schedule: str = "linear",
         temperature: float = 1.0,
         num_sampling_steps: int = 100,
+        clip: tuple[float, float] | None = None,
         noise: torch.Tensor | None = None,
         progress: bool = False,
         callback: Callable[[dict], None] | None = None,
@@ -267,7 +268,8 @@ class MAR(nn.Module):
         `num_sampling_steps`, noise[:, :, 0] begins the chain.
 
         cfg_scale: guidance; 1 is none. It grows with the share of tokens known ("linear") or is "constant".
-        temperature: scales the noise added within the diffusion chain. callback: receives after each step a
+        temperature: scales the noise added within the diffusion chain. clip: range of a denoised token, see
+        `GaussianDiffusion.step`; none in MAR. callback: receives after each step a
         dict of `step`, `tokens` (B, N, C) and `mask` (B, N), True where a
             token is not generated yet.
         Raises ValueError for labels out of range, a ranking that is none, or settings that do not exist.
@@ -308,7 +310,7 @@ class MAR(nn.Module):
             with torch.autocast(device.type, enabled=False):
                 new = self.diffloss.sample(
                     z.to(dtype).flatten(0, 1), noise[rows, wanted].flatten(0, 1), temperature,
-                    cfg_scale=scale if branches == 2 else None,
+                    cfg_scale=scale if branches == 2 else None, clip=clip,
                 )
             tokens[rows, wanted] = new.unflatten(0, wanted.shape)
             mask[rows, wanted] = False
@@ -390,7 +392,8 @@ class DiffLoss(nn.Module):
         eps, v = self.net(x_t, timesteps.to(x0.device), z).chunk(2, dim=-1)
         return diffusion.training_loss(eps, v, x0, x_t, timesteps, noise).mean()
 
-    def sample(self, z, noise, temperature: float = 1.0, *, cfg_scale: float | None = None) -> torch.Tensor:
+    def sample(self, z, noise, temperature: float = 1.0, *, cfg_scale: float | None = None,
+               clip: tuple[float, float] | None = None) -> torch.Tensor:
         """Tokens (R, C) from conditions z and noise (R, S, C), in S steps.
 
         z is (R, D); with a `cfg_scale` it is (2 R, D), and the second half has no class. noise[:, 0] begins.
@@ -409,7 +412,7 @@ class DiffLoss(nn.Module):
                 if cfg_scale is not None:
                     eps, v = guide(*eps.chunk(2), cfg_scale), v[: len(x)]
                 fresh = noise[:, diffusion.num_steps - i] if i else None
-                x = diffusion.step(eps, v, x, i, fresh, temperature)
+                x = diffusion.step(eps, v, x, i, fresh, temperature, clip)
         return x
 
 

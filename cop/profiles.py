@@ -117,10 +117,10 @@ class GenerationConfig:
     dropout: float = 0.0  # a run this short cannot overfit; paper: .1
     label_drop: float = 0.1  # share of images trained without class, for guidance; paper: .1
     checkpoint: str | None = None  # official weights instead of base training; paper: those released with MAR
-    steps: int = 1800  # base training, random orders; paper: 800 epochs, done by MAR's authors
+    steps: int = 3000  # base training, random orders; paper: 800 epochs, done by MAR's authors
     batch_size: int = 32  # paper: 32 in fine-tuning
     lr: float = 2e-3  # paper: 8e-4 in MAR's own training
-    fine_tune_steps: int = 300  # a sixth of the base; paper: 24,000, less than one epoch after MAR's 800
+    fine_tune_steps: int = 500  # a sixth of the base; paper: 24,000, less than one epoch after MAR's 800
     fine_tune_lr: float = 5e-4  # paper: 1e-7, which in a short run would change nothing at all
     random_share: float = 0.1  # fine-tuning images that get a random order; paper: .1
     rankings: int | None = 2000  # training images that have an order: fine-tuning and the bank use these; paper: all
@@ -131,11 +131,22 @@ class GenerationConfig:
     betas: tuple[float, float] = (0.9, 0.95)  # as MAR
     ema: float = 0.995  # decay, with warm-up; paper: .99999 over a far longer run
     num_iter: int = 16  # steps of a generation, so 4 tokens a step; paper: *open*, 256 fits its numbers
-    num_sampling_steps: int = 20  # of the diffusion of one token; paper: *open*, 100 in MAR
+    num_sampling_steps: int = 25  # of the diffusion of one token; paper: *open*, 100 in MAR
+    clip: tuple[float, float] | None = (-0.67, 2.35)  # range of the tokens' values, black to white; paper: none
     temperature: float = 0.95  # without guidance; with guidance it is 1; paper: *open*, as MAR
     cfg_scale: float = 2.0  # guidance in the comparison; paper: 3.0, and 2.9 for MAR
     cfg_sweep: tuple[float, ...] = (1.5, 2.0, 3.0)  # Table 3; paper: 2.9, 3.0, 3.1
-    count: int = 300  # images per system for the metrics; paper: 50,000
+    count: int = 500  # images per system for the metrics; paper: 50,000
+
+
+@dataclass(frozen=True)
+class ScaleConfig:
+    """How a training is spread over memory and processes. Only what `scale_config` names can change a result."""
+
+    micro_batches: int = 1  # equal parts of every batch, divided over processes; more than 1 draws other random numbers
+    mixed_precision: str = "no"  # "bf16": autocast over float32 weights
+    gradient_checkpointing: bool = False  # blocks are recomputed in the backward pass: less memory, a third more time
+    compile: bool = False  # torch.compile of every block
 
 
 @dataclass(frozen=True)
@@ -150,6 +161,7 @@ class Profile:
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
     checkpoint_every: int = 200  # steps between atomic checkpoints of a training run
 
     @property
@@ -183,6 +195,7 @@ natural = Profile(
     data=DataConfig("tiny-imagenet", image_size=64, channels=3, num_classes=200, hflip=True),
     tokens=TokenConfig("pca", patch_size=4, dim=16),
     comae=CoMAEConfig(steps=3000, batch_size=8, targets_per_image=8),
+    generation=GenerationConfig(clip=None),  # whitened components have no sharp range
     checkpoint_every=100,
 )
 
@@ -197,8 +210,9 @@ paper = Profile(
     generation=GenerationConfig(dim=768, depth=12, heads=12, buffer_size=64, diffloss_depth=6, diffloss_width=1024,
                                 diffusion_batch_mul=4, dropout=0.1, checkpoint="mar_base.pth", steps=800 * 40_036,
                                 fine_tune_steps=24_000, lr=8e-4, fine_tune_lr=1e-7, rankings=None, val_rankings=None, ema=0.99999,
-                                num_iter=256, num_sampling_steps=100, cfg_scale=3.0, cfg_sweep=(2.9, 3.0, 3.1),
+                                num_iter=256, num_sampling_steps=100, clip=None, cfg_scale=3.0, cfg_sweep=(2.9, 3.0, 3.1),
                                 count=50_000),
+    scale=ScaleConfig(micro_batches=8, mixed_precision="bf16"),
     checkpoint_every=1000,
 )  # fmt: skip
 
@@ -214,10 +228,18 @@ def get_profile(profile: str | Profile) -> Profile:
     return PROFILES[profile]
 
 
+def scale_config(profile: Profile) -> dict:
+    """The part of `profile.scale` that changes what a training computes, for hashes; {} where it is the default."""
+    changed = {k: getattr(profile.scale, k) for k in ("micro_batches", "mixed_precision")}
+    changed = {k: v for k, v in changed.items() if v != getattr(ScaleConfig, k)}
+    return {"scale": changed} if changed else {}
+
+
 def as_dict(config) -> dict:
     """A config as plain JSON-able data, for hashes and provenance."""
     return dataclasses.asdict(config)
 
 
 __all__ = ["Profile", "DataConfig", "TokenConfig", "CoMAEConfig", "RankingConfig", "PredictorConfig",
-           "ClassifierConfig", "GenerationConfig", "PROFILES", "get_profile", "as_dict", "replace"]  # fmt: skip
+           "ClassifierConfig", "GenerationConfig", "ScaleConfig", "PROFILES", "get_profile", "as_dict", "scale_config",
+           "replace"]  # fmt: skip

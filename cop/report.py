@@ -9,24 +9,28 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
+from scipy import stats
 
 from cop import paths
 from cop.artefacts import key
 from cop.figures import STYLE
-from cop.profiles import as_dict, get_profile
+from cop.profiles import as_dict, get_profile, scale_config
 
 # The manifest: which notebook makes which figure or table of the paper, and which are ours.
 MANIFEST = {
-    "01_patch_entropy": ["fig1_reveal", "entropy_gaussian", "entropy_learned", "entropy_areas", "certainty"],
+    "01_patch_entropy": ["fig1_reveal", "entropy_gaussian", "entropy_learned", "entropy_areas", "entropy_seeds", "certainty"],
     "02_dependency_autoencoder": ["fig10", "fig6", "polarisation", "masks", "tab1"],
-    "03_collapse_order": ["fig2", "fig3", "fig4", "fig5", "mean_rank", "relied_upon", "shares", "agreement"],
-    "05_first_patches": ["fig8", "tab5", "controls", "cross", "comparisons", "cost", "first_patches"],
+    "03_collapse_order": ["fig2", "fig3", "fig4", "fig5", "mean_rank", "relied_upon", "shares", "agreement", "order_seeds"],
+    "04_generation_along_the_order": ["fig1", "fig7", "fig9", "generation_systems", "generation_metrics", "tab2", "tab3", "tab4",
+                                      "generation_gaps", "generation_seeds", "order_loss", "order_gain"],
+    "05_first_patches": ["fig8", "tab5", "controls", "cross", "comparisons", "classification_seeds", "cost", "first_patches"],
 }
 TITLES = {
     "fig1_reveal": "Figure 1 (on a real image)", "entropy_gaussian": "Remaining entropy, Gaussian tokens",
@@ -36,9 +40,15 @@ TITLES = {
     "fig2": "Figure 2", "fig3": "Figure 3", "fig4": "Figure 4", "fig5": "Figure 5",
     "mean_rank": "Mean position of each patch", "relied_upon": "Which patches everybody relies on", "shares": "What an order consists of",
     "agreement": "Agreement of orders",
+    "entropy_seeds": "Area under the entropy curves, by seed", "order_seeds": "What an order consists of, by seed",
+    "fig1": "Figure 1", "fig7": "Figure 7", "fig9": "Figure 9", "tab2": "Table 2", "tab3": "Table 3", "tab4": "Table 4",
+    "generation_systems": "Every system and order source", "generation_metrics": "Metrics of generation",
+    "generation_gaps": "Paired differences between systems", "generation_seeds": "Generation, by seed",
+    "order_loss": "Test loss by order", "order_gain": "What training along an order teaches",
     "fig8": "Figure 8", "tab5": "Table 5", "controls": "Other orders, trained and tested like CViT",
     "cross": "One network tested along every order", "comparisons": "Differences on the same images",
     "cost": "What the first patches cost", "first_patches": "An image from its first patches",
+    "classification_seeds": "Accuracy from the first 22 % of the patches, by seed",
 }  # fmt: skip
 
 
@@ -98,8 +108,10 @@ class Report:
         if name not in known:
             raise ValueError(f"{name!r} is not in the manifest of {self.notebook}; expected one of {', '.join(known)}")
         if self.seed == 0:
+            profile = get_profile(self.profile)
+            config = {k: v for k, v in as_dict(profile).items() if k != "scale"} | scale_config(profile)
             card = {"title": TITLES[name], "alt": alt, "notebook": self.notebook, "profile": self.profile,
-                    "seed": self.seed, "config": key(as_dict(get_profile(self.profile)))}  # fmt: skip
+                    "seed": self.seed, "config": key(config)}  # fmt: skip
             write(self.folder / f"{name}.json", (json.dumps(card, indent=1) + "\n").encode())
 
 
@@ -108,6 +120,43 @@ def records(profile: str) -> pd.DataFrame:
     folder = paths.figures / profile / "records"
     parts = [pd.read_csv(f).assign(seed=int(f.stem.removeprefix("seed"))) for f in sorted(folder.glob("seed*.csv"))]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["notebook", "name", "value", "seed"])
+
+
+class Seeds:
+    """A notebook's headline numbers over all seeds that left a record."""
+
+    def __init__(self, profile: str, notebook: str):
+        found = records(profile)
+        self.values = found[found["notebook"] == notebook].pivot(index="name", columns="seed", values="value")
+
+    def of(self, name: str | tuple[str, str]) -> pd.Series:
+        """The numbers of one name by seed; of a pair of names their differences, seed by seed."""
+        if isinstance(name, tuple):
+            return (self.of(name[0]) - self.of(name[1])).dropna()
+        return self.values.loc[name].dropna() if name in self.values.index else pd.Series(dtype=float)
+
+    def interval(self, name: str | tuple[str, str]) -> tuple[float, float, int]:
+        """Mean over seeds, half the width of its 95 % Student interval (nan for one seed), and how many seeds."""
+        x, n = self.of(name), len(self.of(name))
+        return x.mean(), stats.t.ppf(0.975, n - 1) * x.std() / n**0.5 if n > 1 else float("nan"), n
+
+    def cell(self, name: str | tuple[str, str], scale: float = 1, digits: int = 3) -> str:
+        """`48.5 ± 3.2`; only the mean for one seed, a dash for none."""
+        mean, half, n = self.interval(name)
+        if not n:
+            return "–"
+        sign = "+" if isinstance(name, tuple) else ""
+        return f"{scale * mean:{sign}.{digits}f}" + (f" ± {scale * half:.{digits}f}" if n > 1 else "")
+
+    def table(self, names: Mapping[str, str | tuple[str, str]], scale: float = 1, digits: int = 3) -> pd.DataFrame:
+        """names: label -> name in the record, or a pair for a difference. One row each: the number of every seed, and
+        their mean with its 95 % interval."""
+        rows = []
+        for label, name in names.items():
+            of = self.of(name)
+            each = {f"seed {s}": f"{scale * of[s]:.{digits}f}" if s in of.index else "–" for s in self.values.columns}
+            rows.append({"": label} | each | {"mean ± 95 %": self.cell(name, scale, digits)})
+        return pd.DataFrame(rows)
 
 
 def display(fig: Figure, alt: str) -> None:

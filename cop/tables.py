@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cop.metrics import Interval, bootstrap
-from cop.report import paper_numbers
+from cop.report import Seeds, paper_numbers
 
 
 def mean_interval(values: Tensor, generator: torch.Generator) -> Interval:
@@ -32,14 +32,17 @@ def entropy_table(area: Mapping[str, Tensor], seed_a: torch.Generator, seed_b: t
     return interval, pd.DataFrame(rows)
 
 
-def table1(rows: Mapping[str, Mapping[str, float]], trivial: Mapping[str, float]) -> pd.DataFrame:
-    """Table 1: without and with the contrastive term, the paper's numbers, and what trivial reconstructions cost."""
+def table1(rows: Mapping[str, Mapping[str, float]], trivial: Mapping[str, float], seeds: Seeds | None = None) -> pd.DataFrame:
+    """Table 1: without and with the contrastive term, the paper's numbers, what trivial reconstructions cost, and our
+    mean over the seeds on record."""
     paper = {"with" if flag else "without": (h, loss) for flag, h, loss in paper_numbers()["table1"]["rows"]}
-    table = [{"contrastive": name, "mask entropy": r["mask_entropy"], "raw (Eq. 7)": r["mask_entropy_raw"],
-              "L_r": r["reconstruction"], "L_c": r["contrastive"],
-              "paper: mask entropy": paper[name][0], "paper: L_r": paper[name][1]} for name, r in rows.items()]  # fmt: skip
-    table += [{"contrastive": f"– ({name})", "L_r": loss} for name, loss in trivial.items()]
-    return pd.DataFrame(table).round(3)
+    columns = {"mask entropy": "mask_entropy", "raw (Eq. 7)": "mask_entropy_raw", "L_r": "reconstruction", "L_c": "contrastive"}
+    table = [{"contrastive": name} | {c: f"{r[k]:.3f}" for c, k in columns.items()}
+             | {"paper: mask entropy": paper[name][0], "paper: L_r": paper[name][1]} for name, r in rows.items()]  # fmt: skip
+    if seeds:
+        table += [{"contrastive": f"{name}, all seeds"} | {c: seeds.cell(f"{k}_{name}") for c, k in columns.items()} for name in rows]
+    table += [{"contrastive": f"– ({name})", "L_r": f"{loss:.3f}"} for name, loss in trivial.items()]
+    return pd.DataFrame(table).fillna("–")
 
 
 def verdicts_comae(history: pd.DataFrame, rows: Mapping[str, Mapping[str, float]], trivial: Mapping[str, float]) -> pd.DataFrame:

@@ -163,8 +163,8 @@ rows = {"without": comae.evaluate(plain, sample.tokens, pipeline.seeded(seed, 3)
 trivial = comae.trivial_losses(sample.tokens, G)
 
 # %%
-table = tables.table1(rows, trivial)
 out.record(**{f"{k}_{name}": v for name in rows for k, v in rows[name].items()})
+table = tables.table1(rows, trivial, report.Seeds(profile, out.notebook))
 out.table(table, "tab1", "Table 1, ours beside the paper's: mask entropy and reconstruction loss with and without the "
           "contrastive term.")
 

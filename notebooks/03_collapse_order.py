@@ -193,6 +193,17 @@ out.record(contrast_of_first=contrast)
 tables.verdicts_order(agreement["collapse"], pairs, contrast)
 
 # %% [markdown]
+# And with other seeds of CoMAE:
+
+# %%
+rows = {"share of position": "share_position_collapse", "share of class": "share_class_collapse", "share of image": "share_image_collapse",
+        "tau within class": "kendall_within_collapse", "tau between classes": "kendall_between_collapse",
+        "Spearman with in-strength": "spearman_with_in-strength", "mean weight against variation": "spearman_weight_variation",
+        "contrast of the first 22 %": "contrast_of_first"}
+out.table(report.Seeds(profile, out.notebook).table(rows), "order_seeds", "What an order consists of and how orders agree, "
+          "for every seed on record, with the mean over seeds and its 95 percent interval.")
+
+# %% [markdown]
 # ## Your own image
 #
 # `cop.rank` takes a file, a folder, a PIL image, an array or a tensor:

@@ -82,12 +82,12 @@ out.figure(fig, "fig8", "Top-1 accuracy of ViT, DynamicViT, ViT+C, RViT and CViT
            "the knee of each curve and a line at the paper's 78 percent.", pd.DataFrame({"mask rate": rates} | curves))
 
 # %%
-out.record(**{f"top1_{n}_{r:.0%}": h.at(r).mean() for n, h in systems.items() for r in classification.SHOWN},
+out.record(**{f"top{t}_{n}_{r:.0%}": h.at(r, t).mean() for n, h in systems.items() for r in classification.SHOWN for t in (1, 5)},
            **{f"auc_{n}": h.area().mean() for n, h in systems.items()},
            **{f"knee_{n}": k for n, k in knees.items() if k is not None})
-table = tc.table5(systems, seed)
+table = tc.table5(systems, seed, report.Seeds(profile, out.notebook))
 out.table(table, "tab5", "Table 5: top-1 and top-5 accuracy in per cent of five systems at mask rates 0, 30, 50 and 78 "
-          "percent, mean over all mask rates (AuC) and knee, with 95 percent intervals over test images; the paper's rows below.")
+          "percent, mean over all mask rates (AuC) and knee; intervals over test images, over seeds, and the paper's rows.")
 
 # %% [markdown]
 # At 0 % ViT and ViT + C *must* agree: same weights, no patch dropped. The paper prints 82.91 and 82.84.
@@ -167,6 +167,15 @@ out.table(tc.show_comparisons(differences), "comparisons", "Paired differences o
 out.record(**{f"top1_own_{n}_{rate:.0%}": v.value for n, v in at.items()},
            **{f"top1_one_{n}_{rate:.0%}": v.value for n, v in at_one.items()},
            **{f"auc_own_{n}": h.area().mean() for n, h in own.items()}, **{f"auc_one_{n}": h.area().mean() for n, h in one.items()})
+rows = {f"own training: {n}": f"top1_own_{n}_{rate:.0%}" for n in at} | {f"one RViT: {n}": f"top1_one_{n}_{rate:.0%}" for n in at_one}
+for kind, all_of in (("own training", own), ("one RViT", one)):
+    short = "own" if all_of is own else "one"
+    rows |= {f"{kind}: collapse − {n}": (f"top1_{short}_collapse_{rate:.0%}", f"top1_{short}_{n}_{rate:.0%}")
+             for n in ("random", "mean order", "variance", "reversed")}
+out.table(report.Seeds(profile, out.notebook).table(rows, 100, 1), "classification_seeds", "Top-1 accuracy in per cent with 78 "
+          "percent masked per order, trained along it and tested with one RViT, for every seed on record, and differences.")
+
+# %%
 p = differences[(differences["at"] == f"{rate:.0%}")][["comparison", "difference", "p"]]
 p.assign(difference=p["difference"].map("{:+.1f}".format), p=p["p"].map("{:.2g}".format)).rename(columns={"p": "McNemar p"})
 

@@ -18,11 +18,11 @@ from cop.diffusion import (
 )
 
 
-def scheduler(num_steps=1000):
+def scheduler(num_steps=1000, **clipping):
     diffusers = pytest.importorskip("diffusers")
     oracle = diffusers.DDPMScheduler(
         num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", variance_type="learned_range",
-        timestep_spacing="linspace", clip_sample=False,
+        timestep_spacing="linspace", **({"clip_sample": False} | clipping),
     )
     oracle.set_timesteps(num_steps)
     return oracle
@@ -87,6 +87,19 @@ def test_every_ancestral_step_is_that_of_diffusers(n, monkeypatch):
         # The oracle passes through x0 = (x - s eps) / sqrt(abar), which float32 cannot hold near t = 999.
         tolerance = 5e-3 if t > 990 else 2e-4
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("i", [1, 20, 49])
+def test_a_clipped_step_is_that_of_diffusers(i, monkeypatch):
+    oracle, diffusion = scheduler(50, clip_sample=True, clip_sample_range=1.5), cosine_diffusion(50)
+    module = __import__("diffusers.schedulers.scheduling_ddpm", fromlist=["randn_tensor"])
+    x, eps, noise = (normal(8, 16, seed=k).float() for k in range(3))
+    v = normal(8, 16, seed=5).float().tanh()
+    monkeypatch.setattr(module, "randn_tensor", lambda *args, **kwargs: noise)
+    theirs = oracle.step(torch.cat([eps, v], dim=1), int(diffusion.timesteps[i]), x).prev_sample
+    torch.testing.assert_close(diffusion.step(eps, v, x, i, noise, clip=(-1.5, 1.5)), theirs, rtol=5e-3, atol=5e-3)
+    wide = diffusion.step(eps.double(), v.double(), x.double(), i, noise, clip=(-1e9, 1e9))
+    torch.testing.assert_close(wide, diffusion.step(eps.double(), v.double(), x.double(), i, noise))
 
 
 def test_temperature_scales_the_noise_only():

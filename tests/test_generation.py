@@ -227,7 +227,7 @@ def test_two_pass_and_every_other_source_can_be_evaluated_and_tabulated():
     frame = evaluation.verdicts(results, held_out.losses_by_order(SMALL, 0, count=60), SMALL)
     assert len(frame) == 8 and list(frame["ours"] == "not run") == [i == 6 for i in range(8)]
     with pytest.raises(ValueError, match="Table 2 has 6 rows, 1 given"):
-        evaluation.beside_paper(2, [("MAR", results["MAR", "random", 1.0])])
+        evaluation.beside_paper(2, [("MAR", ("MAR", "random", 1.0))], results)
 
 
 def test_bootstrap_values_are_those_of_the_metrics_module():

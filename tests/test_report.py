@@ -105,6 +105,19 @@ def test_records_replace_their_own_numbers_only(out, tmp_path):
     assert got == {("09_test", "a"): 3, ("09_test", "b"): 2, ("08_other", "a"): 5}
 
 
+def test_seeds_give_means_with_students_interval_and_paired_differences(out, tmp_path, monkeypatch):
+    monkeypatch.setattr(report.paths, "figures", tmp_path)
+    for seed, a, b in ((0, 0.5, 0.4), (1, 0.6, 0.4), (2, 0.7, 0.6)):
+        report.Report("09_test", "demo", seed).record(a=a, b=b)
+    seeds = report.Seeds("demo", "09_test")
+    mean, half, n = seeds.interval("a")
+    assert (mean, n) == (pytest.approx(0.6), 3) and half == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)
+    assert seeds.cell("a", 100, 1) == "60.0 ± 24.8" and seeds.cell("absent") == "–"
+    table = seeds.table({"a": "a", "a less b": ("a", "b")}, 100, 1)
+    assert table["seed 2"].tolist() == ["70.0", "10.0"] and table["mean ± 95 %"][1].startswith("+13.3 ±")
+    assert report.Seeds("demo", "08_other").cell("a") == "–", "another notebook's records are not ours"
+
+
 def test_other_seeds_leave_a_record_and_no_figure(out, tmp_path):
     second = report.Report("09_test", "demo", 1)
     second.figure(DRAWN["area_bars"](), "fig_a", "two dots with bars")

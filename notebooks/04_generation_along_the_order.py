@@ -9,12 +9,6 @@
 # ---
 
 # %% [markdown]
-# *A draft: it runs end to end on the smoke profile; its demo models have not been trained, so it has no outputs and no
-# verdicts. To finish it: train (`make figures` once it lies in `notebooks/`), look at the samples, write the prose after
-# the numbers, and list in `cop.report.MANIFEST` and `TITLES`: fig1, fig7, fig9, generation_systems, generation_metrics,
-# tab2, tab3, tab4, generation_gaps, order_loss, order_gain.*
-
-# %% [markdown]
 # # 4 · Generation along the order
 #
 # > *If some patches settle the others, an image generator should make those first.*
@@ -169,17 +163,20 @@ out.figure(fig, "generation_metrics", "Five metrics as dots with 95 % intervals 
 # Ours beside the paper's. The two live in different feature spaces: compare the order within a column, never the values.
 
 # %%
-table2 = evaluation.beside_paper(2, [(f"{n}, {'no CFG' if cfg == 1 else f'CFG {cfg:g}'}", results[n, s, cfg])
-                                     for cfg in evaluation.scales(config)
-                                     for n, s in (("MAR", "random"), ("MAR+C", "train"), ("CMAR", "train"))])  # fmt: skip
+seeds = report.Seeds(profile, out.notebook)
+rows = [(f"{n}, {'no CFG' if cfg == 1 else f'CFG {cfg:g}'}", (n, s, cfg)) for cfg in evaluation.scales(config)
+        for n, s in (("MAR", "random"), ("MAR+C", "train"), ("CMAR", "train"))]
+table2 = evaluation.beside_paper(2, rows, results, seeds)
 out.table(table2, "tab2", "Table 2: MAR, MAR+C and CMAR without and with guidance, our metrics beside the paper's.")
 
 # %%
-table3 = evaluation.beside_paper(3, [(f"CMAR, CFG {cfg:g}", results["CMAR", "train", cfg]) for cfg in g.cfg_sweep])
+rows = [(f"CMAR, CFG {cfg:g}", ("CMAR", "train", cfg)) for cfg in g.cfg_sweep]
+table3 = evaluation.beside_paper(3, rows, results, seeds)
 out.table(table3, "tab3", "Table 3: CMAR at three scales of guidance, our metrics beside the paper's.")
 
 # %%
-table4 = evaluation.beside_paper(4, [(n, results[n, "train", scale]) for n in ("ascending", "CMAR")])
+rows = [(n, (n, "train", scale)) for n in ("ascending", "CMAR")]
+table4 = evaluation.beside_paper(4, rows, results, seeds)
 out.table(table4, "tab4", "Table 4: CMAR in ascending and in descending collapse order, our metrics beside the paper's.")
 
 # %% [markdown]
@@ -227,6 +224,23 @@ out.figure(fig, "order_gain", "Loss of MAR, CMAR and ascending CMAR less that of
 
 # %%
 evaluation.verdicts(results, losses, config)
+
+# %% [markdown]
+# ### Over seeds
+#
+# The intervals above cover the luck of sampling. Retraining everything with another seed covers the luck of training:
+
+# %%
+def name(system: str, metric: str = "frechet") -> str:
+    """Where a number of a system with guidance stands in the records."""
+    return evaluation.record_name(metric, (system, generation.SYSTEMS[system][1], scale))
+
+
+rows = {f"Fréchet: CMAR − {n}": (name("CMAR"), name(n)) for n in ("MAR", "MAR+C", "continued random", "ascending")}
+rows |= {f"right class: CMAR − {n}": (name("CMAR", "right_class"), name(n, "right_class")) for n in ("MAR", "continued random")}
+rows |= {f"test loss along {o}: CMAR − control": f"loss_gap_CMAR_{o}" for o in ("random", "collapse", "reversed")}
+out.table(seeds.table(rows, digits=4), "generation_seeds", "Differences between CMAR and the other systems with guidance, and of the "
+          "test loss, for every seed on record, with the mean over seeds and its 95 percent interval.")
 
 # %% [markdown]
 # ## Exercises
