@@ -218,7 +218,8 @@ def read_state_dict(source: str | Path | Mapping) -> dict[str, torch.Tensor]:
                     source = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file can fail anywhere within the readers
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {reason}") from error
+            raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {reason}. If it was cut short, "
+                             "get it again") from error
     for key in ("model_ema", "model"):
         if isinstance(source, Mapping) and isinstance(source.get(key), Mapping):
             source = source[key]
@@ -231,8 +232,15 @@ def read_state_dict(source: str | Path | Mapping) -> dict[str, torch.Tensor]:
 def load_strictly(model: nn.Module, state: Mapping[str, torch.Tensor], name: str) -> nn.Module:
     """Give `model` (it may be on the meta device) float32 copies of exactly the tensors of `state`.
 
-    Raises ValueError naming the first few parameters that are missing, unexpected or of another shape.
+    Raises ValueError as `check_state`.
     """
+    check_state(model, state, name)
+    model.load_state_dict({k: v.to(torch.float32, copy=True) for k, v in state.items()}, assign=True)
+    return model
+
+
+def check_state(model: nn.Module, state: Mapping[str, torch.Tensor], name: str) -> None:
+    """Raises ValueError naming the first few parameters that are missing, unexpected or of another shape."""
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     problems = {
         "missing": [k for k in expected if k not in state],
@@ -248,5 +256,3 @@ def load_strictly(model: nn.Module, state: Mapping[str, torch.Tensor], name: str
             for kind, keys in problems.items() if keys
         ]
         raise ValueError(f"the checkpoint does not fit {name}: {'; '.join(lines)}. Is it of another size?")
-    model.load_state_dict({k: v.to(torch.float32, copy=True) for k, v in state.items()}, assign=True)
-    return model

@@ -32,6 +32,7 @@ from tqdm.auto import tqdm
 from cop.diffusion import cosine_diffusion, guide
 from cop.kl16 import load_strictly, read_state_dict
 from cop.orders import check_ranking, random_order
+from cop.weights import locate
 
 MODULATION_ROWS = 4096  # rows of conditions whose modulation is held in memory at once while sampling
 
@@ -481,11 +482,13 @@ class FinalLayer(nn.Module):
 def load_mar(source: str | Path | Mapping, config: MARConfig | str) -> MAR:
     """A MAR in evaluation mode with the weights of a checkpoint, and float32 whatever their precision.
 
-    source: an official `checkpoint-last.pth` (its `model_ema` is taken), a safetensors file or a state dict.
+    source: an official `checkpoint-last.pth` (its `model_ema` is taken), a safetensors file or a state dict. A mere file
+    name ("mar_base.pth") is also looked for in the folder of weights (`cop.weights.locate`).
     config: sizes, or the name of an official model ("mar_base").
     Raises FileNotFoundError, and ValueError where the checkpoint is unreadable or of another size.
     """
     name = config if isinstance(config, str) else f"a MAR of width {config.encoder_dim}"
     with torch.device("meta"):
         model = MAR(mar_config(config) if isinstance(config, str) else config)
-    return load_strictly(model, read_state_dict(source), name).eval()
+    state = read_state_dict(source if isinstance(source, Mapping) else locate(source))
+    return load_strictly(model, state, name).eval()

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cop import paths
+from cop import paths, weights
 from cop.data import ImageSet, first_stratified
 from cop.profiles import Profile, get_profile
 
@@ -168,18 +168,19 @@ class KL16Tokens(Tokens):
 
     @classmethod
     def load(cls, image_size: int = 256, path: str | os.PathLike | None = None) -> "KL16Tokens":
-        """From `path`, else `$COP_KL16`, else kl16.safetensors or kl16.ckpt in the cache folder.
+        """From `path`, else `$COP_KL16`, else kl16.safetensors or kl16.ckpt in the folder of weights or of the cache.
 
         Raises FileNotFoundError if there is none, ValueError if it is not KL-16.
         """
         given = path or os.environ.get("COP_KL16")
-        cached = [paths.cache() / "kl16.safetensors", paths.cache() / "kl16.ckpt"]
-        places = [Path(given).expanduser()] if given else cached
+        kept = [folder / f"kl16.{suffix}" for folder in (weights.folder(), paths.cache()) for suffix in ("safetensors", "ckpt")]
+        places = [Path(given).expanduser()] if given else kept
         found = [p for p in places if p.is_file()]
         if not found:
             raise FileNotFoundError(
-                f"kl16 tokens need the autoencoder's weights; none at {' or '.join(map(str, places))}. "
-                "Download kl16.ckpt as https://github.com/LTH14/mar says and put it there, or set COP_KL16 to its path")
+                f"kl16 tokens need the autoencoder's weights; none at {' or '.join(map(str, places))}. Run python -m cop "
+                "weights kl16, or set COP_KL16 to the path. Download kl16.ckpt as https://github.com/LTH14/mar says and "
+                "put it there if this machine has no internet")
         from cop.kl16 import load_kl16  # only this kind needs it
 
         return cls(load_kl16(found[0], image_side=image_size))

@@ -295,7 +295,7 @@ def test_tiny_imagenet_cache_is_used_renewed_and_survives_damage(tmp_path, monke
     root = place("one zip", tmp_path)
     first = load_data(profile("tiny-imagenet"), "val", root)
     (cached,) = (paths.cache() / "data").iterdir()  # one file, no temporary left behind
-    monkeypatch.setattr("cop.data.decode", None)  # decoding again would fail
+    monkeypatch.setattr("cop.tiny_imagenet.decode", None)  # decoding again would fail
     assert torch.equal(load_data(profile("tiny-imagenet"), "val", root).images, first.images)
     monkeypatch.undo()
     monkeypatch.setenv("COP_CACHE", str(cached.parent.parent))
@@ -331,7 +331,7 @@ def test_tiny_imagenet_errors(tmp_path):
     assert not (paths.cache() / "data").exists()  # failures leave no cache
 
 
-# ------------------------------------------------------------------------------------------ folders and ImageNet
+# ------------------------------------------------------------------------------------------ folders
 
 
 def test_flat_and_class_folders(tmp_path):
@@ -386,25 +386,6 @@ def test_folder_errors(tmp_path, monkeypatch):
     monkeypatch.setattr("os.scandir", refuse)  # a folder without read permission, also when root runs the tests
     with pytest.raises(FileNotFoundError, match="cannot read folder.*Permission denied"):
         image_folder(tmp_path / "cat", 8)
-
-
-def test_imagenet_is_lazy(tmp_path):
-    files = {f"train/n0{c}/{i:03}.JPEG": encoded(100 * c + i, "JPEG") for c in (1, 2) for i in range(50)}
-    files["train/n01/024.JPEG"] = b"damaged, and of the val split"
-    write_tree(tmp_path, files | {"val/n02/v.JPEG": encoded(7, "JPEG")})
-    sets = {s: load_data(profile("imagenet"), s, tmp_path) for s in SPLITS}
-    assert {s: len(d) for s, d in sets.items()} == {"train": 96, "val": 4, "test": 1}
-    assert sets["test"].labels.tolist() == [1]
-    train = sets["train"]
-    images, labels = train.batch([0, 95])
-    assert images.shape == (2, 3, 8, 8) and labels.tolist() == [0, 1]
-    torch.testing.assert_close(images[1], train[95][0].float() / 127.5 - 1)
-    assert torch.equal(train.subset([95])[0][0], train[95][0])
-    with pytest.raises(ValueError, match=r"024\.JPEG"):
-        sets["val"].batch([0])
-    with pytest.raises(FileNotFoundError, match="image-net.org"):
-        load_data(profile("imagenet"), "train", tmp_path / "nowhere")
-    assert load_data(profile("imagenet", limit=3), "train", tmp_path).labels.tolist() == [0, 0, 1]
 
 
 # ------------------------------------------------------------------------------------------ one image
