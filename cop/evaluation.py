@@ -23,6 +23,7 @@ from cop.mar import mask_lengths
 from cop.metrics import Interval
 from cop.profiles import Profile, as_dict, get_profile
 from cop.report import Seeds, paper_numbers
+from cop.together import Job, together
 from cop.train import seeded
 
 METRICS = {  # name: (heading, +1 where more is better)
@@ -146,10 +147,11 @@ def scales(profile: Profile) -> tuple[float, float]:
 
 
 def comparison(
-    profile: str | Profile, seed: int, sources: Sequence[str] = (), device: str = "auto"
+    profile: str | Profile, seed: int, sources: Sequence[str] = (), device: str = "auto", side_by_side: bool = False
 ) -> dict[tuple, Result]:
     """(system, source, cfg_scale) -> result: the five systems, CMAR with further order sources, Table 3's guidance, and
-    real images under ("real images", "–", 1.0). One artefact, so that a released run loads one file.
+    real images under ("real images", "–", 1.0). One artefact, so that a released run loads one file. side_by_side:
+    several processes, see `cop.together`.
     """
     profile = get_profile(profile)
     systems = [(name, weights, source) for name, (weights, source) in generation.SYSTEMS.items()]
@@ -160,6 +162,9 @@ def comparison(
     configs = {"|".join(map(str, r)): evaluation_config(profile, seed, weights, *r[1:]) for r, weights in rows.items()}
 
     def compute(_: Path):
+        if side_by_side:
+            together([Job("evaluation", configs["|".join(map(str, row))], evaluate, (profile, seed, weights, *row[1:], device))
+                      for row, weights in rows.items()], pipeline.resolve_device(device))  # fmt: skip
         tensors = {}
         for row, weights in rows.items():
             values, draws = evaluate(profile, seed, weights, *row[1:], device=device)

@@ -132,7 +132,7 @@ def staged(images: Mapping[str, np.ndarray], rankings: Mapping[str, np.ndarray],
         ax.axhline(0, color=INK, lw=1)
         ax.set(ylim=(-1.35, 1.35), xlim=(-0.6, 0.6))
         ax.set_axis_off()
-    axes[1, 0].text(-0.58, 0.08, f"certainty of\n“{label}”", fontsize=7.5, va="bottom")
+    axes[1, 0].text(-0.66, 0, f"certainty of\n“{label}”", fontsize=7.5, rotation=90, ha="right", va="center")
     return fig
 
 

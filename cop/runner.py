@@ -6,6 +6,8 @@ The source of a notebook is `notebooks/NN_name.py`. It is executed in build/<pro
 
 import json
 import os
+import shutil
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +16,15 @@ import jupytext
 import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
+from safetensors.torch import save_file
 
-from cop import paths, report
-from cop.profiles import get_profile
+from cop import paths, report, weights
+from cop.kl16 import KL16
+from cop.profiles import DRY, Profile, get_profile
+from cop.train import seeded_build
+
+# Counts of the parameter cells that are no part of a profile, for dry runs.
+DRY_COUNTS = {"images": 2, "gaussian_images": 1, "prefixes": 5, "shown": 2, "example": 0, "rounds": 1, "brief": True}
 
 
 def sources() -> list[Path]:
@@ -33,15 +41,20 @@ def check_parameters(notebook: Path, parameters: dict) -> None:
 
 
 def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool = False, resume: bool = False,
-        only: str | None = None, parameters: dict | None = None) -> list[Path]:  # fmt: skip
+        only: str | None = None, parameters: dict | None = None, dry_run: bool = False) -> list[Path]:  # fmt: skip
     """Execute every notebook (or those whose name contains `only`) and return the executed copies.
 
     retrain: ignore stored artefacts older than this run. resume: skip notebooks already executed for this seed from
-    the same source. parameters: further values for the parameters cell. Raises ValueError for an unknown profile,
+    the same source. parameters: further values for the parameters cell; seeds other than 0 are `brief` unless they say
+    otherwise. dry_run: `profiles.dry_run` of the profile and `DRY_COUNTS`, with a cache of its own in build/ that is
+    emptied first (not under `only`); the gallery stays as it is. Raises ValueError for an unknown profile,
     notebook or parameter before anything runs, and RuntimeError naming the cell when a notebook fails; the executed
     copy up to there stays in build/.
     """
-    get_profile(profile)
+    dry_run = dry_run or profile.endswith(DRY)
+    config = get_profile(profile := profile.removesuffix(DRY) + (DRY if dry_run else ""))
+    if dry_run and keep:
+        raise ValueError("a dry run's outputs mean nothing and cannot be kept in notebooks/: leave out keep or dry_run")
     chosen = [s for s in sources() if only is None or only in s.stem]
     if not chosen:
         raise ValueError(f"no notebook matches {only!r}; expected part of one of {', '.join(s.stem for s in sources())}")
@@ -53,20 +66,41 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
         notebook = folder / f"{source.stem}.input.ipynb"
         jupytext.write(jupytext.read(source), notebook)
         check_parameters(notebook, given)
-        prepared.append((source, notebook, folder / f"{source.stem}.ipynb"))
+        small = DRY_COUNTS if dry_run else {"brief": True} if seed else {}
+        small = {k: v for k, v in small.items() if k in papermill.inspect_notebook(str(notebook))}
+        prepared.append((source, notebook, folder / f"{source.stem}.ipynb", small | given))
     done = []
-    with environment(COP_PROGRESS="0", **({"COP_RETRAIN_SINCE": str(time.time())} if retrain else {})):
-        for source, notebook, output in prepared:
+    own = {"COP_RETRAIN_SINCE": str(time.time())} if retrain else {}
+    own |= place_of_dry_run(config, fresh=only is None) if dry_run else {}
+    with environment(COP_PROGRESS="0", **own):
+        for source, notebook, output, values in prepared:
             if not (resume and output.exists() and same_source(output, notebook)):
-                execute(source, notebook, output, given, profile, seed, retrain)
+                execute(source, notebook, output, values, profile, seed, retrain)
             done.append(output)
             notebook.unlink()
-    if seed == 0:
+    if seed == 0 and not dry_run:
         report.gallery()
         if keep:
             for output in done:
                 commit(output, paths.notebooks / output.name)
     return done
+
+
+def place_of_dry_run(profile: Profile, fresh: bool) -> dict[str, str]:
+    """Environment of a dry run: a cache of its own, and random weights where KL-16's are needed and not there."""
+    cache = paths.build / profile.name / "cache"
+    if fresh:
+        shutil.rmtree(cache, ignore_errors=True)
+    own, given = {"COP_CACHE": str(cache)}, os.environ.get("COP_KL16")
+    if profile.tokens.kind == "kl16" and not given:
+        found = [f for place in (weights.folder(), paths.cache()) for f in place.glob("kl16.*") if f.suffix in (".safetensors", ".ckpt")]
+        if not found:
+            found = [cache / "kl16.safetensors"]
+            print(f"no weights of KL-16: random ones are drawn for the dry run ({found[0]})", file=sys.stderr, flush=True)
+            cache.mkdir(parents=True, exist_ok=True)
+            save_file(seeded_build(lambda: KL16(image_side=profile.data.image_size), 0).state_dict(), found[0])
+        own["COP_KL16"] = str(found[0])
+    return own
 
 
 def execute(source: Path, notebook: Path, output: Path, given: dict, profile: str, seed: int, retrain: bool) -> None:

@@ -29,6 +29,7 @@ profile: str = "demo"  # smoke | demo | natural | paper
 seed: int = 0  # seed of training and of the random orders
 rate: float = 0.78  # mask rate at which orders are compared; the paper's knee
 example: int = 0  # which of the test images that CViT gets right is drawn
+brief: bool = False  # True: without the further controls; seeds other than 0 run so, in half the time
 widgets: bool = False  # True in JupyterLab: a slider over images and numbers of patches
 device: str = "auto"  # auto | cpu | cuda
 
@@ -72,7 +73,7 @@ f"{len(data)} test images of {config.data.num_classes} classes, {N} patches each
 # %%
 tested = {"ViT": ("ViT", "random"), "DynamicViT": ("DynamicViT", None), "ViT+C": ("ViT", "collapse"),
           "RViT": ("RViT", "random"), "CViT": ("CViT", "collapse")}
-systems = {name: classification.hits(config, *how, seed=seed, device=device) for name, how in tested.items()}
+systems = classification.all_hits(config, tested, seed, device)
 curves = {name: h.curve() for name, h in systems.items()}
 knees = {name: metrics.knee(rates, y) for name, y in curves.items()}
 
@@ -112,8 +113,10 @@ pd.DataFrame([{"mask rate": f"{r:.0%}", "DynamicViT, tokens matched": f"{matched
 
 # %%
 own = {"collapse": systems["CViT"], "random": systems["RViT"]}
-own |= {o: classification.hits(config, o, seed=seed, device=device) for o in classification.CONTROLS}
-coarse = classification.hits(config, "coarser", seed=seed, device=device).top1[0]
+further = () if brief else classification.FURTHER
+controls = {o: (o, None) for o in (*classification.CONTROLS, *further, "coarser")}
+own |= classification.all_hits(config, controls, seed, device)
+coarse = own.pop("coarser").top1[0]
 at = {n: tc.interval(h.at(rate), pipeline.seeded(seed, 62)) for n, h in own.items()}
 at["coarser patches"] = tc.interval(coarse, pipeline.seeded(seed, 62))
 
@@ -133,7 +136,7 @@ out.figure(fig, "controls", "Left: top-1 accuracy against mask ratio of one netw
 # **RViT**, which never saw an order, is tested along all of them.
 
 # %%
-one = {o: classification.hits(config, "RViT", o, seed, device=device) for o in classification.ORDERS}
+one = classification.all_hits(config, {o: ("RViT", o) for o in classification.ORDERS}, seed, device)
 at_one = {n: tc.interval(h.at(rate), pipeline.seeded(seed, 63)) for n, h in one.items()}
 drawn = {n: h.curve() for n, h in one.items()}
 fig = fc.order_controls(rates, drawn, at_one, rate, "One RViT, tested along each order", f"{rate:.0%} masked")
