@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -85,20 +85,25 @@ def first_stratified(labels, k: int) -> Tensor:
 # ---------------------------------------------------------------------------------------------- one image
 
 
-def center_crop(image: Image.Image, size: int, channels: int = 3) -> Image.Image:
-    """An upright size x size image of mode RGB (channels 3) or L (channels 1).
-
-    As ADM prepares ImageNet: halve with a box filter while the short side is at least twice `size`, resize
-    the short side to `size` (bicubic), crop the centre. EXIF orientation is applied, transparency laid over
-    white.
-    """
+def upright(image: Image.Image, channels: int = 3) -> Image.Image:
+    """The image at its own size in mode RGB (channels 3) or L (channels 1): EXIF orientation applied, transparency laid
+    over white, 16 bits reduced to 8."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):  # 16-bit grey: Pillow would clip it, not scale it
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if channels == 1 else "RGB")
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def center_crop(image: Image.Image, size: int, channels: int = 3) -> Image.Image:
+    """An upright size x size image of mode RGB (channels 3) or L (channels 1).
+
+    As ADM prepares ImageNet: halve with a box filter while the short side is at least twice `size`, resize
+    the short side to `size` (bicubic), crop the centre.
+    """
+    image = upright(image, channels)
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     if min(image.size) != size:
@@ -111,16 +116,21 @@ def center_crop(image: Image.Image, size: int, channels: int = 3) -> Image.Image
 
 def decode(file, image_size: int, channels: int, name: str | None = None) -> np.ndarray:
     """An image (path, file object or PIL image) as uint8 (C, H, W). ValueError names a damaged file."""
+    pixels = np.array(read(file, lambda image: center_crop(image, image_size, channels), name))  # (H, W) or (H, W, 3)
+    return np.ascontiguousarray(pixels.reshape(image_size, image_size, -1).transpose(2, 0, 1))
+
+
+def read(file, prepare: Callable[[Image.Image], Image.Image] = upright, name: str | None = None) -> Image.Image:
+    """An image (path, file object or PIL image), prepared while its file is open. ValueError names a damaged file."""
     try:
         given = isinstance(file, Image.Image)  # and stays open
         with nullcontext(file) if given else Image.open(file, formats=list(FORMATS)) as image:
-            pixels = np.array(center_crop(image, image_size, channels))  # (H, W) or (H, W, 3)
+            return prepare(image)
     except FileNotFoundError:
         raise FileNotFoundError(f"no image file {file}; check the path") from None
     except Exception as error:  # Pillow's decoders raise a dozen types on damaged input
         raise ValueError(f"cannot read image {name or file}: {error}. Expected a whole file of one of the "
                          f"formats {', '.join(FORMATS)}; replace or remove it") from error  # fmt: skip
-    return np.ascontiguousarray(pixels.reshape(image_size, image_size, -1).transpose(2, 0, 1))
 
 
 # ---------------------------------------------------------------------------------------------- files
