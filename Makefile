@@ -14,8 +14,8 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PY) -m pip install -q -c $(CONSTRAINTS) -e ".[notebooks,test]"
 	@touch $@
 
-figures: $(VENV)/.installed  ## run the notebooks, write paper_figures/PROFILE (RETRAIN=1: ignore what is stored)
-	$(PY) -m cop figures --profile $(PROFILE) $(if $(RETRAIN),--retrain)
+figures: $(VENV)/.installed  ## run the notebooks, write paper_figures/PROFILE (RETRAIN=1: ignore what is stored; DRY_RUN=1: one step of each stage)
+	$(PY) -m cop figures --profile $(PROFILE) $(if $(RETRAIN),--retrain) $(if $(DRY_RUN),--dry-run)
 
 test: $(VENV)/.installed  ## lint, unit tests, then the committed notebooks against a fresh run
 	$(VENV)/bin/ruff check .

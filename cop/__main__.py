@@ -1,4 +1,4 @@
-"""`python -m cop`: run the notebooks, order a photograph, release artefacts, rebuild the gallery."""
+"""`python -m cop`: run the notebooks, plan what they cost, release artefacts, fetch weights, rebuild the gallery."""
 
 import argparse
 import sys
@@ -15,10 +15,22 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--retrain", action="store_true", help="ignore artefacts stored before this run")
     p.add_argument("--keep", action="store_true", help="write the executed notebooks back to notebooks/")
     p.add_argument("--only", help="part of a notebook's name")
+    p.add_argument("--dry-run", action="store_true", help="one step of every stage on synthetic images; stamped figures")
     p.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    p = commands.add_parser("plan", help="multiply-adds, memory, disk and hours of every stage of a profile")
+    p.add_argument("--profile", default="paper", help=f"one of {', '.join(PROFILES)}")
+    p.add_argument("--devices", nargs="+", help="names of cop.plan.DEVICES; all, if left out")
+    p.add_argument("--utilisation", type=float, default=0.35, help="of the data sheet's rate")
+    p = commands.add_parser("rank", help="draw the collapse order over photographs")
+    p.add_argument("photos", nargs="+", help="image files, or folders of them")
+    p.add_argument("--profile", default="demo", help=f"whose encoder: one of {', '.join(PROFILES)}")
+    p.add_argument("--out", help="folder for the drawings; beside each photograph, if left out")
     commands.add_parser("gallery", help="rebuild paper_figures/README.md")
     p = commands.add_parser("release", help="ship the artefacts of the cache with the package")
     p.add_argument("names", nargs="+", help="folders of the cache, such as comae-0123456789ab")
+    p = commands.add_parser("weights", help="list the weights of the paper profile, or fetch and convert one of them")
+    p.add_argument("name", nargs="?", help="left out: the list")
+    p.add_argument("--path", help="a file that you have already")
     args = parser.parse_args(argv)
     try:
         if args.command == "figures":
@@ -26,11 +38,25 @@ def main(argv: list[str] | None = None) -> int:
 
             for seed in args.seeds:
                 run(args.profile, seed, args.retrain, args.keep, resume=seed > 0, only=args.only,
-                    parameters={k: number(v) for k, v in args.parameter})  # fmt: skip
+                    parameters={k: number(v) for k, v in args.parameter}, dry_run=args.dry_run)  # fmt: skip
+        elif args.command == "rank":
+            from cop.overlay import draw
+
+            written = draw(args.photos, args.profile, out=args.out)
+            print(*written, sep="\n")
+            return 0 if len(written) else 2
+        elif args.command == "plan":
+            from cop import plan
+
+            plan.main(args.profile, args.devices, args.utilisation)
         elif args.command == "gallery":
             from cop.report import gallery
 
             gallery()
+        elif args.command == "weights":
+            from cop import weights
+
+            weights.main(args.name, args.path)
         else:
             from cop import artefacts, paths
 

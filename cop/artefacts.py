@@ -3,7 +3,8 @@
 Looked up in the user's cache, then among the artefacts released with the package, else computed, with a message on
 stderr that says which. An artefact is a folder `<stage>-<key>/` of tensors.safetensors, history.csv (if it was
 trained) and provenance.json (configuration, seed, commit, versions). `COP_RETRAIN_SINCE=<unix time>` makes
-everything older invisible, released artefacts included; `make figures RETRAIN=1` sets it.
+everything older invisible, released artefacts included; `make figures RETRAIN=1` sets it. Of many processes
+(`cop.processes`) the first one looks and writes; they must share the cache folder.
 """
 
 import functools
@@ -26,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cop import paths
+from cop.processes import agreed, processes, wait
 
 
 @dataclass(frozen=True)
@@ -54,31 +56,40 @@ def load_or_compute(
 
     compute(directory) returns tensors and an optional history; `directory` survives an interruption, so a training
     run can keep its checkpoints there and resume. Float32 tensors are stored (and returned) through float16, so that a
-    fresh computation and a stored one give the same numbers; float64 and integer tensors are kept as they are.
+    fresh computation and a stored one give the same numbers; float64 and integer tensors are kept as they are. All
+    processes call compute, which may share the work among them, and all get what the first one returned.
     Raises ValueError for a stored artefact that is truncated or foreign; it is left untouched.
     """
     name = f"{stage}-{key(config)}"
-    for directory, where in ((paths.cache() / name, "your cache"), (paths.released / name, "the released artefacts")):
-        if _is_visible(directory):
-            _say(f"{stage}: loaded from {where} ({name})")
-            return load(directory)
+    places = {"your cache": paths.cache() / name, "the released artefacts": paths.released / name}
+    where = agreed(next((where for where, directory in places.items() if _is_visible(directory)), None))
+    if where:
+        _say(f"{stage}: loaded from {where} ({name})")
+        return load(places[where])
     work = paths.cache() / f"{name}.work"
-    if os.environ.get("COP_RETRAIN_SINCE"):  # a checkpoint from before this run is as old as a stored artefact
-        stamp = work / "checkpoint.pt"
-        if stamp.exists() and stamp.stat().st_mtime < float(os.environ["COP_RETRAIN_SINCE"]):
-            shutil.rmtree(work)
-    work.mkdir(parents=True, exist_ok=True)
+    if processes()[0] == 0:
+        clear_if_old(work)
+        work.mkdir(parents=True, exist_ok=True)
+    wait()
     _say(f"{stage}: nothing stored under {name}, so it is computed now{f' ({estimate})' if estimate else ''}")
     start = time.time()
     tensors, history = compute(work)
-    tensors = {k: (v.half() if v.dtype == torch.float32 else v).contiguous().cpu() for k, v in tensors.items()}
-    provenance = {"stage": stage, "config": config, "seconds": round(time.time() - start, 1),
-                  "created": round(time.time(), 1), "threads": torch.get_num_threads(), "commit": _commit(),
-                  "versions": {p: _version(p) for p in ("cop", "torch", "numpy", "timm", "accelerate")}}  # fmt: skip
-    _write(paths.cache() / name, tensors, history, provenance)
-    shutil.rmtree(work, ignore_errors=True)
-    _say(f"{stage}: done in {provenance['seconds']:.0f} s, stored as {name}")
+    if processes()[0] == 0:
+        tensors = {k: (v.half() if v.dtype == torch.float32 else v).contiguous().cpu() for k, v in tensors.items()}
+        provenance = {"stage": stage, "config": config, "seconds": round(time.time() - start, 1),
+                      "created": round(time.time(), 1), "threads": torch.get_num_threads(), "commit": _commit(),
+                      "versions": {p: _version(p) for p in ("cop", "torch", "numpy", "timm", "accelerate")}}  # fmt: skip
+        _write(paths.cache() / name, tensors, history, provenance)
+        shutil.rmtree(work, ignore_errors=True)
+        _say(f"{stage}: done in {provenance['seconds']:.0f} s, stored as {name}")
+    wait()
     return load(paths.cache() / name)
+
+
+def stored(stage: str, config: dict) -> bool:
+    """Whether `load_or_compute` would find the artefact."""
+    name = f"{stage}-{key(config)}"
+    return _is_visible(paths.cache() / name) or _is_visible(paths.released / name)
 
 
 def load(directory: Path) -> Artefact:
@@ -122,6 +133,13 @@ def _is_visible(directory: Path) -> bool:
     return load(directory).provenance["created"] >= float(since)
 
 
+def clear_if_old(directory: Path) -> None:
+    """Under RETRAIN, remove a folder of checkpoints or shards from before this run: as old as a stored artefact."""
+    since = float(os.environ.get("COP_RETRAIN_SINCE") or 0)
+    if any(f.stat().st_mtime < since for f in directory.rglob("*") if f.is_file()):
+        shutil.rmtree(directory)
+
+
 def _write(directory: Path, tensors: dict, history: pd.DataFrame | None, provenance: dict) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f"{directory.name}.", suffix=".tmp", dir=directory.parent))
@@ -139,7 +157,8 @@ def _write(directory: Path, tensors: dict, history: pd.DataFrame | None, provena
 
 @functools.cache  # a stage that is used ten times says once where it came from
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    if processes()[0] == 0:
+        print(message, file=sys.stderr, flush=True)
 
 
 def _version(package: str) -> str:

@@ -7,7 +7,7 @@ that any two systems can be compared on the same images.
 Letters: B images of a batch, n images of a split, N patches, K kept patches, S settings (numbers of kept patches).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from cop import pipeline
-from cop.artefacts import Artefact, load_or_compute
+from cop.artefacts import Artefact, load_or_compute, stored
 from cop.cvit import CViT, attention_rollout, keep_count, masked_loss
-from cop.data import load_data
+from cop.data import ImageSet, load_data
 from cop.dynamicvit import DynamicViT, dynamicvit_loss, matched_base_rate, mean_tokens
 from cop.orders import (
     centre_out_order,
@@ -31,13 +31,15 @@ from cop.orders import (
     reversed_order,
     variance_order,
 )
-from cop.profiles import Profile, as_dict, get_profile, replace
-from cop.train import fit, progress, seeded, seeded_build
+from cop.profiles import Profile, as_dict, get_profile, replace, scale_config
+from cop.together import Job, together
+from cop.train import fit, progress, seeded
 
 RATES = [r / 100 for r in range(100)]  # the mask rates of Table 5's AuC
 SHOWN = (0.0, 0.3, 0.5, 0.78)  # the mask rates of Table 5's columns
 ORDERS = ("collapse", "random", "mean order", "reversed", "variance", "centre-out", "low-discrepancy", "in-strength", "attention")
-CONTROLS = tuple(o for o in ORDERS if o not in ("collapse", "random"))  # trained and tested in exactly CViT's way
+CONTROLS = ("mean order", "reversed", "variance")  # trained and tested in exactly CViT's way, with every seed
+FURTHER = ("centre-out", "low-discrepancy", "in-strength", "attention")  # the same, with seed 0 only
 OF_COMAE = ("collapse", "reversed", "mean order", "in-strength")  # orders that a trained CoMAE determines
 BASE_RATE = 0.7  # DynamicViT is trained to keep 0.7, 0.49 and 0.34 of the patches, its published setting
 FINE_TUNING = 3  # it starts from the trained ViT, which also teaches it, and takes a third of the ViT's steps
@@ -57,21 +59,24 @@ def order_config(profile: Profile, order: str | None, seed: int) -> dict:
     return config
 
 
-def ranking_of(profile: str | Profile, split: str, order: str, seed: int = 0, device: str = "auto") -> Tensor:
+def ranking_of(
+    profile: str | Profile, split: str, order: str, seed: int = 0, device: str = "auto", flipped: bool = False
+) -> Tensor:
     """An order by name for every image of a split: LongTensor (n, N), `[i, 0]` the patch of image i seen first.
 
     The mean order is that of the training images, `attention` that of the ViT trained on whole images, `random` one
-    fixed draw per image. Raises ValueError for an unknown name.
+    fixed draw per image. flipped: of the mirrored images, for collapse, reversed and in-strength. Raises ValueError
+    for an unknown name.
     """
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     order_config(profile, order, seed)
     data = load_data(profile, split)
     n, N = len(data), profile.num_tokens
     if order in ("collapse", "reversed"):
-        found = pipeline.rankings(profile, split, seed, device=device)
+        found = pipeline.rankings(profile, split, seed, device=device, flipped=flipped)
         return found if order == "collapse" else reversed_order(found)
     if order == "in-strength":
-        return pipeline.rankings(profile, split, seed, by="in_strength", device=device)
+        return pipeline.rankings(profile, split, seed, by="in_strength", device=device, flipped=flipped)
     if order == "random":
         return random_order(n, N, seeded(seed, 50))
     if order in ("variance", "attention"):
@@ -117,6 +122,7 @@ def order_trained_on(system: str) -> str | None:
 def system_config(profile: Profile, system: str, seed: int) -> dict:
     """What determines a trained system, for hashes."""
     config = pipeline.images_config(profile) | {"classifier": as_dict(profile.classifier), "seed": seed, "version": 1}
+    config |= scale_config(profile)
     config |= {"base_rate": BASE_RATE, "fine_tuning": FINE_TUNING} if system == "DynamicViT" else {}
     return config | {"system": system, "trained": order_config(profile, order_trained_on(system), seed)}
 
@@ -139,23 +145,30 @@ def classifier(
         )
         teacher = classifier(profile, "ViT", seed, device)[0] if system == "DynamicViT" else None
 
-        def loss(model, idx, generator, step):
-            flip = torch.rand(len(idx), generator=generator) < 0.5 if profile.data.hflip else None
+        mirror = None  # CoMAE ranks the mirrored image itself, for it is not equivariant; other orders are mirrored
+        if profile.data.hflip and order in ("collapse", "reversed", "in-strength"):
+            mirror = ranking_of(profile, "train", order, seed, device, flipped=True)
+
+        def loss(model, idx, generator, step, u):
+            flip = pipeline.draw_flip(profile, len(idx), generator)
             images, labels = (x.to(device) for x in train.batch(idx, flip))
-            u = torch.rand((), generator=generator).item()
             if system == "DynamicViT":
                 return {"loss": dynamicvit_loss(model, images, labels, BASE_RATE, generator, teacher)}
             seen = None if ranking is None else ranking[idx]
-            seen = mirrored(seen, profile.grid, flip) if seen is not None and flip is not None else seen
+            if seen is not None and flip is not None:
+                seen = mirrored(seen, profile.grid, flip) if mirror is None else torch.where(flip[:, None], mirror[idx], seen)
             return {"loss": masked_loss(model, images, labels, seen, u)}
 
-        model, settings = seeded_build(lambda: build(profile, system), seed, 30), profile.classifier
+        # DynamicViT starts from the trained ViT, and no pretrained weights fit coarser patches.
+        named = None if system in ("DynamicViT", "coarser") else profile.classifier.pretrained
+        model, settings = pipeline.untrained(lambda: build(profile, system), seed, named), profile.classifier
         if teacher is not None:  # everything but the predictors, which the ViT does not have
             model.load_state_dict(teacher.state_dict(), strict=False)
             settings = replace(settings, steps=max(1, settings.steps // FINE_TUNING))
         model, history = fit(model, loss, settings,
                              size=len(train), seed=seed, directory=directory, device=device, desc=system,
-                             ema=profile.classifier.ema, checkpoint_every=profile.checkpoint_every)  # fmt: skip
+                             ema=profile.classifier.ema, checkpoint_every=profile.checkpoint_every,
+                             scale=profile.scale, per_step=pipeline.uniform)  # fmt: skip
         return model.state_dict(), pipeline.thin(history)
 
     artefact = load_or_compute("classifier", config, compute)
@@ -213,11 +226,11 @@ def tested_counts(num_patches: int) -> list[int]:
 
 
 @torch.inference_mode()
-def evaluate(model, images: Tensor, labels: Tensor, ranking: Tensor | None, counts: Sequence[int], *,
+def evaluate(model, images: Tensor | ImageSet, labels: Tensor, ranking: Tensor | None, counts: Sequence[int], *,
              matched: bool = False, batch: int = 250, device: str = "cpu") -> Hits:  # fmt: skip
     """Test a classifier with K patches per image, for each K of `counts`.
 
-    images (n, C, H, W), labels (n,); ranking (n, N), or None for a network that prunes itself (DynamicViT) or sees
+    images (n, C, H, W), or a set of images, read in batches; labels (n,); ranking (n, N), or None for a network that prunes itself (DynamicViT) or sees
     everything (K = N only). DynamicViT prunes by its published rule, base rate K / N, or, `matched`, such that it has
     K tokens on average over its blocks. All images of one K run in rectangular batches. Raises ValueError for
     rankings of another grid or number of images.
@@ -234,7 +247,7 @@ def evaluate(model, images: Tensor, labels: Tensor, ranking: Tensor | None, coun
     for K in progress(counts, "testing"):
         rows = []
         for idx in torch.arange(len(images)).split(batch):
-            x = images[idx].to(device)
+            x = (images[idx] if isinstance(images, Tensor) else images.batch(idx)[0]).to(device)
             if pruned:
                 rate = matched_base_rate(N, K, len(model.blocks)) if matched else min(1.0, (K + 1e-9) / N)
                 logits = model(x, rate)  # (B, classes)
@@ -248,6 +261,19 @@ def evaluate(model, images: Tensor, labels: Tensor, ranking: Tensor | None, coun
     return Hits(tuple(counts), np.stack(top1), np.stack(top5), N)
 
 
+def hits_config(profile: Profile, system: str, order: str | None, seed: int, counts: Sequence[int] | None, matched: bool) -> dict:
+    """What determines the result of `hits`, and its defaults filled in."""
+    N = profile.num_tokens // (4 if system == "coarser" else 1)
+    if order is None and system not in ("DynamicViT", "coarser"):
+        order = order_trained_on(system) or "random"
+    if counts is None:
+        counts = [N] if system == "coarser" else tested_counts(N)
+    if matched:
+        counts = [k for k in counts if k >= mean_tokens(N, 0.0, profile.classifier.depth)]
+    return system_config(profile, system, seed) | {"tested": order_config(profile, order, seed), "counts": list(counts),
+                                                   "matched": matched, "split": "test"}  # fmt: skip
+
+
 def hits(profile: str | Profile, system: str, order: str | None = None, seed: int = 0, counts: Sequence[int] | None = None,
          matched: bool = False, device: str = "auto") -> Hits:  # fmt: skip
     """A system of `classifier` tested on the test split along an order of `ranking_of`, loaded or computed.
@@ -256,15 +282,8 @@ def hits(profile: str | Profile, system: str, order: str | None = None, seed: in
     on whole images; DynamicViT prunes itself. counts: `tested_counts`, unless given.
     """
     profile, device = get_profile(profile), pipeline.resolve_device(device)
-    N = profile.num_tokens // (4 if system == "coarser" else 1)
-    if order is None and system not in ("DynamicViT", "coarser"):
-        order = order_trained_on(system) or "random"
-    if counts is None:
-        counts = [N] if system == "coarser" else tested_counts(N)
-    if matched:
-        counts = [k for k in counts if k >= mean_tokens(N, 0.0, profile.classifier.depth)]
-    config = system_config(profile, system, seed) | {"tested": order_config(profile, order, seed), "counts": list(counts),
-                                                     "matched": matched, "split": "test"}  # fmt: skip
+    config = hits_config(profile, system, order, seed, counts, matched)
+    counts, order = config["counts"], config["tested"]["order"]
 
     def compute(_: Path):
         model, _ = classifier(profile, system, seed, device)
@@ -272,8 +291,7 @@ def hits(profile: str | Profile, system: str, order: str | None = None, seed: in
         ranking = (
             None if order is None else checked(ranking_of(profile, "test", order, seed, device), len(data), profile)
         )
-        images, labels = data.batch(slice(None))
-        found = evaluate(model, images, labels, ranking, counts, matched=matched, device=device)
+        found = evaluate(model, data, data.labels, ranking, counts, matched=matched, device=device)
         packed = {k: torch.from_numpy(np.packbits(getattr(found, k), axis=1)) for k in ("top1", "top5")}
         return packed | {"n": torch.tensor([len(data)])}, None
 
@@ -281,4 +299,25 @@ def hits(profile: str | Profile, system: str, order: str | None = None, seed: in
     top1, top5 = (
         np.unpackbits(stored[k].numpy(), axis=1, count=int(stored["n"])).astype(bool) for k in ("top1", "top5")
     )
-    return Hits(tuple(counts), top1, top5, N)
+    return Hits(tuple(counts), top1, top5, profile.num_tokens // (4 if system == "coarser" else 1))
+
+
+def all_hits(profile: str | Profile, tests: Mapping[str, tuple[str, str | None]], seed: int = 0, device: str = "auto") -> dict[str, Hits]:
+    """`hits` of several tests, name -> (system, order), side by side where they are missing: first what several need
+    (orders, ViT, RViT), then one process per network, then one per test."""
+    profile, device = get_profile(profile), pipeline.resolve_device(device)
+    jobs = [Job("hits", hits_config(profile, *test, seed, None, False), hits, (profile, *test, seed), {"device": device})
+            for test in tests.values()]  # fmt: skip
+    missing = [test for test, job in zip(tests.values(), jobs, strict=True) if not stored(job.stage, job.config)]
+    if len(missing) > 1:
+        systems = dict.fromkeys(system for system, _ in missing)
+        for split in ("train", "test"):
+            if any(order in OF_COMAE for _, order in missing) or any(order_trained_on(s) in OF_COMAE for s in systems):
+                ranking_of(profile, split, "collapse", seed, device)
+        needed = set(systems) | {"ViT"} if {"DynamicViT", "attention"} & set(sum(missing, ())) else set(systems)
+        for system in {"ViT", "RViT"} & needed:
+            classifier(profile, system, seed, device)
+        together([Job("classifier", system_config(profile, s, seed), classifier, (profile, s, seed, device))
+                  for s in systems if s not in ("ViT", "RViT")], device)  # fmt: skip
+        together(jobs, device)
+    return {name: hits(profile, *test, seed=seed, device=device) for name, test in tests.items()}

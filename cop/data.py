@@ -41,6 +41,7 @@ from cop.images import (
     walk,
 )
 from cop.profiles import DataConfig, Profile, get_profile
+from cop.synthetic import synthetic
 from cop.tiny_imagenet import tiny_imagenet
 
 __all__ = ["LOADERS", "SPLITS", "ImageSet", "center_crop", "check_split", "decode", "fashion_files", "first_stratified",
@@ -227,4 +228,5 @@ LOADERS: dict[str, Callable[[DataConfig, str, Path | None], ImageSet]] = {
     "imagenet": imagenet,
     "imagenet-hf": imagenet_hf,
     "imagenet-wds": imagenet_wds,
+    "synthetic": lambda cfg, split, root: ImageSet(*synthetic(cfg, split), split, cfg.name),
 }

@@ -52,23 +52,23 @@ def bootstrap_metrics(real: Tensor, fake: Tensor, probabilities: Tensor, labels:
     Kynkäänniemi et al.; for the draws they come from one matrix of distances. A sample with repeated images has fewer
     different ones, which shifts the Fréchet distance up and recall down: see `centred`.
     """
-    m = len(fake)
+    m, k = len(fake), min(NEIGHBOURS, len(real) - 1, len(fake) - 1)
     near_real = torch.cdist(fake, real)  # (m, n)
-    inside = (near_real <= neighbour_radii(real)).any(1).double()  # (m,) precision, image by image
+    inside = (near_real <= neighbour_radii(real, k)).any(1).double()  # (m,) precision, image by image
     right = (probabilities.argmax(1) == labels).double()
     among = torch.cdist(fake, fake)
     splits = max(1, min(10, m // 20))
     reference = metrics.statistics(real)
 
     def recall(chosen: Tensor) -> float:
-        radii = among[chosen][:, chosen].kthvalue(NEIGHBOURS + 1, dim=1).values
+        radii = among[chosen][:, chosen].kthvalue(min(k + 1, len(chosen)), dim=1).values
         return (near_real[chosen] <= radii[:, None]).any(0).double().mean().item()
 
     def all_of(idx: Tensor) -> list[float]:
         return [metrics.frechet(reference, metrics.statistics(fake[idx])), metrics.inception_score(probabilities[idx], splits),
                 inside[idx].mean().item(), recall(idx.unique()), right[idx].mean().item()]  # fmt: skip
 
-    values = metrics.generation_metrics(real, fake, probabilities, NEIGHBOURS, splits)
+    values = metrics.generation_metrics(real, fake, probabilities, k, splits)
     values = [*values.values(), right.mean().item()]
     samples = [all_of(torch.randint(m, (m,), generator=generator)) for _ in range(draws)]
     return torch.tensor(values, dtype=torch.float64), torch.tensor(samples, dtype=torch.float64)
@@ -82,7 +82,7 @@ def evaluation_config(profile: Profile, seed: int, weights: str, source: str, cf
     return made | {
         "classifier": as_dict(profile.classifier),
         "neighbours": NEIGHBOURS,
-        "draws": DRAWS,
+        "draws": min(DRAWS, count),
         "reference": "test",
     }
 
@@ -112,7 +112,7 @@ def evaluate(
             images, labels = generation.to_float(made.tensors["images"]), generation.new_labels(profile, count)
         fake, probabilities = features(images)
         values, draws = bootstrap_metrics(
-            _reference(profile, seed, device), fake, probabilities, labels, seeded(seed, 70), DRAWS
+            _reference(profile, seed, device), fake, probabilities, labels, seeded(seed, 70), min(DRAWS, count)
         )
         return {"values": values, "draws": draws}, None
 

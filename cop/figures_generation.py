@@ -52,10 +52,11 @@ def fig7_systems(images: Mapping[str, np.ndarray], titles: Sequence[str]) -> Fig
 @styled
 def fig9_samples(images: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Fig. 9: samples, one column per class. images: (rows * len(classes), H, W), the classes in turn."""
-    columns, rows = len(classes), len(images) // len(classes)
+    columns = min(len(classes), len(images), 10)
+    rows = len(images) // columns
     fig, axes = plt.subplots(rows, columns, figsize=(0.85 * columns, 0.88 * rows + 0.5), squeeze=False)
     for i, ax in enumerate(axes.flat):
-        show(ax, images[i], classes[i] if i < columns else "")
+        show(ax, images[i], classes[i % len(classes)] if i < columns or columns < len(classes) else "")
         ax.title.set_fontsize(7.5)
     fig.suptitle(title, fontsize=9.5)
     return fig

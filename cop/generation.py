@@ -16,20 +16,22 @@ import torch
 from torch import Tensor
 
 from cop import pipeline
-from cop.artefacts import Artefact, load_or_compute
+from cop.artefacts import Artefact, load_or_compute, stored
 from cop.data import load_data
 from cop.mar import MAR, MARConfig, load_mar
 from cop.order_bank import MODES, OrderBank
 from cop.orders import collapse_order, random_order, reversed_order
-from cop.profiles import Profile, as_dict, get_profile
-from cop.train import fit, progress, seeded
+from cop.profiles import Profile, as_dict, get_profile, scale_config
+from cop.shards import compute_shards
+from cop.together import Job, together
+from cop.train import fit, seeded
 
 KINDS = ("descending", "ascending", "random")
 SYSTEMS = {  # name: (weights, order source)
     "MAR": ("base", "random"), "continued random": ("random", "random"), "MAR+C": ("base", "train"),
     "CMAR": ("descending", "train"), "ascending": ("ascending", "train"),
 }  # fmt: skip
-BATCH = 100  # images sampled at a time
+BATCH = 100  # images sampled at a time, by one process
 SAMPLING = {"num_iter", "num_sampling_steps", "clip", "temperature", "cfg_scale", "cfg_sweep", "count", "val_rankings"}
 FINE_TUNING = {"fine_tune_steps", "fine_tune_lr", "random_share", "rankings"}
 
@@ -48,7 +50,7 @@ def mar_sizes(profile: Profile) -> MARConfig:
 def mar_config(profile: Profile, seed: int) -> dict:
     """What determines the base model."""
     base = {k: v for k, v in as_dict(profile.generation).items() if k not in SAMPLING | FINE_TUNING}
-    return pipeline.images_config(profile) | {"mar": base, "seed": seed, "version": 1}
+    return pipeline.images_config(profile) | {"mar": base, "seed": seed, "version": 1} | scale_config(profile)
 
 
 def mar(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[MAR, Artefact | None]:
@@ -59,16 +61,15 @@ def mar(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[MA
         return load_mar(g.checkpoint, mar_sizes(profile)).to(device), None
 
     def compute(directory: Path):
-        data, tokens = load_data(profile, "train"), pipeline.tokenizer(profile)
+        data, tokens = load_data(profile, "train"), pipeline.token_source(profile, "train", device)
 
         def loss(model, idx, generator, step):
-            flip = torch.rand(len(idx), generator=generator) < 0.5 if profile.data.hflip else None
-            images, labels = data.batch(idx, flip)
-            return {"loss": model(tokens.encode(images).to(device), labels, generator)}
+            flip = pipeline.draw_flip(profile, len(idx), generator)
+            return {"loss": model(tokens(idx, flip, generator), data.labels[idx], generator)}
 
         model, history = fit(MAR(mar_sizes(profile), seeded(seed, 50)), loss, g, size=len(data), seed=seed, ema=g.ema,
                              directory=directory, device=device, desc="MAR",
-                             checkpoint_every=profile.checkpoint_every)  # fmt: skip
+                             checkpoint_every=profile.checkpoint_every, scale=profile.scale)  # fmt: skip
         return model.state_dict(), pipeline.thin(history)
 
     return _restore(profile, load_or_compute("mar", mar_config(profile, seed), compute), device)
@@ -109,29 +110,42 @@ def fine_tuned(profile: str | Profile, seed: int, kind: str, device: str = "auto
     g, N = profile.generation, profile.num_tokens
 
     def compute(directory: Path):
-        data, tokens = load_data(profile, "train"), pipeline.tokenizer(profile)
+        data, tokens = load_data(profile, "train"), pipeline.token_source(profile, "train", device)
         chosen = pipeline.selection(data, g.rankings)
-        orders = pipeline.rankings(profile, "train", seed, g.rankings) if kind != "random" else None
+        flips = () if kind == "random" else (False, True) if profile.data.hflip else (False,)
+        orders = [pipeline.rankings(profile, "train", seed, g.rankings, device=device, flipped=f) for f in flips]
 
         def loss(model, idx, generator, step):
             # Drawn in every kind, used or not, so that all three see the same images, timesteps and noise.
             chance = random_order(len(idx), N, generator)
             replaced = torch.rand(len(idx), 1, generator=generator) < g.random_share
-            images, labels = data.batch(chosen[idx])
+            flip = pipeline.draw_flip(profile, len(idx), generator)
             if kind == "random":
                 order = chance
             else:
-                order = orders[idx] if kind == "descending" else reversed_order(orders[idx])
-                order = torch.where(replaced, chance, order)
-            return {"loss": model(tokens.encode(images).to(device), labels, generator, order.to(device))}
+                order = orders[0][idx] if flip is None else torch.where(flip[:, None], orders[1][idx], orders[0][idx])
+                order = torch.where(replaced, chance, order if kind == "descending" else reversed_order(order))
+            seen, labels = tokens(chosen[idx], flip, generator), data.labels[chosen[idx]]
+            return {"loss": model(seen, labels, generator, order.to(device))}
 
         config = replace(g, steps=g.fine_tune_steps, lr=g.fine_tune_lr)
         model, history = fit(mar(profile, seed, device)[0], loss, config, size=len(chosen), seed=seed + 1000, ema=g.ema,
                              directory=directory, device=device, desc=f"MAR, {kind}",
-                             checkpoint_every=profile.checkpoint_every)  # fmt: skip
+                             checkpoint_every=profile.checkpoint_every, scale=profile.scale)  # fmt: skip
         return model.state_dict(), pipeline.thin(history)
 
     return _restore(profile, load_or_compute("mar-tuned", fine_tuned_config(profile, seed, kind), compute), device)
+
+
+def all_fine_tuned(profile: str | Profile, seed: int, device: str = "auto") -> dict[str, Artefact]:
+    """The artefacts of the three fine-tunes, trained side by side if they are missing."""
+    profile, device = get_profile(profile), pipeline.resolve_device(device)
+    jobs = [Job("mar-tuned", fine_tuned_config(profile, seed, k), fine_tuned, (profile, seed, k, device)) for k in KINDS]
+    if not all(stored(job.stage, job.config) for job in jobs):  # what they share
+        mar(profile, seed, device)
+        pipeline.rankings(profile, "train", seed, profile.generation.rankings, device=device)
+    together(jobs, device)
+    return {kind: fine_tuned(profile, seed, kind, device)[1] for kind in KINDS}
 
 
 def model_of(profile: Profile, seed: int, weights: str, device: str = "auto") -> MAR:
@@ -214,19 +228,21 @@ def generate(
                          f"of {', '.join(MODES)}")  # fmt: skip
     config = sampling_config(profile, seed, weights, source, cfg_scale, count)
 
-    def compute(_: Path):
+    def compute(directory: Path):
         model, tokens = model_of(profile, seed, weights, device), pipeline.tokenizer(profile)
         labels = new_labels(profile, count)
         ranking = order_bank(profile, seed, source, count, device).draw(labels, seeded(seed, 60))
         ranking = reversed_order(ranking) if weights == "ascending" else ranking
-        images = []
-        for rows in progress(torch.arange(count).split(BATCH), f"{weights}, {source} orders"):
+
+        def sampled(rows: Tensor) -> dict[str, Tensor]:
             new = model.sample(labels[rows], [seed * 1_000_000 + int(i) for i in rows], ranking[rows], num_iter=g.num_iter,
                                num_sampling_steps=g.num_sampling_steps, cfg_scale=cfg_scale,
                                clip=g.clip, temperature=config["temperature"])  # fmt: skip
-            images.append(((tokens.decode(new.cpu()).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
+            return {"images": ((tokens.decode(new.cpu()).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)}
+
+        made = compute_shards(directory / "shards", config, count, sampled, size=BATCH, desc=f"{weights}, {source} orders")
         small = torch.uint8 if profile.num_tokens <= 256 else torch.int16
-        return {"images": torch.cat(images), "rankings": ranking.to(small)}, None
+        return {"images": made.all("images"), "rankings": ranking.to(small)}, None
 
     return load_or_compute("generated", config, compute)
 

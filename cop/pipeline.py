@@ -4,17 +4,19 @@ Everything here is plumbing between a profile and the modules; the equations are
 again by the hash of what determines it (`cop.artefacts`), so a notebook that needs CoMAE never trains it twice.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import timm
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cop import ranking
-from cop.artefacts import Artefact, load_or_compute
+from cop import paths, ranking, shards, weights
+from cop.artefacts import Artefact, clear_if_old, key, load_or_compute
 from cop.comae import CoMAE, comae_loss
 from cop.cvit import CViT, masked_loss
 from cop.data import ImageSet, decode, first_stratified, image_folder, load_data
@@ -29,16 +31,18 @@ from cop.orders import (
     reversed_order,
     variance_order,
 )
-from cop.profiles import Profile, as_dict, get_profile
+from cop.processes import on_cpu, processes, wait
+from cop.profiles import Profile, as_dict, get_profile, scale_config
 from cop.tokens import Tokens, fit_tokens, patchify, tokens_from_state
-from cop.train import fit, progress, seeded, seeded_build
+from cop.train import fit, seeded, seeded_build
 
 LOG_EVERY = 10  # steps per row of a released history
+RANKED = 64  # images ranked at a time, by one process
 
 
 def resolve_device(device: str = "auto") -> str:
     """`auto` -> cuda if there is one, else cpu; anything else is passed through."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return ("cpu" if on_cpu() else "cuda") if device == "auto" else device
 
 
 # ------------------------------------------------------------------------------------------ images and tokens
@@ -59,12 +63,32 @@ def tokenizer(profile: str | Profile) -> Tokens:
     return tokens_from_state(profile, load_or_compute("tokens", images_config(profile), compute).tensors)
 
 
+def token_source(profile: str | Profile, split: str, device: str = "cpu") -> Callable[..., Tensor]:
+    """The tokens of a split, by image: source(idx, flip=None, generator=None) -> (B, N, C) on `device`.
+
+    flip: bool (B,), which images to mirror. KL-16's latents are encoded once, both flips of every image, and then read
+    from shards; `generator` draws from their posterior, as in training, and without it they are the mode. The other
+    kinds are computed from the images and draw nothing.
+    """
+    profile = get_profile(profile)
+    data, tokens = load_data(profile, split), tokenizer(profile)
+    if profile.tokens.kind == "kl16":
+        stored = shards.moments(profile, split, data, tokens, device)
+        return lambda idx, flip=None, generator=None: shards.latents(stored, idx, flip, generator).to(device)
+    return lambda idx, flip=None, generator=None: tokens.encode(data.batch(idx, flip)[0]).to(device)
+
+
+def draw_flip(profile: Profile, batch: int, generator: torch.Generator) -> Tensor | None:
+    """Which images of a training batch to mirror: half of them, bool (batch,); None where the profile mirrors none."""
+    return torch.rand(batch, generator=generator) < 0.5 if profile.data.hflip else None
+
+
 # ----------------------------------------------------------------------------------------------------- CoMAE
 
 
 def comae_config(profile: Profile, seed: int) -> dict:
     """What determines a trained CoMAE."""
-    return images_config(profile) | {"comae": as_dict(profile.comae), "seed": seed, "version": 1}
+    return images_config(profile) | {"comae": as_dict(profile.comae), "seed": seed, "version": 1} | scale_config(profile)
 
 
 def comae(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[CoMAE, Artefact]:
@@ -75,16 +99,15 @@ def comae(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[
         return CoMAE(profile.comae, profile.grid, profile.tokens.dim)
 
     def compute(directory: Path):
-        train = load_data(profile, "train")
-        tokens = tokenizer(profile)
+        tokens = token_source(profile, "train", device)
 
         def loss(model: nn.Module, idx: Tensor, generator: torch.Generator, step: int) -> dict[str, Tensor]:
-            flip = torch.rand(len(idx), generator=generator) < 0.5 if profile.data.hflip else None
-            return comae_loss(model, tokens.encode(train.batch(idx, flip)[0]).to(device), generator)
+            flip = draw_flip(profile, len(idx), generator)
+            return comae_loss(model, tokens(idx, flip, generator), generator)
 
-        model, history = fit(seeded_build(build, seed, 10), loss, profile.comae, size=len(train), seed=seed,
-                             directory=directory, alternate=("encoder", "decoder"), device=device, desc="CoMAE",
-                             checkpoint_every=profile.checkpoint_every)  # fmt: skip
+        model, history = fit(seeded_build(build, seed, 10), loss, profile.comae, size=len(load_data(profile, "train")),
+                             seed=seed, directory=directory, alternate=("encoder", "decoder"), device=device,
+                             desc="CoMAE", checkpoint_every=profile.checkpoint_every, scale=profile.scale)  # fmt: skip
         return model.state_dict(), thin(history)
 
     artefact = load_or_compute("comae", comae_config(profile, seed), compute)
@@ -100,12 +123,14 @@ def thin(history: pd.DataFrame) -> pd.DataFrame:
 
 
 def rankings(
-    profile: str | Profile, split: str, seed: int = 0, limit: int | None = None, by: str = "pagerank", device: str = "auto"
-) -> Tensor:
+    profile: str | Profile, split: str, seed: int = 0, limit: int | None = None, by: str = "pagerank",
+    device: str = "auto", flipped: bool = False,
+) -> Tensor:  # fmt: skip
     """The collapse order of every image of a split (or of `limit` images, equally of each class), (n, N) long.
 
-    by: `pagerank`, or `in_strength` for the control order. N encoder passes per image and one PageRank: the expensive
-    part of using an order, so both are computed once and cached as one byte a rank.
+    by: `pagerank`, or `in_strength` for the control order. flipped: of the mirrored images, whose orders are not the
+    mirrored orders, for CoMAE is not equivariant. N encoder passes per image and one PageRank: the expensive part of
+    using an order, so both are computed once and cached as one byte a rank; for training on KL-16, of both flips, in shards.
     """
     if by not in ("pagerank", "in_strength"):
         raise ValueError(f"unknown score {by!r}; expected pagerank or in_strength")
@@ -114,17 +139,39 @@ def rankings(
         "ranking": {k: v for k, v in as_dict(profile.ranking).items() if k != "chunk_bytes"},
         "split": split, "limit": limit}  # fmt: skip
 
-    def compute(_: Path):
-        model, tokens, images = comae(profile, seed, device)[0], tokenizer(profile), load_data(profile, split)
-        parts = selection(images, limit).split(64)
-        orders = {"pagerank": [], "in_strength": []}
-        for idx in progress(parts, f"ranking {split}"):
-            A = model.dependencies(tokens.encode(images.batch(idx)[0]).to(device), profile.ranking.chunk_bytes)
-            orders["pagerank"].append(collapse_order(scores_of(A, profile)).cpu())
-            orders["in_strength"].append(collapse_order(ranking.in_strength(A)).cpu())
-        small = torch.uint8 if profile.num_tokens <= 256 else torch.int16
-        return {k: torch.cat(v).to(small) for k, v in orders.items()}, None
+    small = torch.uint8 if profile.num_tokens <= 256 else torch.int16
 
+    def in_shards(directory: Path, flips: tuple[bool, ...], size: int) -> shards.Shards:
+        model, tokens = comae(profile, seed, device)[0], token_source(profile, split, device)
+        images = selection(load_data(profile, split), limit)
+
+        def orders(rows: Tensor) -> dict[str, Tensor]:  # (n, flips, N) each
+            found = {"pagerank": [], "in_strength": []}
+            for idx in images[rows].split(RANKED):
+                both = [tokens(idx, torch.full((len(idx),), flip)) for flip in flips]
+                graphs = [model.dependencies(x, profile.ranking.chunk_bytes) for x in both]
+                found["pagerank"].append(torch.stack([collapse_order(scores_of(A, profile)).cpu() for A in graphs], 1))
+                found["in_strength"].append(torch.stack([collapse_order(ranking.in_strength(A)).cpu() for A in graphs], 1))
+            return {k: torch.cat(v).to(small) for k, v in found.items()}
+
+        return shards.compute_shards(directory, config, len(images), orders, size=size, desc=f"ranking {split}")
+
+    if profile.tokens.kind == "kl16" and split == "train":  # only training mirrors images
+        directory = paths.cache() / f"orders-{key(config)}"
+        if processes()[0] == 0:
+            clear_if_old(directory)
+        wait()
+        try:  # the shards alone, without the models that made them
+            stored = shards.open_shards(directory, config)
+        except FileNotFoundError:
+            stored = in_shards(directory, (False, True), shards.SHARD)
+        return stored.all(by)[:, int(flipped)].long()
+
+    def compute(directory: Path):
+        stored = in_shards(directory / "shards", (flipped,), RANKED)
+        return {k: stored.all(k)[:, 0] for k in ("pagerank", "in_strength")}, None
+
+    config |= {"flipped": True} if flipped else {}
     return load_or_compute("ranking", config, compute).tensors[by].long()
 
 
@@ -165,7 +212,8 @@ def orders(profile: str | Profile, split: str, count: int, seed: int = 0, mean_f
     tokens = sample(profile, split, count).tokens
     chosen = selection(load_data(profile, split), count)
     collapse = rankings(profile, split, seed)[chosen]
-    fixed = {"mean order": mean_order(rankings(profile, "train", seed, mean_from)), "centre-out": centre_out_order(profile.grid),
+    few = mean_from if mean_from < len(load_data(profile, "train")) else None  # None: the orders that training uses too
+    fixed = {"mean order": mean_order(rankings(profile, "train", seed, few)), "centre-out": centre_out_order(profile.grid),
              "low-discrepancy": low_discrepancy_order(profile.grid), "raster": raster_order(profile.grid)}  # fmt: skip
     return {"collapse": collapse, "in-strength": rankings(profile, split, seed, by="in_strength")[chosen],
             "random": random_order(len(tokens), profile.num_tokens, seeded(seed, 40)), "variance": variance_order(tokens),
@@ -231,7 +279,8 @@ def target_patches(tokens: Tokens, context: Tensor, targets: Tensor, values: Ten
 def greedy_order(profile: str | Profile) -> Tensor:
     """The greedy order of the Gaussian model of the training tokens, one for all images: (N,)."""
     profile = get_profile(profile)
-    train = sample(profile, "train", 10_000).tokens
+    chosen = selection(load_data(profile, "train"), 10_000)
+    train = token_source(profile, "train")(chosen)
     return GaussianTokens.fit(train, floor=profile.predictor.floor).greedy_order()
 
 
@@ -242,26 +291,31 @@ def predictor(profile: str | Profile, seed: int = 0, device: str = "auto") -> tu
     """The trained token predictor of notebook 1: masked tokens -> mean and scale."""
     profile, device = get_profile(profile), resolve_device(device)
     config = images_config(profile) | {"predictor": as_dict(profile.predictor), "seed": seed, "version": 1}
+    config |= scale_config(profile)
 
     def build() -> TokenPredictor:
         return TokenPredictor(profile.num_tokens, profile.tokens.dim, profile.predictor)
 
     def compute(directory: Path):
-        train = load_data(profile, "train")
-        tokens = tokenizer(profile)
+        tokens = token_source(profile, "train", device)
 
         def loss(model, idx, generator, step):
-            return {"loss": predictor_loss(model, tokens.encode(train.batch(idx)[0]).to(device), generator)}
+            return {"loss": predictor_loss(model, tokens(idx, generator=generator), generator)}
 
-        model, history = fit(seeded_build(build, seed, 20), loss, profile.predictor, size=len(train), seed=seed,
-                             directory=directory, device=device, desc="predictor",
-                             checkpoint_every=profile.checkpoint_every)  # fmt: skip
+        model, history = fit(seeded_build(build, seed, 20), loss, profile.predictor, size=len(load_data(profile, "train")),
+                             seed=seed, directory=directory, device=device, desc="predictor",
+                             checkpoint_every=profile.checkpoint_every, scale=profile.scale)  # fmt: skip
         return model.state_dict(), thin(history)
 
     artefact = load_or_compute("predictor", config, compute)
     model = build()
     model.load_state_dict(artefact.tensors)
     return model.to(device).eval(), artefact
+
+
+def uniform(generator: torch.Generator) -> float:
+    """One number for all images of a step: it sets the mask rate, so that all sequences have one length."""
+    return torch.rand((), generator=generator).item()
 
 
 def build_classifier(profile: Profile) -> CViT:
@@ -271,25 +325,36 @@ def build_classifier(profile: Profile) -> CViT:
                 num_classes=profile.data.num_classes, embed_dim=c.dim, depth=c.depth, num_heads=c.heads)  # fmt: skip
 
 
+def untrained(build: Callable[[], nn.Module], seed: int, pretrained: str | None) -> nn.Module:
+    """A classifier before its training: weights drawn from the seed or, if `pretrained` names an entry of `cop.weights`,
+    those, whose position embedding timm resamples to the image size and whose head is drawn anew for its classes."""
+    model = seeded_build(build, seed, 30)
+    if pretrained:
+        name, file = f"cvit_base_patch16_256.{pretrained.removeprefix('vit_base_')}", str(weights.fetch(pretrained))
+        source = seeded_build(lambda: timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": file},
+                                                        num_classes=model.num_classes), seed, 30)  # fmt: skip
+        model.load_state_dict(source.state_dict())
+    return model
+
+
 def classifier(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[CViT, Artefact]:
     """RViT: a classifier trained on random subsets of the patches, so that it can judge any of them (section 4.4)."""
     profile, device = get_profile(profile), resolve_device(device)
     config = images_config(profile) | {"classifier": as_dict(profile.classifier), "seed": seed, "order": "random",
-                                       "version": 1}  # fmt: skip
+                                       "version": 1} | scale_config(profile)  # fmt: skip
 
     def compute(directory: Path):
         train = load_data(profile, "train")
 
-        def loss(model, idx, generator, step):
-            flip = torch.rand(len(idx), generator=generator) < 0.5 if profile.data.hflip else None
-            images, labels = train.batch(idx, flip)
-            u = torch.rand((), generator=generator).item()
+        def loss(model, idx, generator, step, u):
+            images, labels = train.batch(idx, draw_flip(profile, len(idx), generator))
             order = random_order(len(idx), profile.num_tokens, generator)
             return {"loss": masked_loss(model, images.to(device), labels.to(device), order.to(device), u)}
 
-        model, history = fit(seeded_build(lambda: build_classifier(profile), seed, 30), loss, profile.classifier,
+        model, history = fit(untrained(lambda: build_classifier(profile), seed, profile.classifier.pretrained), loss, profile.classifier,
                              size=len(train), seed=seed, directory=directory, device=device, desc="RViT",
-                             ema=profile.classifier.ema, checkpoint_every=profile.checkpoint_every)  # fmt: skip
+                             ema=profile.classifier.ema, checkpoint_every=profile.checkpoint_every,
+                             scale=profile.scale, per_step=uniform)  # fmt: skip
         return model.state_dict(), thin(history)
 
     artefact = load_or_compute("classifier", config, compute)

@@ -101,6 +101,7 @@ class ClassifierConfig:
     grad_clip: float = 1.0
     betas: tuple[float, float] = (0.9, 0.95)
     ema: float = 0.995  # paper: 0.9999 over a far longer run
+    pretrained: str | None = field(default=None, metadata={"optional": True})  # of cop.weights; paper: ImageNet-21k
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,8 @@ paper = Profile(
     comae=CoMAEConfig(enc_dim=256, enc_depth=12, dec_dim=64, dec_depth=12, targets_per_image=8, batch_size=256,
                       steps=512 * 5004, lr=1e-4),
     predictor=PredictorConfig(dim=256, depth=12, steps=100_000, batch_size=256, lr=1e-4),
-    classifier=ClassifierConfig(dim=768, depth=12, heads=12, steps=3 * 5004, batch_size=256, lr=1e-4, ema=0.9999),
+    classifier=ClassifierConfig(dim=768, depth=12, heads=12, steps=3 * 5004, batch_size=256, lr=1e-4, ema=0.9999,
+                                pretrained="vit_base_orig_in21k"),
     generation=GenerationConfig(dim=768, depth=12, heads=12, buffer_size=64, diffloss_depth=6, diffloss_width=1024,
                                 diffusion_batch_mul=4, dropout=0.1, checkpoint="mar_base.pth", steps=800 * 40_036,
                                 fine_tune_steps=24_000, lr=8e-4, fine_tune_lr=1e-7, rankings=None, val_rankings=None, ema=0.99999,
@@ -217,15 +219,39 @@ paper = Profile(
 )  # fmt: skip
 
 PROFILES = {p.name: p for p in (smoke, demo, natural, paper)}
+DRY = "-dry-run"  # ends the name of a profile whose figures show that the code runs, and nothing else
 
 
 def get_profile(profile: str | Profile) -> Profile:
-    """The profile of that name (a `Profile` passes through). Raises ValueError for an unknown name."""
+    """The profile of that name (a `Profile` passes through); `paper-dry-run` is `dry_run` of `paper`. Raises ValueError
+    for an unknown name."""
     if isinstance(profile, Profile):
         return profile
-    if profile not in PROFILES:
+    name = profile.removesuffix(DRY)
+    if name not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; expected one of {', '.join(PROFILES)}")
-    return PROFILES[profile]
+    return PROFILES[name] if name == profile else dry_run(PROFILES[name])
+
+
+def dry_run(profile: Profile) -> Profile:
+    """One step of every stage on two synthetic images: networks, tokens and images keep their sizes, counts shrink.
+
+    CoMAE takes two steps, one for each half of it. Two classes: the bank of orders needs an image of every class. MAR
+    starts untrained, and samples in three steps.
+    """
+    few = {"steps": 1, "batch_size": 2}
+    return replace(
+        profile,
+        name=f"{profile.name}{DRY}",
+        data=replace(profile.data, name="synthetic", root=None, num_classes=2, limit=2),
+        comae=replace(profile.comae, **few | {"steps": 2}),
+        predictor=replace(profile.predictor, **few),
+        classifier=replace(profile.classifier, **few, pretrained=None),
+        generation=replace(profile.generation, **few, checkpoint=None, fine_tune_steps=1, rankings=None, val_rankings=None,
+                           num_iter=3, num_sampling_steps=2, cfg_sweep=(profile.generation.cfg_scale,) * 3, count=2),
+        scale=ScaleConfig(),
+        checkpoint_every=1,
+    )  # fmt: skip
 
 
 def scale_config(profile: Profile) -> dict:
@@ -236,10 +262,13 @@ def scale_config(profile: Profile) -> dict:
 
 
 def as_dict(config) -> dict:
-    """A config as plain JSON-able data, for hashes and provenance."""
-    return dataclasses.asdict(config)
+    """A config as plain JSON-able data, for hashes and provenance. A field marked `optional` stands in it only when it is
+    set, so that adding one does not rename what is stored."""
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    left_out = {f.name for f in dataclasses.fields(config) if f.metadata.get("optional") and values[f.name] is None}
+    return {k: as_dict(v) if dataclasses.is_dataclass(v) else v for k, v in values.items() if k not in left_out}
 
 
 __all__ = ["Profile", "DataConfig", "TokenConfig", "CoMAEConfig", "RankingConfig", "PredictorConfig",
-           "ClassifierConfig", "GenerationConfig", "ScaleConfig", "PROFILES", "get_profile", "as_dict", "scale_config",
-           "replace"]  # fmt: skip
+           "ClassifierConfig", "GenerationConfig", "ScaleConfig", "PROFILES", "DRY", "get_profile", "dry_run", "as_dict",
+           "scale_config", "replace"]  # fmt: skip

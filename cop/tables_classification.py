@@ -121,14 +121,14 @@ def cost_table(bills: Mapping[str, Mapping[str, int]], rate: float = 0.78) -> pd
     return pd.DataFrame(rows)
 
 
-def throughput(profile: str | Profile, rounds: int = 7, batch: int = 64) -> pd.DataFrame:
+def throughput(profile: str | Profile, rounds: int = 7) -> pd.DataFrame:
     """Images per second of the profile's classifier at each number of kept patches, measured once and stored.
 
     One thread; the numbers of patches take turns and the fastest round counts, the one least disturbed. Columns:
     kept, share, images_per_s, gain (over all patches, measured) and ideal (by multiply-adds).
     """
     profile = get_profile(profile)
-    N, d = profile.num_tokens, profile.data
+    N, d, batch = profile.num_tokens, profile.data, min(64, profile.classifier.batch_size)
     counts = [k for k in tested_counts(N) if k >= N // 16]
     config = {"classifier": as_dict(profile.classifier), "image": [d.channels, d.image_size, profile.tokens.patch_size],
               "counts": counts, "rounds": rounds, "batch": batch}  # fmt: skip

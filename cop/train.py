@@ -3,6 +3,12 @@
 Everything random in step t comes from a generator seeded by (seed, t), and the batches of an epoch from one seeded
 by (seed, epoch). So a run that was killed and started again repeats the losses of an uninterrupted one exactly, and
 no random state needs to be stored.
+
+A batch can be divided into M micro-batches, each with a generator of its own; P processes take them in turn. So the
+result belongs to M, and P, any divisor of M, changes nothing but the order of a sum. Every stage of the paper runs so:
+
+    accelerate launch --num_processes 8 -m cop.train comae --profile paper
+    notebook_launcher(pipeline.comae, ("paper", 0), num_processes=8)  # from accelerate; later calls load the result
 """
 
 import contextlib
@@ -10,13 +16,21 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from timm.models.vision_transformer import Block as TimmBlock
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from cop.blocks import Block
+from cop.processes import processes
+from cop.profiles import ScaleConfig
 
 
 def seeded(*numbers: int) -> torch.Generator:
@@ -43,7 +57,7 @@ def progress(iterable, desc: str, total: int | None = None):
     `COP_PROGRESS=1` or `0` forces it. A bar inside an executed notebook would freeze at 0 % and break nbval.
     """
     choice = os.environ.get("COP_PROGRESS", "1" if sys.stderr.isatty() else "0")
-    if choice == "0":
+    if choice == "0" or processes()[0] > 0:
         return iterable
     from tqdm.auto import tqdm
 
@@ -94,9 +108,60 @@ def load_checkpoint(path: Path) -> dict:
     return state
 
 
+class MicroBatch(nn.Module):
+    """The loss of micro-batch m of a step, as a module, for that is what `DistributedDataParallel` wraps."""
+
+    def __init__(self, model: nn.Module, loss_fn: Callable, per_step: Callable | None, config, scale: ScaleConfig,
+                 size: int, seed: int):  # fmt: skip
+        super().__init__()
+        self.model, self.loss_fn, self.per_step = model, loss_fn, per_step
+        self.batch_size, self.count, self.size, self.seed = config.batch_size, scale.micro_batches, size, seed
+        self.bf16 = scale.mixed_precision == "bf16"
+
+    def forward(self, step: int, m: int) -> dict[str, Tensor]:
+        """The scalars of `loss_fn`. Micro-batch 0 draws what an undivided batch would."""
+        idx = batch_indices(step, self.batch_size, self.size, self.seed).chunk(self.count)[m]
+        generator = shared = seeded(self.seed, 2, step)
+        if m:
+            generator = seeded(self.seed, 2, step, m)
+        drawn = (self.per_step(shared),) if self.per_step else ()
+        with torch.autocast(next(self.model.parameters()).device.type, torch.bfloat16, enabled=self.bf16):
+            out = self.loss_fn(self.model, idx, generator, step, *drawn)
+        return {k: v.float() for k, v in out.items() if torch.is_tensor(v) and v.ndim == 0}
+
+
+def check_scale(scale: ScaleConfig, batch_size: int, count: int) -> None:
+    """Raises ValueError unless `count` processes can share the micro-batches of a batch equally."""
+    M = scale.micro_batches
+    if scale.mixed_precision not in ("no", "bf16"):
+        raise ValueError(f"unknown mixed_precision {scale.mixed_precision!r}; expected no or bf16")
+    if M < 1 or batch_size % M:
+        raise ValueError(f"a batch of {batch_size} images does not divide into {M} micro-batches; change "
+                         "scale.micro_batches or the batch size")  # fmt: skip
+    if M % count:
+        raise ValueError(f"{count} processes cannot share {M} micro-batch{'es' * (M > 1)} equally; start as many "
+                         f"processes as divide {M}, or set scale.micro_batches to a multiple of {count}")  # fmt: skip
+
+
+@contextlib.contextmanager
+def lean(model: nn.Module, scale: ScaleConfig):
+    """Inside, the transformer blocks of `model` are recomputed in the backward pass and compiled, as `scale` says."""
+    blocks = [b for b in model.modules() if isinstance(b, (Block, TimmBlock))]
+    for block in blocks:
+        if scale.compile:
+            block.forward = torch.compile(block.forward)
+        if scale.gradient_checkpointing:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            vars(block).pop("forward", None)
+
+
 def fit(
     model: nn.Module,
-    loss_fn: Callable[[nn.Module, Tensor, torch.Generator, int], dict[str, Tensor]],
+    loss_fn: Callable[..., dict[str, Tensor]],
     config,
     *,
     size: int,
@@ -107,6 +172,8 @@ def fit(
     checkpoint_every: int = 200,
     device: str = "cpu",
     desc: str = "training",
+    scale: ScaleConfig = ScaleConfig(),  # noqa: B008 (frozen)
+    per_step: Callable[[torch.Generator], object] | None = None,
 ) -> tuple[nn.Module, pd.DataFrame]:
     """Train `model` for `config.steps` steps and return it with the history of every step.
 
@@ -115,11 +182,23 @@ def fit(
     grad_clip). alternate: names of submodules that are optimised in turn, step by step ("f and g are optimised
     alternately in a batch-wise manner", section 3.1); without it, the whole model. ema: decay of an exponential
     moving average with warm-up, whose weights are returned. `directory`/checkpoint.pt is written every
-    `checkpoint_every` steps and resumed from if present.
+    `checkpoint_every` steps and resumed from if present, by any number of processes.
 
-    Raises FloatingPointError when a loss is not finite: the last checkpoint stays, the message says where.
+    scale: micro-batches and how to save memory. Losses and gradients are the means over micro-batches, so a loss that
+    compares the images of a batch (`contrastive_scope="batch"`, the shares of DynamicViT) compares those of a
+    micro-batch. per_step(generator): what all images of a step share; drawn first, and given to loss_fn as a fifth
+    argument. Without it every micro-batch draws for itself (as the processes of MAR's own training do).
+
+    Raises ValueError for micro-batches that do not come out even. Raises FloatingPointError when a loss is not
+    finite: the last checkpoint stays, the message says where.
     """
-    accelerator = Accelerator(cpu=device == "cpu")
+    me, count = processes()
+    check_scale(scale, min(config.batch_size, size), count)
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        mixed_precision="no",  # the profile says, not the launcher: see MicroBatch
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=bool(alternate))],
+    )
     parts = {name: model.get_submodule(name) for name in alternate} or {"": model}
     opts = {
         name: torch.optim.AdamW(decay_groups(part, config.weight_decay), lr=config.lr,
@@ -127,45 +206,52 @@ def fit(
         for name, part in parts.items()
     }  # fmt: skip
     names = list(opts)
-    prepared, *wrapped = accelerator.prepare(model, *opts.values())
+    micro_batch = MicroBatch(model, loss_fn, per_step, config, scale, size, seed)
+    prepared, *wrapped = accelerator.prepare(micro_batch, *opts.values())
     opts = dict(zip(names, wrapped, strict=True))
     average = ModelEmaV3(model, decay=ema, use_warmup=True) if ema else None
     path, start, history = Path(directory) / "checkpoint.pt", 0, []
     if path.exists():
         state = load_checkpoint(path)
-        accelerator.unwrap_model(prepared).load_state_dict(state["model"])
+        model.load_state_dict(state["model"])
         for name in names:
             opts[name].load_state_dict(state["optimizers"][name])
         if average:
             average.module.load_state_dict(state["ema"])
         start, history = state["step"], state["history"]
 
+    own = range(me, scale.micro_batches, count)
     prepared.train()
-    for step in progress(range(start, config.steps), desc, config.steps - start):
-        name = names[step % len(names)]
-        for other in names:  # the frozen half still passes gradients through, but computes none for itself
-            parts[other].requires_grad_(other == name)
-        for group in opts[name].param_groups:
-            group["lr"] = config.lr * cosine(step, config.steps, config.warmup)
-        idx = batch_indices(step, config.batch_size, size, seed)
-        out = loss_fn(prepared, idx, seeded(seed, 2, step), step)
-        if not torch.isfinite(out["loss"]):
-            raise FloatingPointError(
-                f"{desc}: loss is {out['loss'].item()} at step {step} of {config.steps} (seed {seed}); expected a "
-                f"finite number. The last checkpoint ({path}) is intact: lower lr={config.lr} or raise the warm-up."
-            )
-        opts[name].zero_grad()
-        accelerator.backward(out["loss"])
-        accelerator.clip_grad_norm_([p for p in parts[name].parameters() if p.grad is not None], config.grad_clip)
-        opts[name].step()
-        if average:
-            average.update(model, step=step)
-        scalars = {k: v.item() for k, v in out.items() if torch.is_tensor(v) and v.ndim == 0}
-        history.append({"step": step, **scalars})
-        if (step + 1) % checkpoint_every == 0 and step + 1 < config.steps and accelerator.is_main_process:
-            state = {"model": accelerator.unwrap_model(prepared).state_dict(), "step": step + 1, "history": history,
-                     "optimizers": {n: opts[n].state_dict() for n in names}}  # fmt: skip
-            save_atomically(state | ({"ema": average.module.state_dict()} if average else {}), path)
+    with lean(model, scale):
+        for step in progress(range(start, config.steps), desc, config.steps - start):
+            name = names[step % len(names)]
+            for other in names:  # the frozen half still passes gradients through, but computes none for itself
+                parts[other].requires_grad_(other == name)
+            for group in opts[name].param_groups:
+                group["lr"] = config.lr * cosine(step, config.steps, config.warmup)
+            opts[name].zero_grad()
+            rows = []
+            for m in own:  # gradients add up here, and are averaged over the processes with the last
+                with contextlib.nullcontext() if m == own[-1] else accelerator.no_sync(prepared):
+                    out = prepared(step, m)
+                    accelerator.backward(out["loss"] / len(own))
+                rows.append([v.item() for v in out.values()])
+            rows = torch.tensor(rows, dtype=torch.float64, device=accelerator.device)  # (M / P, scalars)
+            scalars = dict(zip(out, accelerator.gather(rows).mean(0).tolist(), strict=True))
+            if not math.isfinite(scalars["loss"]):  # known to all processes at once
+                raise FloatingPointError(
+                    f"{desc}: loss is {scalars['loss']} at step {step} of {config.steps} (seed {seed}); expected a "
+                    f"finite number. The last checkpoint ({path}) is intact: lower lr={config.lr} or raise the warm-up."
+                )
+            accelerator.clip_grad_norm_([p for p in parts[name].parameters() if p.grad is not None], config.grad_clip)
+            opts[name].step()
+            if average:
+                average.update(model, step=step)
+            history.append({"step": step, **scalars})
+            if (step + 1) % checkpoint_every == 0 and step + 1 < config.steps and me == 0:
+                state = {"model": model.state_dict(), "step": step + 1, "history": history,
+                         "optimizers": {n: opts[n].state_dict() for n in names}}  # fmt: skip
+                save_atomically(state | ({"ema": average.module.state_dict()} if average else {}), path)
     model.requires_grad_(True)
     if average:
         model.load_state_dict(average.module.state_dict())
@@ -191,3 +277,9 @@ def threads(n: int):
         yield
     finally:
         torch.set_num_threads(before)
+
+
+if __name__ == "__main__":
+    from cop.stages import main  # imports this module, as every stage does
+
+    sys.exit(main())

@@ -167,7 +167,7 @@ out.figure(fig, "certainty", "Mean probability of the true class against patches
 # everything: chosen by a rule, not by its looks.
 
 # %%
-one = int(certainty["random"]["hit"][:, -1].nonzero()[0])
+one = int(certainty["random"]["hit"][:, -1].argmax())  # the first image, if it gets none right
 stages = [round(N * f) for f in (0.06, 0.12, 0.25, 0.5, 0.75, 1.0)]
 pair = {n: zoo[n][one : one + 1] for n in ("random", "collapse")}
 p = {n: entropy.certainty_curve(judge, sample.images[one:one + 1], sample.labels[one:one + 1], r, stages)["prob"][0].numpy()
@@ -191,7 +191,7 @@ out.figure(fig, "fig1_reveal", f"One test image ({label}) revealed in six stages
 
 # %%
 verdict = dict(zip(table["order"], table["than random"], strict=True))
-final = {n: f"{certainty[n]['prob'][:, ks.index(ks[4])].mean():.2f}" for n in zoo}
+final = {n: f"{certainty[n]['prob'][:, 4].mean():.2f}" for n in zoo}
 pd.DataFrame([{"order": n, "uncertainty falls": verdict[n], f"certainty after {ks[4]} patches": final[n]} for n in verdict])
 
 # %% [markdown]

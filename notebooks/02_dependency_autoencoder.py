@@ -93,11 +93,11 @@ f"gradient that reaches the target: {to_target:.1f}; that reaches the other patc
 
 # %%
 four, G = sample.tokens[:4], config.grid
-targets = torch.tensor([[G * (G // 4) + G // 2, G * (G // 2) + G // 3, G * (3 * G // 4) + 2 * G // 3]]).expand(4, -1)
+targets = torch.tensor([[G * (G // 4) + G // 2, G * (G // 2) + G // 3, G * (3 * G // 4) + 2 * G // 3]]).expand(len(four), -1)
 tokens = pipeline.tokenizer(config)
 with torch.no_grad():
     w = model.weights(four, targets)
-    noise = torch.randn(4, 3, *four.shape[1:], generator=pipeline.seeded(seed, 2))
+    noise = torch.randn(*targets.shape, *four.shape[1:], generator=pipeline.seeded(seed, 2))
     guess = model.reconstruct(four, targets, w, noise)
 patches = pipeline.target_patches(tokens, four, targets, guess)
 

@@ -119,7 +119,7 @@ out.figure(fig, "fig4", f"Eight test images with circles sized by collapse rank 
 
 # %%
 ranks = pipeline.orders(config, "test", images, seed)
-panels = {sample.class_names[y]: ranks["collapse"][sample.labels == y][:60].numpy() for y in range(4)}
+panels = {sample.class_names[y]: ranks["collapse"][sample.labels == y][:60].numpy() for y in sample.labels.unique()[:4].tolist()}
 fig = figures.fig5_heatmaps(panels, N)
 out.figure(fig, "fig5", "Class-wise collapse orders: rows are images, columns rank positions, colour the patch index; "
            "vertical lines are patches that come at the same position in every image.")

@@ -62,7 +62,7 @@ f"MAR of {size / 1e6:.1f} M weights, {N} tokens of {config.tokens.dim} values, {
 
 # %%
 tuned = generation.all_fine_tuned(config, seed, device)
-rows = {"base": trained} | tuned
+rows = ({"base": trained} if trained else {}) | tuned  # official weights come without a history
 pd.DataFrame([{"model": n, "orders in training": {"base": "random", "random": "random"}.get(n, f"{n} collapse, 10 % random"),
                "steps": int(a.history["step"].max()) + 1, "loss, last tenth": f"{a.history['loss'].tail(len(a.history) // 10 + 1).mean():.3f}"}
               for n, a in rows.items()])  # fmt: skip

@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
 
 from cop import classification, cvit, orders, pipeline
 from cop import figures_classification as fc
@@ -10,7 +13,7 @@ from cop import tables_classification as tc
 from cop.artefacts import key
 from cop.classification import RATES, SHOWN, Hits, evaluate, hits, ranking_of
 from cop.orders import check_ranking, ranks_of
-from cop.profiles import get_profile, replace
+from cop.profiles import as_dict, demo, get_profile, paper, replace
 from cop.train import seeded
 
 N = 64
@@ -221,3 +224,18 @@ def test_figures_are_drawn_from_real_results(profile, test_images):
     assert all(name in names and 0 < p <= 1 and right == (names.index(name) == int(labels[0])) for name, p, right in said)
     fig = fc.first_patches(np.zeros((32, 32)), order[0].numpy(), 8, FEW, said)
     assert [ax.get_title() for ax in fig.axes] == [f"{k} patches" for k in FEW]
+
+
+def test_the_paper_profile_starts_from_named_weights(tmp_path, monkeypatch):
+    """A synthetic file with timm's names and 224 px shapes, found in the folder of weights; nothing is downloaded."""
+    source = timm.create_model("vit_base_patch16_224.orig_in21k", num_classes=0)
+    torch.nn.init.normal_(source.pos_embed, std=0.02)
+    monkeypatch.setenv("COP_WEIGHTS", str(tmp_path))
+    save_file(source.state_dict(), tmp_path / "vit_base_orig_in21k.safetensors")
+    model = pipeline.untrained(lambda: classification.build(paper, "CViT"), 0, paper.classifier.pretrained)
+    assert model.pos_embed.shape == (1, 257, 768) and model.head.weight.shape == (1000, 768)
+    assert torch.equal(model.blocks[11].mlp.fc2.weight, source.blocks[11].mlp.fc2.weight)
+    assert torch.equal(model.pos_embed, resample_abs_pos_embed(source.pos_embed, new_size=(16, 16), num_prefix_tokens=1))
+    with pytest.raises(ValueError, match="unknown weights 'vit_huge'"):
+        pipeline.untrained(lambda: classification.build(demo, "CViT"), 0, "vit_huge")
+    assert "pretrained" not in as_dict(demo.classifier) and as_dict(paper.classifier)["pretrained"], "old hashes stay"

@@ -1,5 +1,8 @@
 """Order bank, stages, pairing and evaluation on the smoke profile; the bank and the bootstrap also by themselves."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -150,16 +153,19 @@ def test_paper_profile_is_mar_b():
 # ---------------------------------------------------------------------------------------------------- images
 
 
-def test_images_are_whole_in_any_batch_split_and_repeatable(monkeypatch):
+def test_images_are_whole_in_any_batch_split_and_repeatable(monkeypatch, tmp_path):
     first = generation.generate(SMALL, 0, "base", "random").tensors
     assert first["images"].dtype == torch.uint8 and first["images"].shape == (20, 1, 32, 32)
     assert first["rankings"].dtype == torch.uint8
     for batch, folder in ((7, "a"), (20, "b")):
         monkeypatch.setattr(generation, "BATCH", batch)
         artefacts = []
-        monkeypatch.setattr(
-            generation, "load_or_compute", lambda s, c, f, kept=artefacts: kept.append(f(None)) or kept[-1]
-        )
+
+        def anew(stage, config, compute, kept=artefacts):
+            kept.append(compute(Path(tempfile.mkdtemp(dir=tmp_path))))
+            return kept[-1]
+
+        monkeypatch.setattr(generation, "load_or_compute", anew)
         model = generation.MAR(generation.mar_sizes(SMALL), seeded(1)).eval()
         monkeypatch.setattr(generation, "model_of", lambda *a, model=model: model)
         generation.generate(SMALL, 0, "base", "random")

@@ -36,7 +36,7 @@ def save(path, image, **options):
 ODD = {
     "colour.jpg": lambda p: save(p, Image.fromarray(pixels(120, 90, 3))),
     "grey.png": lambda p: save(p, Image.fromarray(pixels(64, 64))),
-    "sixteen_bit.png": lambda p: save(p, Image.fromarray((pixels(50, 40).astype(np.uint16) * 257))),
+    "sixteen_bit.png": lambda p: save(p, Image.fromarray(pixels(50, 40).astype(np.uint16) * 257)),
     "transparent.png": lambda p: save(p, Image.fromarray(pixels(70, 50, 4))),
     "palette.gif": lambda p: save(p, Image.fromarray(pixels(48, 60, 3)).quantize(16)),
     "cmyk.jpg": lambda p: save(p, Image.fromarray(pixels(60, 60, 4), "CMYK")),

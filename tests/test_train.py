@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import cop.train
 from cop.comae import CoMAE, comae_loss
-from cop.profiles import smoke
-from cop.train import batch_indices, cosine, fit, load_checkpoint, progress, seeded, seeded_build
+from cop.cvit import CViT, masked_loss
+from cop.profiles import ScaleConfig, scale_config, smoke
+from cop.stages import changed, main
+from cop.train import batch_indices, check_scale, cosine, fit, load_checkpoint, progress, seeded, seeded_build
 
 CONFIG = replace(smoke.comae, steps=12, lr=3e-3)
 TOKENS = torch.randn(16, 16, 6, generator=seeded(9))
@@ -115,7 +119,10 @@ def test_non_finite_loss_stops_and_keeps_the_checkpoint(tmp_path):
 
 def test_truncated_and_foreign_checkpoints_are_named_and_left_alone(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, loss=lambda m, i, g, s: (_ for _ in ()).throw(KeyboardInterrupt) if s == 2 else comae_loss(m, TOKENS[i], g))
+        train(
+            tmp_path,
+            loss=lambda m, i, g, s: (_ for _ in ()).throw(KeyboardInterrupt) if s == 2 else comae_loss(m, TOKENS[i], g),
+        )
     path = tmp_path / "checkpoint.pt"
     cut = path.read_bytes()[:-100]
     for content in (cut, b"", b"not a checkpoint"):
@@ -129,6 +136,168 @@ def test_truncated_and_foreign_checkpoints_are_named_and_left_alone(tmp_path):
     torch.save({"model": os.system}, path)  # a pickle that would run code
     with pytest.raises(ValueError, match="not a complete checkpoint"):
         train(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------- micro-batches
+
+
+def linear(directory: Path, scale: ScaleConfig, loss, **kwargs) -> tuple[nn.Module, pd.DataFrame]:
+    config = replace(CONFIG, steps=5, batch_size=8)
+    return fit(
+        seeded_build(lambda: nn.Linear(6, 6), 0),
+        loss,
+        config,
+        size=16,
+        seed=5,
+        directory=directory,
+        scale=scale,
+        **kwargs,
+    )
+
+
+@pytest.mark.parametrize("micro_batches", [2, 4, 8])
+def test_micro_batches_of_a_loss_without_draws_are_the_whole_batch(tmp_path, micro_batches):
+    def loss(model, idx, generator, step):
+        return {"loss": (model(TOKENS[idx]) - TOKENS[idx].flip(1)).square().mean()}
+
+    whole, a = linear(tmp_path / "1", ScaleConfig(), loss)
+    parts, b = linear(tmp_path / "2", ScaleConfig(micro_batches), loss)
+    pd.testing.assert_frame_equal(a, b, rtol=1e-6)
+    torch.testing.assert_close(whole.weight, parts.weight, rtol=1e-5, atol=1e-6)
+
+
+def test_micro_batches_draw_for_themselves_and_share_what_a_step_draws(tmp_path):
+    drawn = []
+
+    def loss(model, idx, generator, step, u):
+        drawn.append((step, u, torch.rand((), generator=generator).item(), idx.tolist()))
+        return {"loss": model(TOKENS[idx]).square().mean()}
+
+    linear(tmp_path, ScaleConfig(4), loss, per_step=lambda g: torch.rand((), generator=g).item())
+    generator = seeded(5, 2, 3)  # micro-batch 0 draws in the order of an undivided batch: the shared number, its own
+    expected = [torch.rand((), generator=generator).item() for _ in range(2)]
+    of_step = [d for d in drawn if d[0] == 3]
+    assert of_step[0][1:3] == tuple(expected) and {u for _, u, _, _ in of_step} == {expected[0]}
+    assert len({own for _, _, own, _ in drawn}) == 20  # nobody draws the same
+    assert sum((idx for _, _, _, idx in of_step), []) == batch_indices(3, 8, 16, 5).tolist()
+
+
+def test_the_history_is_the_mean_over_micro_batches(tmp_path):
+    def loss(model, idx, generator, step):
+        return {"loss": model(TOKENS[idx]).square().mean(), "first": TOKENS[idx, 0, 0].mean()}
+
+    _, history = linear(tmp_path, ScaleConfig(2), loss)
+    expected = [TOKENS[batch_indices(s, 8, 16, 5), 0, 0].mean().item() for s in range(5)]
+    assert history["first"].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_resume_within_micro_batches_is_exact(tmp_path):
+    whole, history = train(tmp_path / "whole", ema=0.9, scale=ScaleConfig(2), checkpoint_every=100)
+
+    def dies(model, idx, generator, step):
+        if step == 7 and idx[0] not in batch_indices(7, 4, 16, 5)[:2]:
+            raise KeyboardInterrupt  # between the micro-batches of a step
+        return comae_loss(model, TOKENS[idx], generator)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", loss=dies, ema=0.9, scale=ScaleConfig(2), checkpoint_every=3)
+    resumed, again = train(tmp_path / "cut", ema=0.9, scale=ScaleConfig(2), checkpoint_every=100)
+    pd.testing.assert_frame_equal(again, history, check_exact=True)
+    assert same(whole, resumed)
+
+
+@pytest.mark.parametrize(("scale", "batch", "count", "message"), [
+    (ScaleConfig(3), 8, 1, "a batch of 8 images does not divide into 3 micro-batches"),
+    (ScaleConfig(0), 8, 1, "does not divide into 0"),
+    (ScaleConfig(), 8, 2, "2 processes cannot share 1 micro-batch equally.*micro_batches to a multiple of 2"),
+    (ScaleConfig(4), 8, 3, "3 processes cannot share 4 micro-batches equally"),
+    (ScaleConfig(mixed_precision="fp16"), 8, 1, "unknown mixed_precision 'fp16'; expected no or bf16"),
+])  # fmt: skip
+def test_what_does_not_come_out_even_is_refused(scale, batch, count, message):
+    with pytest.raises(ValueError, match=message):
+        check_scale(scale, batch, count)
+
+
+def test_only_what_changes_a_result_is_hashed():
+    free = ScaleConfig(gradient_checkpointing=True, compile=True)
+    assert scale_config(smoke) == scale_config(replace(smoke, scale=free)) == {}
+    assert scale_config(replace(smoke, scale=ScaleConfig(8, "bf16"))) == {
+        "scale": {"micro_batches": 8, "mixed_precision": "bf16"}
+    }
+
+
+# ---------------------------------------------------------------------------------------- less memory, other speed
+
+IMAGES, LABELS = torch.randn(16, 1, 16, 16, generator=seeded(3)), torch.arange(16) % 4
+ORDERS = torch.rand(16, 16, generator=seeded(4)).argsort(1)
+
+
+def train_cvit(directory: Path, scale: ScaleConfig) -> tuple[nn.Module, pd.DataFrame]:
+    model = seeded_build(
+        lambda: CViT(img_size=16, patch_size=4, in_chans=1, num_classes=4, embed_dim=16, depth=2, num_heads=2), 0
+    )
+
+    def loss(model, idx, generator, step, u):
+        return {"loss": masked_loss(model, IMAGES[idx], LABELS[idx], ORDERS[idx], u)}
+
+    return fit(model, loss, replace(CONFIG, steps=4, batch_size=8), size=16, seed=5, directory=directory, scale=scale,
+               per_step=lambda g: torch.rand((), generator=g).item())  # fmt: skip
+
+
+@pytest.mark.parametrize("run", [train, train_cvit])
+def test_gradient_checkpointing_changes_nothing_and_is_taken_off_again(tmp_path, run, monkeypatch):
+    recomputed = []
+    checkpoint = cop.train.checkpoint
+    monkeypatch.setattr(cop.train, "checkpoint", lambda f, *a, **k: recomputed.append(f) or checkpoint(f, *a, **k))
+    plain, a = run(tmp_path / "plain", scale=ScaleConfig())
+    assert not recomputed
+    lean, b = run(tmp_path / "lean", scale=ScaleConfig(gradient_checkpointing=True))
+    assert recomputed
+    pd.testing.assert_frame_equal(a, b, rtol=1e-6)
+    assert all(torch.allclose(x, y, atol=1e-6) for x, y in zip(plain.parameters(), lean.parameters(), strict=True))
+    assert all("forward" not in vars(m) for m in lean.modules())
+
+
+@pytest.mark.parametrize("run", [train, train_cvit])
+def test_bf16_is_near_and_keeps_float32_weights(tmp_path, run):
+    _, exact = run(tmp_path / "exact", scale=ScaleConfig())
+    model, near = run(tmp_path / "near", scale=ScaleConfig(mixed_precision="bf16"))
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert near["loss"].to_numpy() == pytest.approx(exact["loss"].to_numpy(), rel=0.03)
+    assert not near["loss"].equals(exact["loss"])
+
+
+def test_compiled_blocks_compute_the_same(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(
+        torch, "compile", partial(torch.compile, backend=lambda graph, _: compiled.append(graph) or graph.forward)
+    )
+    _, a = train_cvit(tmp_path / "plain", ScaleConfig())
+    model, b = train_cvit(tmp_path / "compiled", ScaleConfig(compile=True, gradient_checkpointing=True))
+    assert compiled
+    pd.testing.assert_frame_equal(a, b, rtol=1e-5)
+    assert all("forward" not in vars(m) for m in model.modules())
+
+
+# ---------------------------------------------------------------------------------------------------- command line
+
+
+def test_settings_of_a_profile_from_the_command_line():
+    profile = changed(smoke, ["scale.micro_batches=8", "scale.mixed_precision=bf16", "comae.lr=0.5", "data.limit=null"])
+    assert profile.scale == ScaleConfig(8, "bf16") and profile.comae.lr == 0.5 and profile.data.limit is None
+    for bad in ("comae.stepz=3", "steps=3", "name.x=1", "comae"):
+        with pytest.raises(ValueError, match=f"{bad}.*names no field"):
+            changed(smoke, [bad])
+
+
+def test_the_command_line_names_what_is_wrong(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COP_CACHE", str(tmp_path))
+    assert main(["comae", "--profile", "smoke", "--set", "scale.micro_batches=3"]) == 2
+    assert "cop.train: a batch of 4 images does not divide into 3 micro-batches" in capsys.readouterr().err
+    assert main(["cmar", "--profile", "huge"]) == 2
+    assert "unknown profile 'huge'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["sculpture"])
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,0 +1,116 @@
+"""The plan on paper against closed forms, its proportions, and hours by hand."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cop import plan
+from cop.classification import build
+from cop.cost import macs
+from cop.profiles import demo, paper
+
+STAGES = {s.name: s for s in plan.plan(paper)}
+
+
+def transformer(tokens: int, width: int) -> int:
+    """Multiply-adds of one block: q, k, v and their output, the MLP of four times the width, and the attention."""
+    return 12 * width**2 * tokens + 2 * tokens**2 * width
+
+
+def test_training_a_vit_by_closed_form():
+    image = 12 * transformer(257, 768) + 256 * 768 * 768 + 768 * 1000  # blocks, patch projection, head
+    stage = STAGES["ViT training"]
+    assert stage.macs == 15_012 * 256 * 3 * image  # forward once, backward twice
+    h100 = 2 * stage.macs / (989e12 * 0.35) / 3600
+    assert (
+        plan.hours(stage, plan.device("H100"), plan.Assumptions())
+        == pytest.approx(h100)
+        == pytest.approx(0.43, abs=0.005)
+    )
+
+
+def test_ranking_by_closed_form():
+    """Of the 256 passes of an image the first layer's q, k, v are shared, and the last block serves one token alone."""
+    N, D = 256, 256
+    qkv, attention, rest = 3 * D * D, 2 * N * N * D, 9 * D * D  # per token; per sequence; output and MLP, per token
+    first = (16 * D + qkv) * N + N * (
+        qkv + attention + rest * N
+    )  # shared; read-out token, attention and MLP per target
+    last = N * (qkv * N + 2 * N * D + rest)
+    image = first + 10 * N * transformer(N, D) + last + N * D * N  # and the linear map to N weights
+    stage = STAGES["ranking"]
+    assert stage.macs == 2 * (1_281_167 + 50_000) * image
+    assert stage.disk == pytest.approx(1.363e9, rel=1e-3)  # one byte a rank, of two orders
+
+
+def test_the_paper_profile_has_every_stage_once_and_says_how_each_was_derived():
+    names = ["KL-16 moments", "CoMAE training", "ranking", "entropy predictor (ours)", "CMAR, ascending and random fine-tuning",
+             "sampling without guidance", "sampling with guidance", "sampling, other order sources without guidance (ours)",
+             "sampling, other order sources with guidance (ours)", "ViT training", "RViT training", "CViT training",
+             "DynamicViT training", "curves over 100 mask ratios"]  # fmt: skip
+    assert list(STAGES) == names
+    for s in STAGES.values():
+        assert s.macs > 0 and s.disk > 0 and s.memory(s.batch) > 0 and "GMAC" in s.derivation
+    assert [s.name for s in plan.plan(demo)][2] == "entropy predictor (ours)"  # raw tokens need no autoencoder
+    assert "MAR training" in [s.name for s in plan.plan(demo)]  # nor are there released weights
+
+
+def test_costs_are_proportional_to_steps_images_and_devices():
+    longer = replace(paper, comae=replace(paper.comae, steps=3 * paper.comae.steps))
+    training, ranking = plan.comae_stages(longer)
+    assert training.macs == 3 * STAGES["CoMAE training"].macs and ranking == STAGES["ranking"]
+    assert training.memory(256) == STAGES["CoMAE training"].memory(256)
+    one, eight = (plan.hours(training, plan.device(n), plan.Assumptions(scaling=0.5)) for n in ("H100", "8 x H100"))
+    assert one == pytest.approx(4 * eight)
+    assert plan.hours(training, plan.device("H100"), plan.Assumptions(0.7)) == pytest.approx(one / 2)
+
+
+def test_a_transformers_multiply_adds_are_a_parabola_in_its_tokens():
+    with torch.device("meta"):
+        model, image = build(demo, "CViT").eval(), torch.empty(1, 1, 32, 32)
+    at = plan.kept_patches(model, image, 64)
+    assert [at(k) for k in (1, 17, 40, 64)] == [macs(model, image, torch.arange(k)[None]) for k in (1, 17, 40, 64)]
+
+
+def test_sampling_sums_every_step():
+    """MAR-B at one token a step: the sum over the known tokens, as closed forms of encoder, decoder and last block."""
+    total, D, L = 0, 768, 256 + 64
+    for known in range(256):
+        encoder = 12 * transformer(64 + known, D) + 16 * D * known + D * D * (64 + known)
+        last = 2 * D * D * L + 10 * D * D + 2 * L * D  # keys and values of all, the rest of one token
+        total += encoder + 11 * transformer(L, D) + last
+    stage = STAGES["sampling without guidance"]
+    decoder = STAGES["sampling with guidance"].macs / 350_000 - 2 * stage.macs / 250_000  # = decoder - 2 decoder
+    assert stage.macs / 250_000 + decoder == pytest.approx(total, rel=1e-9)
+
+
+def test_memory_and_what_fits():
+    s = plan.Stage("", 1, 0, fixed=2**30, per_image=2**30, batch=64, disk=1, derivation="")
+    assert s.memory(3) == 4
+    card = plan.Device("card", 1, memory=10)
+    assert s.images_that_fit(card, plan.Assumptions(memory_share=1)) == 8  # 9 would fit; a power of two divides a batch
+    assert s.images_that_fit(replace(card, memory=1000), plan.Assumptions()) == 64
+    assert s.images_that_fit(replace(card, memory=1), plan.Assumptions()) == 0
+    assert plan.trained(10) == 160 and plan.trained(10, ema=True) == 200
+
+
+def test_tables_and_command_line(capsys):
+    table = plan.table(list(STAGES.values()), devices=["RTX 5090"])
+    assert table["stage"].tolist() == [*STAGES, "**all**"] and "h, H100" not in table
+    plan.main("demo", ["H100"], 0.5)
+    out = capsys.readouterr().out
+    assert (
+        "| CoMAE training |" in out
+        and "## What can be cut" in out
+        and "50% of the dense bf16 rate (H100: 1 x 989" in out
+    )
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="unknown device 'A100'; expected one of H100, RTX 5090, 8 x H100"):
+        plan.table([], devices=["A100"])
+    with pytest.raises(ValueError, match="no plan for data 'folder'.*expected one of fashion-subset"):
+        plan.plan(replace(demo, data=replace(demo.data, name="folder")))
+    with pytest.raises(ValueError, match="utilisation is 35"):
+        plan.main("paper", utilisation=35)
