@@ -27,7 +27,8 @@ from cop.profiles import DRY, as_dict, get_profile, scale_config
 MANIFEST = {
     "01_patch_entropy": ["fig1_reveal", "entropy_gaussian", "entropy_learned", "entropy_areas", "entropy_seeds", "certainty"],
     "02_dependency_autoencoder": ["fig10", "fig6", "polarisation", "masks", "tab1"],
-    "03_collapse_order": ["fig2", "fig3", "fig4", "fig5", "mean_rank", "relied_upon", "shares", "agreement", "order_seeds"],
+    "03_collapse_order": ["fig2", "fig3", "fig4", "fig5", "mean_rank", "relied_upon", "shares", "agreement", "order_seeds",
+                          "mean_rank_seeds", "seeds_agree"],
     "04_generation_along_the_order": ["fig1", "fig7", "fig9", "generation_systems", "generation_metrics", "tab2", "tab3", "tab4",
                                       "generation_gaps", "generation_seeds", "order_loss", "order_gain"],
     "05_first_patches": ["fig8", "tab5", "controls", "cross", "comparisons", "classification_seeds", "cost", "first_patches"],
@@ -41,6 +42,7 @@ TITLES = {
     "mean_rank": "Mean position of each patch", "relied_upon": "Which patches everybody relies on", "shares": "What an order consists of",
     "agreement": "Agreement of orders",
     "entropy_seeds": "Area under the entropy curves, by seed", "order_seeds": "What an order consists of, by seed",
+    "mean_rank_seeds": "Mean position of each patch, by seed", "seeds_agree": "Orders of the same images by different seeds",
     "fig1": "Figure 1", "fig7": "Figure 7", "fig9": "Figure 9", "tab2": "Table 2", "tab3": "Table 3", "tab4": "Table 4",
     "generation_systems": "Every system and order source", "generation_metrics": "Metrics of generation",
     "generation_gaps": "Paired differences between systems", "generation_seeds": "Generation, by seed",
@@ -105,6 +107,17 @@ class Report:
         rows = new if keep.empty else pd.concat([keep, new])
         rows = rows.sort_values(["notebook", "name"])
         write(path, rows.to_csv(index=False, float_format="%.6g").encode())
+
+    def keep(self, name: str, data: pd.DataFrame) -> None:
+        """A small table of this seed that a comparison of seeds will read: records/<name>_seed<k>.csv."""
+        content = data.to_csv(index=False, float_format="%.6g").encode()
+        write(self.folder / "records" / f"{name}_seed{self.seed}.csv", content)
+
+    def kept(self, name: str) -> dict[int, pd.DataFrame]:
+        """What `keep` left under that name, by seed: of the committed records and of this run."""
+        folders = (paths.figures / self.profile / "records", self.folder / "records")
+        found = {int(f.stem.partition("_seed")[2]): f for folder in folders for f in folder.glob(f"{name}_seed*.csv")}
+        return {seed: pd.read_csv(found[seed]) for seed in sorted(found)}
 
     def _card(self, name: str, alt: str) -> None:
         known = MANIFEST.get(self.notebook, [])

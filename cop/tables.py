@@ -1,5 +1,6 @@
 """Tables: ours beside the paper's, and the plain verdict on each claim, from numbers the notebooks computed."""
 
+import itertools
 from collections.abc import Mapping
 
 import pandas as pd
@@ -7,7 +8,9 @@ import torch
 from torch import Tensor
 
 from cop.metrics import Interval, bootstrap
+from cop.orders import mean_order, spearman
 from cop.report import Seeds, paper_numbers
+from cop.train import seeded
 
 
 def mean_interval(values: Tensor, generator: torch.Generator) -> Interval:
@@ -74,6 +77,19 @@ def agreement_table(agreement: Mapping[str, Mapping[str, float]]) -> pd.DataFram
              "share_position": "position", "share_class": "class", "share_image": "image"}  # fmt: skip
     rows = [{"order": n, **{v: f"{a[k]:.2f}" for k, v in names.items()}} for n, a in agreement.items()]
     return pd.DataFrame(rows)
+
+
+def across_seeds(rankings: Mapping[int, Tensor]) -> pd.DataFrame:
+    """Orders of the same images by CoMAEs of different seeds, rankings: seed -> (images, N). One row per pair of seeds:
+    the mean Spearman correlation of the two orders of an image with its 95 % interval over images, and that of the two
+    mean orders."""
+    rows = []
+    for a, b in itertools.combinations(rankings, 2):
+        each = spearman(rankings[a], rankings[b])
+        mean, low, high = mean_interval(each, seeded(a, b, 90))
+        means = spearman(mean_order(rankings[a])[None], mean_order(rankings[b])[None]).item()
+        rows.append([f"{a} and {b}", f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]", f"{means:+.2f}"])
+    return pd.DataFrame(rows, columns=["seeds", "Spearman, same image", "Spearman, mean orders"])
 
 
 def contrast_of_first(tokens: Tensor, ranking: Tensor, fraction: float) -> Tensor:

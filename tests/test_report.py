@@ -118,6 +118,23 @@ def test_seeds_give_means_with_students_interval_and_paired_differences(out, tmp
     assert report.Seeds("demo", "08_other").cell("a") == "–", "another notebook's records are not ours"
 
 
+def test_orders_of_several_seeds_are_kept_and_compared(out, tmp_path, monkeypatch):
+    monkeypatch.setattr(report.paths, "figures", tmp_path / "committed")
+    assert out.kept("orders") == {}
+    monkeypatch.setenv("COP_FIGURES", str(tmp_path / "committed"))
+    same, other = pd.DataFrame([[0, 1, 2, 3], [1, 0, 3, 2]]), pd.DataFrame([[3, 2, 1, 0], [2, 3, 0, 1]])
+    for seed, table in ((0, same), (1, same), (12, other)):
+        report.Report("09_test", "demo", seed).keep("orders", table)
+    monkeypatch.setenv("COP_FIGURES", str(tmp_path / "own"))
+    out.keep("orders", same)  # this run's goes before the committed one
+    found = out.kept("orders")
+    assert list(found) == [0, 1, 12] and found[12].to_numpy().tolist() == other.to_numpy().tolist()
+    table = tables.across_seeds({s: torch.from_numpy(t.to_numpy()) for s, t in found.items()})
+    assert table["seeds"].tolist() == ["0 and 1", "0 and 12", "1 and 12"]
+    assert table["Spearman, same image"][0].startswith("+1.00") and table["Spearman, same image"][1].startswith("-1.00")
+    assert table["Spearman, mean orders"][0] == "+1.00"
+
+
 def test_other_seeds_leave_a_record_and_no_figure(out, tmp_path):
     second = report.Report("09_test", "demo", 1)
     second.figure(DRAWN["area_bars"](), "fig_a", "two dots with bars")
