@@ -16,7 +16,7 @@
 # | | |
 # |---|---|
 # | **Paper** | Sections 3.3, 4.2 and 4.3, Figs. 1, 7, 9 and Tables 2–4 of [*The Collapse of Patches*](https://arxiv.org/abs/2511.22281) |
-# | **Time** | under a minute with the released artefacts, a quarter of an hour when everything is trained anew |
+# | **Time** | under a minute with the released artefacts, about 20 minutes when everything is trained anew |
 # | **Hardware** | a laptop; two cores are enough |
 # | **Before** | [3 · The collapse order](03_collapse_order.ipynb) |
 #
