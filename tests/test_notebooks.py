@@ -14,7 +14,7 @@ import jupytext
 import nbformat
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from cop import paths, report, runner
 
@@ -24,10 +24,12 @@ DEMO = paths.figures / "demo"
 
 
 def picture(data: bytes) -> np.ndarray:
-    """A PNG as grey values in [0, 1] without its white margin (a notebook crops it), shrunk to 48 x 48."""
+    """A PNG as grey values in [0, 1] without its white margin (a notebook crops it), blurred, for panels may sit a few
+    pixels elsewhere in the other one, and shrunk to 48 x 48."""
     image = Image.open(io.BytesIO(data)).convert("RGBA")
     flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("L")
     flat = flat.crop(ImageOps.invert(flat).point(lambda v: 255 * (v > 8)).getbbox())
+    flat = flat.resize((480, 480), Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(10))
     return np.asarray(flat.resize((48, 48), Image.Resampling.BOX), float) / 255
 
 
