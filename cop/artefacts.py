@@ -61,11 +61,10 @@ def load_or_compute(
     Raises ValueError for a stored artefact that is truncated or foreign; it is left untouched.
     """
     name = f"{stage}-{key(config)}"
-    places = {"your cache": paths.cache() / name, "the released artefacts": paths.released / name}
-    where = agreed(next((where for where, directory in places.items() if _is_visible(directory)), None))
+    where = agreed(_found(name))
     if where:
         _say(f"{stage}: loaded from {where} ({name})")
-        return load(places[where])
+        return load(_places(name)[where])
     work = paths.cache() / f"{name}.work"
     if processes()[0] == 0:
         clear_if_old(work)
@@ -88,8 +87,16 @@ def load_or_compute(
 
 def stored(stage: str, config: dict) -> bool:
     """Whether `load_or_compute` would find the artefact."""
-    name = f"{stage}-{key(config)}"
-    return _is_visible(paths.cache() / name) or _is_visible(paths.released / name)
+    return _found(f"{stage}-{key(config)}") is not None
+
+
+def _places(name: str) -> dict[str, Path]:
+    return {"your cache": paths.cache() / name, "the released artefacts": paths.released / name}
+
+
+def _found(name: str) -> str | None:
+    """The first of `_places` that has the artefact, in words."""
+    return next((where for where, directory in _places(name).items() if _is_visible(directory)), None)
 
 
 def load(directory: Path) -> Artefact:

@@ -159,20 +159,21 @@ def comparison(
     rows = {(name, source, cfg): weights for cfg in scales(profile) for name, weights, source in systems}
     rows |= {("CMAR", "train", float(cfg)): "descending" for cfg in profile.generation.cfg_sweep}
     rows[REAL] = "real"
-    configs = {"|".join(map(str, r)): evaluation_config(profile, seed, weights, *r[1:]) for r, weights in rows.items()}
+    names = {row: "|".join(map(str, row)) for row in rows}
+    configs = {names[r]: evaluation_config(profile, seed, weights, *r[1:]) for r, weights in rows.items()}
 
     def compute(_: Path):
         if side_by_side:
-            together([Job("evaluation", configs["|".join(map(str, row))], evaluate, (profile, seed, weights, *row[1:], device))
+            together([Job("evaluation", configs[names[row]], evaluate, (profile, seed, weights, *row[1:], device))
                       for row, weights in rows.items()], pipeline.resolve_device(device))  # fmt: skip
         tensors = {}
         for row, weights in rows.items():
             values, draws = evaluate(profile, seed, weights, *row[1:], device=device)
-            tensors["|".join(map(str, row))] = torch.cat([values[None], draws])
+            tensors[names[row]] = torch.cat([values[None], draws])
         return tensors, None
 
     tensors = load_or_compute("comparison", configs, compute).tensors
-    return {row: (tensors["|".join(map(str, row))][0], tensors["|".join(map(str, row))][1:]) for row in rows}
+    return {row: (tensors[name][0], tensors[name][1:]) for row, name in names.items()}
 
 
 def difference(a: Result, b: Result, metric: str) -> Interval:

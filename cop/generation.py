@@ -83,8 +83,7 @@ def _restore(profile: Profile, artefact: Artefact, device: str) -> tuple[MAR, Ar
 
 def bank_config(profile: Profile, seed: int) -> dict:
     """What determines the orders of real images."""
-    order = {k: v for k, v in as_dict(profile.ranking).items() if k != "chunk_bytes"}
-    return {"comae": as_dict(profile.comae), "ranking": order, "limit": profile.generation.rankings, "comae_seed": seed}
+    return {"comae": as_dict(profile.comae), "ranking": pipeline.ranking_config(profile), "limit": profile.generation.rankings, "comae_seed": seed}
 
 
 def fine_tuned_config(profile: Profile, seed: int, kind: str) -> dict:

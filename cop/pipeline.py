@@ -116,6 +116,11 @@ def comae(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[
     return model.to(device).eval(), artefact
 
 
+def ranking_config(profile: Profile) -> dict:
+    """What determines an order, given the dependencies: not how much memory it may take."""
+    return {k: v for k, v in as_dict(profile.ranking).items() if k != "chunk_bytes"}
+
+
 def thin(history: pd.DataFrame) -> pd.DataFrame:
     """The mean of every LOG_EVERY steps of a history, labelled with the last of them."""
     group = history["step"] // LOG_EVERY
@@ -136,7 +141,7 @@ def rankings(
         raise ValueError(f"unknown score {by!r}; expected pagerank or in_strength")
     profile, device = get_profile(profile), resolve_device(device)
     config = comae_config(profile, seed) | {
-        "ranking": {k: v for k, v in as_dict(profile.ranking).items() if k != "chunk_bytes"},
+        "ranking": ranking_config(profile),
         "split": split, "limit": limit}  # fmt: skip
 
     small = torch.uint8 if profile.num_tokens <= 256 else torch.int16

@@ -153,7 +153,8 @@ class Seeds:
 
     def interval(self, name: str | tuple[str, str]) -> tuple[float, float, int]:
         """Mean over seeds, half the width of its 95 % Student interval (nan for one seed), and how many seeds."""
-        x, n = self.of(name), len(self.of(name))
+        x = self.of(name)
+        n = len(x)
         return x.mean(), stats.t.ppf(0.975, n - 1) * x.std() / n**0.5 if n > 1 else float("nan"), n
 
     def cell(self, name: str | tuple[str, str], scale: float = 1, digits: int = 3) -> str:
