@@ -97,7 +97,7 @@ def _by_looking(profile: Profile, split: str, order: str, seed: int, device: str
     for idx in torch.arange(len(data)).split(250):
         images, _ = data.batch(idx)
         scores = attention_rollout(model, images.to(device)).cpu() if model else None
-        parts.append(variance_order(tokens.encode(images)) if model is None else collapse_order(scores))
+        parts.append(variance_order(pipeline.looked_at(profile, images, tokens.encode(images))) if model is None else collapse_order(scores))
     return torch.cat(parts)
 
 
@@ -107,7 +107,7 @@ def _by_looking(profile: Profile, split: str, order: str, seed: int, device: str
 def build(profile: Profile, system: str) -> CViT | DynamicViT:
     """The untrained network of a system at the profile's size, weights drawn from the global generator."""
     c = profile.classifier
-    sizes = dict(img_size=profile.data.image_size, in_chans=profile.data.channels, num_classes=profile.data.num_classes,
+    sizes = dict(img_size=profile.data.image_size, in_chans=profile.data.channels, num_classes=profile.data.classes,
                  embed_dim=c.dim, depth=c.depth, num_heads=c.heads)  # fmt: skip
     patch = profile.tokens.patch_size * (2 if system == "coarser" else 1)
     return (DynamicViT if system == "DynamicViT" else CViT)(patch_size=patch, **sizes)

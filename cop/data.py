@@ -76,7 +76,20 @@ def load_data(profile: str | Profile, split: str, root: str | os.PathLike | None
     if len(data.class_names) > cfg.num_classes:
         found = len(data.class_names)
         raise ValueError(f"{cfg.name} has {found} classes, num_classes is {cfg.num_classes}; set it to {found}")
+    if cfg.class_step:
+        data = every_class(data, cfg.class_step)
     return data if cfg.limit is None else data.subset(first_stratified(data.labels, cfg.limit))
+
+
+def every_class(data: ImageSet, step: int) -> ImageSet:
+    """The images of classes 0, step, 2 step, ... of the sorted classes, renumbered from 0. A rule that looks at no image.
+
+    Raises ValueError for a step that leaves fewer than two classes."""
+    names = data.class_names[::step] if step > 0 else []
+    if len(names) < 2:
+        raise ValueError(f"class_step is {step} for {len(data.class_names)} classes; expected 1 or more, and two classes left")
+    kept = data.subset((data.labels % step == 0).nonzero()[:, 0])
+    return ImageSet(kept.images, kept.labels // step, names, data.split, data.name)
 
 
 # ---------------------------------------------------------------------------------------------- Fashion-MNIST

@@ -32,7 +32,7 @@ from cop.orders import (
     variance_order,
 )
 from cop.processes import on_cpu, processes, wait
-from cop.profiles import Profile, as_dict, get_profile, scale_config
+from cop.profiles import Profile, all_classes, as_dict, get_profile, scale_config
 from cop.tokens import Tokens, fit_tokens, patchify, tokens_from_state
 from cop.train import fit, seeded, seeded_build
 
@@ -55,7 +55,7 @@ def images_config(profile: Profile) -> dict:
 
 def tokenizer(profile: str | Profile) -> Tokens:
     """The profile's token map, fitted on its training images."""
-    profile = get_profile(profile)
+    profile = all_classes(get_profile(profile))
 
     def compute(_: Path):
         return fit_tokens(profile, load_data(profile, "train")).state(), None
@@ -88,12 +88,13 @@ def draw_flip(profile: Profile, batch: int, generator: torch.Generator) -> Tenso
 
 def comae_config(profile: Profile, seed: int) -> dict:
     """What determines a trained CoMAE."""
+    profile = all_classes(profile)
     return images_config(profile) | {"comae": as_dict(profile.comae), "seed": seed, "version": 1} | scale_config(profile)
 
 
 def comae(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[CoMAE, Artefact]:
     """The trained CoMAE of a profile (section 3.1), with its history. Vary it through `replace(profile, comae=...)`."""
-    profile, device = get_profile(profile), resolve_device(device)
+    profile, device = all_classes(get_profile(profile)), resolve_device(device)
 
     def build() -> CoMAE:
         return CoMAE(profile.comae, profile.grid, profile.tokens.dim)
@@ -143,6 +144,7 @@ def rankings(
     config = comae_config(profile, seed) | {
         "ranking": ranking_config(profile),
         "split": split, "limit": limit}  # fmt: skip
+    config |= {"class_step": profile.data.class_step} if profile.data.class_step else {}
 
     small = torch.uint8 if profile.num_tokens <= 256 else torch.int16
 
@@ -211,18 +213,29 @@ def sample(profile: str | Profile, split: str, count: int) -> Sample:
 def orders(profile: str | Profile, split: str, count: int, seed: int = 0, mean_from: int = 2000) -> dict[str, Tensor]:
     """The collapse order of `sample(profile, split, count)` and every control, by name, each (count, N).
 
-    The mean order is that of `mean_from` *training* images, so that it knows nothing of the images it is used for.
+    The mean order is that of `mean_from` *training* images (or as many as the profile ranks), so that it knows nothing of
+    the images it is used for. Raises ValueError for more images than the profile ranks.
     """
     profile = get_profile(profile)
-    tokens = sample(profile, split, count).tokens
-    chosen = selection(load_data(profile, split), count)
-    collapse = rankings(profile, split, seed)[chosen]
-    few = mean_from if mean_from < len(load_data(profile, "train")) else None  # None: the orders that training uses too
+    drawn, limit = sample(profile, split, count), profile.ranked
+    n = len(drawn.tokens)
+    ranked, chosen = (selection(load_data(profile, split), n) for n in (limit, count))
+    if len(chosen) > len(ranked):
+        raise ValueError(f"orders of {len(chosen)} images, profile {profile.name!r} ranks {len(ranked)}: ask for fewer, or raise `ranked`")
+    rows = torch.searchsorted(ranked, chosen)  # both sorted, and the first images of every class
+    collapse, counted = (rankings(profile, split, seed, limit, by)[rows] for by in ("pagerank", "in_strength"))
+    few = limit or (mean_from if mean_from < len(load_data(profile, "train")) else None)  # None: the orders that training uses too
     fixed = {"mean order": mean_order(rankings(profile, "train", seed, few)), "centre-out": centre_out_order(profile.grid),
              "low-discrepancy": low_discrepancy_order(profile.grid), "raster": raster_order(profile.grid)}  # fmt: skip
-    return {"collapse": collapse, "in-strength": rankings(profile, split, seed, by="in_strength")[chosen],
-            "random": random_order(len(tokens), profile.num_tokens, seeded(seed, 40)), "variance": variance_order(tokens),
-            "reversed": reversed_order(collapse)} | {k: v.expand(len(tokens), -1) for k, v in fixed.items()}  # fmt: skip
+    return {"collapse": collapse, "in-strength": counted, "random": random_order(n, profile.num_tokens, seeded(seed, 40)),
+            "variance": variance_order(looked_at(profile, drawn.images, drawn.tokens)),
+            "reversed": reversed_order(collapse)} | {k: v.expand(n, -1) for k, v in fixed.items()}  # fmt: skip
+
+
+def looked_at(profile: Profile, images: Tensor, tokens: Tensor) -> Tensor:
+    """What the contrast of a patch is measured on, (B, N, P): raw tokens are its pixels already; components and latents have
+    unit variance each, noise included, so for those it is the grey pixels."""
+    return tokens if profile.tokens.kind == "raw" else patchify(images.mean(1, keepdim=True), profile.tokens.patch_size)
 
 
 def rank(images, profile: str | Profile = "demo", seed: int = 0, device: str = "auto") -> Tensor:
@@ -327,7 +340,7 @@ def build_classifier(profile: Profile) -> CViT:
     """The ViT of section 3.4 at the profile's size, weights drawn from the global generator."""
     c = profile.classifier
     return CViT(img_size=profile.data.image_size, patch_size=profile.tokens.patch_size, in_chans=profile.data.channels,
-                num_classes=profile.data.num_classes, embed_dim=c.dim, depth=c.depth, num_heads=c.heads)  # fmt: skip
+                num_classes=profile.data.classes, embed_dim=c.dim, depth=c.depth, num_heads=c.heads)  # fmt: skip
 
 
 def untrained(build: Callable[[], nn.Module], seed: int, pretrained: str | None) -> nn.Module:

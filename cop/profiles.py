@@ -20,6 +20,12 @@ class DataConfig:
     num_classes: int = 10  # paper: 1000
     limit: int | None = None  # images per split, for smoke tests; paper: all
     hflip: bool = False  # every embedded shoe points the same way, so a flip leaves the data; paper: True
+    class_step: int | None = field(default=None, metadata={"optional": True})  # every so-manyth class only; paper: all
+
+    @property
+    def classes(self) -> int:
+        """How many classes are in use."""
+        return len(range(0, self.num_classes, self.class_step or 1))
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,7 @@ class ClassifierConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     ema: float = 0.995  # paper: 0.9999 over a far longer run
     pretrained: str | None = field(default=None, metadata={"optional": True})  # of cop.weights; paper: ImageNet-21k
+    class_step: int | None = field(default=None, metadata={"optional": True})  # classify every so-manyth class; paper: all
 
 
 @dataclass(frozen=True)
@@ -164,6 +171,7 @@ class Profile:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     checkpoint_every: int = 200  # steps between atomic checkpoints of a training run
+    ranked: int | None = field(default=None, metadata={"optional": True})  # images per split whose orders are analysed; None: all
 
     @property
     def grid(self) -> int:
@@ -196,8 +204,10 @@ natural = Profile(
     data=DataConfig("tiny-imagenet", image_size=64, channels=3, num_classes=200, hflip=True),
     tokens=TokenConfig("pca", patch_size=4, dim=16),
     comae=CoMAEConfig(steps=3000, batch_size=8, targets_per_image=8),
+    classifier=ClassifierConfig(class_step=10),  # 20 of 200: every tenth WordNet id, which spreads over the kinds of things
     generation=GenerationConfig(clip=None),  # whitened components have no sharp range
     checkpoint_every=100,
+    ranked=1000,
 )
 
 paper = Profile(
@@ -254,6 +264,17 @@ def dry_run(profile: Profile) -> Profile:
     )  # fmt: skip
 
 
+def for_classifiers(profile: str | Profile) -> Profile:
+    """The profile as the classifiers use it: with the classes that `classifier.class_step` leaves."""
+    profile = get_profile(profile)
+    return replace(profile, data=replace(profile.data, class_step=profile.classifier.class_step))
+
+
+def all_classes(profile: Profile) -> Profile:
+    """The profile as tokens and CoMAE are trained: they know no classes, and see the images of all."""
+    return replace(profile, data=replace(profile.data, class_step=None))
+
+
 def scale_config(profile: Profile) -> dict:
     """The part of `profile.scale` that changes what a training computes, for hashes; {} where it is the default."""
     changed = {k: getattr(profile.scale, k) for k in ("micro_batches", "mixed_precision")}
@@ -270,5 +291,5 @@ def as_dict(config) -> dict:
 
 
 __all__ = ["Profile", "DataConfig", "TokenConfig", "CoMAEConfig", "RankingConfig", "PredictorConfig",
-           "ClassifierConfig", "GenerationConfig", "ScaleConfig", "PROFILES", "DRY", "get_profile", "dry_run", "as_dict",
+           "ClassifierConfig", "GenerationConfig", "ScaleConfig", "PROFILES", "DRY", "get_profile", "dry_run", "for_classifiers", "all_classes", "as_dict",
            "scale_config", "replace"]  # fmt: skip

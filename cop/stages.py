@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from cop import classification, generation, pipeline
 from cop.processes import processes
-from cop.profiles import PROFILES, Profile, get_profile
+from cop.profiles import PROFILES, Profile, for_classifiers, get_profile
 
 STAGES = {
     "comae": "the dependency autoencoder",
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif a.stage == "cmar":
             generation.fine_tuned(profile, a.seed, a.kind, device)
         elif a.stage == "cvit":
-            classification.classifier(profile, a.system, a.seed, device)
+            classification.classifier(for_classifiers(profile), a.system, a.seed, device)
         else:
             scale = profile.generation.cfg_scale if a.cfg_scale is None else a.cfg_scale
             generation.generate(profile, a.seed, a.weights, a.source, scale, a.count, device)

@@ -49,6 +49,12 @@ def unpatchify(patches: Tensor, patch_size: int, channels: int) -> Tensor:
     return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, C, grid * p, grid * p)
 
 
+def edge_strength(images: Tensor, patch_size: int) -> Tensor:
+    """The mean length of the gradient of the grey pixels in every patch: (B, C, H, W) -> (B, N), per pixel."""
+    dy, dx = torch.gradient(images.mean(1), dim=(1, 2))  # (B, H, W) each, central differences
+    return patchify(torch.hypot(dy, dx)[:, None], patch_size).mean(-1)
+
+
 def check_tokens(tokens: Tensor, grid: int, dim: int) -> None:
     """Raises ValueError unless tokens are floating-point (B, grid^2, dim) and finite."""
     if not torch.is_tensor(tokens) or not tokens.is_floating_point():

@@ -42,14 +42,15 @@ import torch
 from cop import classification, figures, metrics, pipeline, report
 from cop import figures_classification as fc
 from cop import tables_classification as tc
+from cop.profiles import for_classifiers
 
 # %%
-config = pipeline.get_profile(profile)
+config = for_classifiers(profile)
 out = report.Report("05_first_patches", profile, seed)
 data = pipeline.load_data(config, "test")
 N, G = config.num_tokens, config.grid
 rates = classification.RATES
-f"{len(data)} test images of {config.data.num_classes} classes, {N} patches each"
+f"{len(data)} test images of {config.data.classes} classes, {N} patches each"
 
 # %% [markdown]
 # ## A classifier that sees only the first patches
@@ -79,7 +80,7 @@ curves = {name: h.curve() for name, h in systems.items()}
 knees = {name: metrics.knee(rates, y) for name, y in curves.items()}
 
 # %%
-fig = fc.fig8_accuracy(rates, curves, knees, 1 / config.data.num_classes)
+fig = fc.fig8_accuracy(rates, curves, knees, 1 / config.data.classes)
 out.figure(fig, "fig8", "Top-1 accuracy of ViT, DynamicViT, ViT+C, RViT and CViT against the mask ratio, with a dot at "
            "the knee of each curve and a line at the paper's 78 percent.", pd.DataFrame({"mask rate": rates} | curves))
 

@@ -26,7 +26,18 @@ from cop.data import (
     read_idx,
 )
 from cop.embedded import recipe
-from cop.profiles import DataConfig, Profile, TokenConfig, smoke
+from cop.profiles import DataConfig, Profile, TokenConfig, replace, smoke
+
+
+def test_every_class_is_a_rule_of_the_sorted_classes():
+    whole, third = load_data("smoke", "val"), load_data(replace(smoke, data=replace(smoke.data, class_step=3)), "val")
+    assert third.class_names == whole.class_names[::3] and len(third.class_names) == replace(smoke.data, class_step=3).classes == 4
+    all_of = load_data(replace(smoke, data=replace(smoke.data, limit=None)), "val")
+    rows = (all_of.labels % 3 == 0).nonzero()[:, 0]
+    rows = rows[first_stratified(all_of.labels[rows], 64)]
+    assert torch.equal(third.images, all_of.images[rows]) and torch.equal(third.labels * 3, all_of.labels[rows])
+    with pytest.raises(ValueError, match="class_step is 10 for 10 classes; expected 1 or more, and two classes left"):
+        load_data(replace(smoke, data=replace(smoke.data, class_step=10)), "val")
 
 
 def profile(name, size=8, channels=3, patch=4, **kwargs):

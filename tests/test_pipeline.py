@@ -12,7 +12,7 @@ from PIL import Image
 import cop
 from cop import pipeline
 from cop.orders import check_ranking
-from cop.profiles import PROFILES, Profile, get_profile, replace
+from cop.profiles import PROFILES, Profile, for_classifiers, get_profile, replace
 from cop.ranking import to_networkx
 
 N = 64
@@ -105,6 +105,32 @@ def test_orders_are_permutations_of_the_sampled_images():
         check_ranking(r.contiguous(), N)
     assert torch.equal(zoo["reversed"], zoo["collapse"].flip(1))
     assert len(zoo["mean order"].unique(dim=0)) == 1 and len(zoo["random"].unique(dim=0)) == 20
+
+
+def test_orders_of_a_profile_that_ranks_few_images():
+    whole, few = pipeline.orders("smoke", "test", 20, mean_from=30), replace(PROFILES["smoke"], ranked=30)
+    zoo = pipeline.orders(few, "test", 20)
+    assert all(torch.equal(zoo[k], whole[k]) for k in whole)
+    with pytest.raises(ValueError, match="orders of 31 images, profile 'smoke' ranks 30"):
+        pipeline.orders(few, "test", 31)
+
+
+def test_classifiers_of_some_classes_share_the_comae_of_all():
+    some = for_classifiers(replace(PROFILES["smoke"], classifier=replace(PROFILES["smoke"].classifier, class_step=5)))
+    assert pipeline.comae_config(some, 0) == pipeline.comae_config(PROFILES["smoke"], 0)
+    assert len(pipeline.load_data(some, "test").class_names) == 2 and pipeline.classifier(some)[0].num_classes == 2
+    assert pipeline.images_config(some) != pipeline.images_config(PROFILES["smoke"])
+    images = pipeline.load_data(some, "test").batch(torch.arange(3))[0]
+    assert torch.equal(pipeline.rankings(some, "test")[:3], pipeline.rank(images, "smoke"))
+
+
+def test_contrast_is_measured_on_pixels():
+    """The components of a PCA have unit variance each, so that noise would count as much as an edge."""
+    images = torch.randn(2, 3, 64, 64, generator=pipeline.seeded(0))
+    tokens = torch.randn(2, 256, 16)
+    grey = pipeline.looked_at(PROFILES["natural"], images, tokens)
+    assert grey.shape == (2, 256, 16) and grey[0, 17, 5] == images[0, :, 5, 5].mean()  # row 1, column 1 of patch (1, 1)
+    assert pipeline.looked_at(PROFILES["demo"], images, tokens) is tokens
 
 
 def test_target_patches_cuts_out_the_reconstruction(images):

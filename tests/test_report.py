@@ -157,13 +157,11 @@ def test_paper_numbers_reach_table_1():
     assert table["paper: L_r"].tolist()[:2] == [8.392, 1.567] and table["paper: mask entropy"].tolist()[:2] == [4.816, 4.267]
 
 
-def test_contrast_of_first_by_hand():
-    tokens = torch.zeros(1, 4, 2)
-    tokens[0, 2] = torch.tensor([-1.0, 1.0])  # the only patch with contrast
-    ranking = torch.tensor([[2, 0, 1, 3]])
-    assert tables.contrast_of_first(tokens, ranking, 0.25).item() == pytest.approx(4)
-    assert tables.contrast_of_first(tokens, ranking.flip(1), 0.25).item() == 0
-    assert tables.contrast_of_first(tokens, ranking, 1.0).item() == pytest.approx(1)
+def test_of_first_by_hand():
+    values, ranking = torch.tensor([[0.0, 0.0, 3.0, 0.0]]), torch.tensor([[2, 0, 1, 3]])
+    assert tables.of_first(values, ranking, 0.25).item() == pytest.approx(4)
+    assert tables.of_first(values, ranking.flip(1), 0.25).item() == 0
+    assert tables.of_first(values, ranking, 1.0).item() == pytest.approx(1)
 
 
 def test_mean_interval_covers_the_mean():

@@ -16,6 +16,7 @@ from cop.tokens import (
     PCAPatches,
     RawPatches,
     check_tokens,
+    edge_strength,
     fit_tokens,
     patchify,
     tokens_from_state,
@@ -65,6 +66,14 @@ def test_patches_are_row_major(rows, columns, C, p, data):
 
 
 # ------------------------------------------------------------------------------------------ raw
+
+
+def test_edge_strength_by_hand():
+    images = torch.zeros(1, 3, 8, 8)
+    images[..., 4:] = torch.tensor([0.0, 3.0, 3.0]).view(3, 1, 1)  # grey: a step of 2 between columns 3 and 4
+    edges = edge_strength(images, 2).view(4, 4)  # central differences: 1 in columns 3 and 4, so half of patch columns 1, 2
+    torch.testing.assert_close(edges, torch.tensor([0.0, 0.5, 0.5, 0.0]).expand(4, 4))
+    torch.testing.assert_close(edge_strength(images.mT, 2).view(4, 4), edges.T)
 
 
 def test_raw_is_exact_and_of_unit_std(fashion):
