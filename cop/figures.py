@@ -137,6 +137,44 @@ def staged(images: Mapping[str, np.ndarray], rankings: Mapping[str, np.ndarray],
 
 
 @styled
+def two_orders(image: np.ndarray, rankings: Sequence[tuple[str, np.ndarray]], seen: int, grid: int, label: str) -> Figure:
+    """One image in two orders at once, after `seen` patches of each; the newest is framed.
+
+    rankings: the name and the ranking (N,) of the left and of the right order."""
+    size = image.shape[0] // grid
+    fig, axes = plt.subplots(1, 2, figsize=(5.6, 3.2))
+    for ax, (name, ranking) in zip(axes, rankings, strict=True):
+        show(ax, reveal(image, np.isin(np.arange(grid**2), ranking[:seen]), grid), name)
+        colour = ORDERS.get(name, (INK,))[0]
+        ax.set_axis_on()
+        ax.set(xticks=[], yticks=[])
+        [s.set(visible=True, color=colour, linewidth=2) for s in ax.spines.values()]
+        for n in ranking[max(seen - 1, 0) : seen]:  # none before the first
+            y, x = divmod(int(n), grid)
+            ax.add_patch(plt.Rectangle((x * size - 0.5, y * size - 0.5), size, size, fill=False, ec=colour, lw=2))
+    fig.suptitle(f"{label}: {seen} of {grid**2} patches", fontsize=10)
+    return fig
+
+
+@styled
+def first_of_each(images: np.ndarray, rankings: Mapping[str, np.ndarray], grid: int, k: int, names: Sequence[str]) -> Figure:
+    """B images in columns, whole in the first row, and below it the first k patches of each order; rankings: (B, N) each."""
+    rows = ["all patches", *rankings]
+    fig, axes = plt.subplots(len(rows), len(images), figsize=(1.25 * len(images), 1.27 * len(rows) + 0.3), squeeze=False)
+    for b, image in enumerate(images):
+        show(axes[0, b], image, names[b])
+        for row, ranking in enumerate(rankings.values(), 1):
+            seen = np.zeros(grid**2, bool)
+            seen[ranking[b, :k]] = True
+            show(axes[row, b], reveal(image, seen, grid))
+    for ax, name in zip(axes[:, 0], rows, strict=True):
+        colour = ORDERS[name][0] if name in ORDERS else INK
+        ax.text(-0.06, 0.5, name, transform=ax.transAxes, rotation=90, ha="right", va="center", color=colour, fontweight="bold")
+    fig.suptitle(f"The first {k} of {grid**2} patches ({k / grid**2:.0%})", fontsize=10)
+    return fig
+
+
+@styled
 def fig6_training(step: np.ndarray, reconstruction: np.ndarray, entropy: np.ndarray, contrastive: np.ndarray,
                   unit: str = "training step") -> Figure:  # fmt: skip
     """Fig. 6: reconstruction loss and mask entropy over training on twin axes, and below the contrastive loss."""

@@ -307,7 +307,7 @@ def greedy_order(profile: str | Profile) -> Tensor:
 
 def predictor(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[TokenPredictor, Artefact]:
     """The trained token predictor of notebook 1: masked tokens -> mean and scale."""
-    profile, device = get_profile(profile), resolve_device(device)
+    profile, device = all_classes(get_profile(profile)), resolve_device(device)
     config = images_config(profile) | {"predictor": as_dict(profile.predictor), "seed": seed, "version": 1}
     config |= scale_config(profile)
 

@@ -125,7 +125,7 @@ class GenerationConfig:
     dropout: float = 0.0  # a run this short cannot overfit; paper: .1
     label_drop: float = 0.1  # share of images trained without class, for guidance; paper: .1
     checkpoint: str | None = None  # official weights instead of base training; paper: those released with MAR
-    steps: int = 3000  # base training, random orders; paper: 800 epochs, done by MAR's authors
+    steps: int = 3000  # base training, random orders; 0: no generator here; paper: 800 epochs, done by MAR's authors
     batch_size: int = 32  # paper: 32 in fine-tuning
     lr: float = 2e-3  # paper: 8e-4 in MAR's own training
     fine_tune_steps: int = 500  # a sixth of the base; paper: 24,000, less than one epoch after MAR's 800
@@ -205,7 +205,7 @@ natural = Profile(
     tokens=TokenConfig("pca", patch_size=4, dim=16),
     comae=CoMAEConfig(steps=3000, batch_size=8, targets_per_image=8),
     classifier=ClassifierConfig(class_step=10),  # 20 of 200: every tenth WordNet id, which spreads over the kinds of things
-    generation=GenerationConfig(clip=None),  # whitened components have no sharp range
+    generation=GenerationConfig(steps=0, clip=None),  # two cores cannot teach a generator photographs: notebook 4 is left out
     checkpoint_every=100,
     ranked=1000,
 )
@@ -256,18 +256,20 @@ def dry_run(profile: Profile) -> Profile:
         data=replace(profile.data, name="synthetic", root=None, num_classes=2, limit=2),
         comae=replace(profile.comae, **few | {"steps": 2}),
         predictor=replace(profile.predictor, **few),
-        classifier=replace(profile.classifier, **few, pretrained=None),
+        classifier=replace(profile.classifier, **few, pretrained=None, class_step=None),
         generation=replace(profile.generation, **few, checkpoint=None, fine_tune_steps=1, rankings=None, val_rankings=None,
                            num_iter=3, num_sampling_steps=2, cfg_sweep=(profile.generation.cfg_scale,) * 3, count=2),
         scale=ScaleConfig(),
         checkpoint_every=1,
+        ranked=None,
     )  # fmt: skip
 
 
 def for_classifiers(profile: str | Profile) -> Profile:
-    """The profile as the classifiers use it: with the classes that `classifier.class_step` leaves."""
+    """The profile as the classifiers use it: with the classes that `classifier.class_step` leaves, every image of them ranked."""
     profile = get_profile(profile)
-    return replace(profile, data=replace(profile.data, class_step=profile.classifier.class_step))
+    step = profile.classifier.class_step
+    return replace(profile, data=replace(profile.data, class_step=step), ranked=None if step else profile.ranked)
 
 
 def all_classes(profile: Profile) -> Profile:

@@ -58,6 +58,9 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
     chosen = [s for s in sources() if only is None or only in s.stem]
     if not chosen:
         raise ValueError(f"no notebook matches {only!r}; expected part of one of {', '.join(s.stem for s in sources())}")
+    if not config.generation.steps:
+        chosen = [s for s in chosen if "generation" not in s.stem]
+        print(f"profile {profile} trains no generator (generation.steps is 0): notebook 4 is left out", flush=True)
     folder = paths.build / profile / f"seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     prepared = []

@@ -37,9 +37,10 @@ import pandas as pd
 import torch
 
 from cop import entropy, figures, orders, pipeline, report, tables
+from cop.profiles import all_classes, for_classifiers
 
 # %%
-config = pipeline.get_profile(profile)
+config = for_classifiers(profile)
 out = report.Report("01_patch_entropy", profile, seed)
 sample = pipeline.sample(config, "test", images)
 N, grid = config.num_tokens, config.grid
@@ -57,7 +58,7 @@ f"{len(sample.images)} test images, {N} patches of {sample.tokens.shape[2]} valu
 # A Gaussian model of the tokens shows it without any approximation: each conditional entropy is a log-determinant.
 
 # %%
-train = pipeline.sample(config, "train", 10_000).tokens
+train = pipeline.sample(all_classes(config), "train", 10_000).tokens
 gauss = entropy.GaussianTokens.fit(train, floor=config.predictor.floor)
 zoo = pipeline.orders(config, "test", images, seed)
 first = {name: gauss.chain_terms(r[:1]).sum().item() for name, r in zoo.items()}

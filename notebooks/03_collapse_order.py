@@ -152,6 +152,15 @@ out.figure(fig, "mean_rank", "Maps of the mean position of every patch under col
            "and the greedy order of the Gaussian model; bright patches come early.")
 
 # %% [markdown]
+# And this is what a network sees of an image that it is shown along an order:
+
+# %%
+first = {n: ranks[n][:8].numpy() for n in ("collapse", "mean order", "variance", "random")}
+fig = figures.first_of_each(picture[:8], first, G, round(0.22 * N), names)
+out.figure(fig, "first_of_each", "Eight test images in columns; below each whole image its first 22 percent of the patches in "
+           "collapse order, mean order, by patch variance and at random.")
+
+# %% [markdown]
 # **Which patches does everybody rely on?** Their mean weight over all targets of a hundred images, against how much
 # their content varies from image to image:
 
