@@ -213,18 +213,13 @@ def sample(profile: str | Profile, split: str, count: int) -> Sample:
 def orders(profile: str | Profile, split: str, count: int, seed: int = 0, mean_from: int = 2000) -> dict[str, Tensor]:
     """The collapse order of `sample(profile, split, count)` and every control, by name, each (count, N).
 
-    The mean order is that of `mean_from` *training* images (or as many as the profile ranks), so that it knows nothing of
-    the images it is used for. Raises ValueError for more images than the profile ranks.
+    The mean order is that of `mean_from` *training* images, so that it knows nothing of the images it is used for.
     """
     profile = get_profile(profile)
-    drawn, limit = sample(profile, split, count), profile.ranked
-    n = len(drawn.tokens)
-    ranked, chosen = (selection(load_data(profile, split), n) for n in (limit, count))
-    if len(chosen) > len(ranked):
-        raise ValueError(f"orders of {len(chosen)} images, profile {profile.name!r} ranks {len(ranked)}: ask for fewer, or raise `ranked`")
-    rows = torch.searchsorted(ranked, chosen)  # both sorted, and the first images of every class
-    collapse, counted = (rankings(profile, split, seed, limit, by)[rows] for by in ("pagerank", "in_strength"))
-    few = limit or (mean_from if mean_from < len(load_data(profile, "train")) else None)  # None: the orders that training uses too
+    drawn = sample(profile, split, count)
+    n, chosen = len(drawn.tokens), selection(load_data(profile, split), count)
+    collapse, counted = (rankings(profile, split, seed, by=by)[chosen] for by in ("pagerank", "in_strength"))
+    few = mean_from if mean_from < len(load_data(profile, "train")) else None  # None: the orders that training uses too
     fixed = {"mean order": mean_order(rankings(profile, "train", seed, few)), "centre-out": centre_out_order(profile.grid),
              "low-discrepancy": low_discrepancy_order(profile.grid), "raster": raster_order(profile.grid)}  # fmt: skip
     return {"collapse": collapse, "in-strength": counted, "random": random_order(n, profile.num_tokens, seeded(seed, 40)),
@@ -296,7 +291,7 @@ def target_patches(tokens: Tokens, context: Tensor, targets: Tensor, values: Ten
 
 def greedy_order(profile: str | Profile) -> Tensor:
     """The greedy order of the Gaussian model of the training tokens, one for all images: (N,)."""
-    profile = get_profile(profile)
+    profile = all_classes(get_profile(profile))
     chosen = selection(load_data(profile, "train"), 10_000)
     train = token_source(profile, "train")(chosen)
     return GaussianTokens.fit(train, floor=profile.predictor.floor).greedy_order()

@@ -108,7 +108,7 @@ class ClassifierConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     ema: float = 0.995  # paper: 0.9999 over a far longer run
     pretrained: str | None = field(default=None, metadata={"optional": True})  # of cop.weights; paper: ImageNet-21k
-    class_step: int | None = field(default=None, metadata={"optional": True})  # classify every so-manyth class; paper: all
+    class_step: int | None = field(default=None, metadata={"optional": True})  # classify and rank every so-manyth class; paper: all
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,6 @@ class Profile:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     checkpoint_every: int = 200  # steps between atomic checkpoints of a training run
-    ranked: int | None = field(default=None, metadata={"optional": True})  # images per split whose orders are analysed; None: all
 
     @property
     def grid(self) -> int:
@@ -207,7 +206,6 @@ natural = Profile(
     classifier=ClassifierConfig(class_step=10),  # 20 of 200: every tenth WordNet id, which spreads over the kinds of things
     generation=GenerationConfig(steps=0, clip=None),  # two cores cannot teach a generator photographs: notebook 4 is left out
     checkpoint_every=100,
-    ranked=1000,
 )
 
 paper = Profile(
@@ -261,15 +259,13 @@ def dry_run(profile: Profile) -> Profile:
                            num_iter=3, num_sampling_steps=2, cfg_sweep=(profile.generation.cfg_scale,) * 3, count=2),
         scale=ScaleConfig(),
         checkpoint_every=1,
-        ranked=None,
     )  # fmt: skip
 
 
 def for_classifiers(profile: str | Profile) -> Profile:
-    """The profile as the classifiers use it: with the classes that `classifier.class_step` leaves, every image of them ranked."""
+    """The profile where classes or the orders of many images are wanted: with the classes that `classifier.class_step` leaves."""
     profile = get_profile(profile)
-    step = profile.classifier.class_step
-    return replace(profile, data=replace(profile.data, class_step=step), ranked=None if step else profile.ranked)
+    return replace(profile, data=replace(profile.data, class_step=profile.classifier.class_step))
 
 
 def all_classes(profile: Profile) -> Profile:

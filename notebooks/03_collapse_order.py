@@ -35,10 +35,11 @@ import pandas as pd
 import torch
 
 from cop import diagrams, figures, orders, pipeline, ranking, report, tables
+from cop.profiles import for_classifiers
 from cop.tokens import edge_strength
 
 # %%
-config = pipeline.get_profile(profile)
+config = for_classifiers(profile)
 out = report.Report("03_collapse_order", profile, seed)
 sample = pipeline.sample(config, "test", images)
 model, _ = pipeline.comae(config, seed, device)

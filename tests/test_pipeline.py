@@ -107,14 +107,6 @@ def test_orders_are_permutations_of_the_sampled_images():
     assert len(zoo["mean order"].unique(dim=0)) == 1 and len(zoo["random"].unique(dim=0)) == 20
 
 
-def test_orders_of_a_profile_that_ranks_few_images():
-    whole, few = pipeline.orders("smoke", "test", 20, mean_from=30), replace(PROFILES["smoke"], ranked=30)
-    zoo = pipeline.orders(few, "test", 20)
-    assert all(torch.equal(zoo[k], whole[k]) for k in whole)
-    with pytest.raises(ValueError, match="orders of 31 images, profile 'smoke' ranks 30"):
-        pipeline.orders(few, "test", 31)
-
-
 def test_classifiers_of_some_classes_share_the_comae_of_all():
     some = for_classifiers(replace(PROFILES["smoke"], classifier=replace(PROFILES["smoke"].classifier, class_step=5)))
     assert pipeline.comae_config(some, 0) == pipeline.comae_config(PROFILES["smoke"], 0)
