@@ -300,11 +300,16 @@ def greedy_order(profile: str | Profile) -> Tensor:
 # ----------------------------------------------------------------------------- instruments: entropy and certainty
 
 
+def predictor_config(profile: Profile, seed: int) -> dict:
+    """What determines a trained predictor."""
+    profile = all_classes(profile)
+    return images_config(profile) | {"predictor": as_dict(profile.predictor), "seed": seed, "version": 1} | scale_config(profile)
+
+
 def predictor(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[TokenPredictor, Artefact]:
     """The trained token predictor of notebook 1: masked tokens -> mean and scale."""
     profile, device = all_classes(get_profile(profile)), resolve_device(device)
-    config = images_config(profile) | {"predictor": as_dict(profile.predictor), "seed": seed, "version": 1}
-    config |= scale_config(profile)
+    config = predictor_config(profile, seed)
 
     def build() -> TokenPredictor:
         return TokenPredictor(profile.num_tokens, profile.tokens.dim, profile.predictor)
@@ -350,11 +355,16 @@ def untrained(build: Callable[[], nn.Module], seed: int, pretrained: str | None)
     return model
 
 
+def classifier_config(profile: Profile, seed: int) -> dict:
+    """What determines a trained RViT."""
+    return images_config(profile) | {"classifier": as_dict(profile.classifier), "seed": seed, "order": "random",
+                                     "version": 1} | scale_config(profile)  # fmt: skip
+
+
 def classifier(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[CViT, Artefact]:
     """RViT: a classifier trained on random subsets of the patches, so that it can judge any of them (section 4.4)."""
     profile, device = get_profile(profile), resolve_device(device)
-    config = images_config(profile) | {"classifier": as_dict(profile.classifier), "seed": seed, "order": "random",
-                                       "version": 1} | scale_config(profile)  # fmt: skip
+    config = classifier_config(profile, seed)
 
     def compute(directory: Path):
         train = load_data(profile, "train")

@@ -18,9 +18,10 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 from safetensors.torch import save_file
 
-from cop import paths, report, weights
+from cop import classification, generation, paths, pipeline, report, weights
 from cop.kl16 import KL16
-from cop.profiles import DRY, Profile, get_profile
+from cop.profiles import DRY, Profile, for_classifiers, get_profile, replace
+from cop.together import Job, together
 from cop.train import seeded_build
 
 # Counts of the parameter cells that are no part of a profile, for dry runs.
@@ -76,6 +77,10 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
     own = {"COP_RETRAIN_SINCE": str(time.time())} if retrain else {}
     own |= place_of_dry_run(config, fresh=only is None) if dry_run else {}
     with environment(COP_PROGRESS="0", **own):
+        if only is None and not dry_run:
+            start = time.time()
+            if train_shared(config, seed):
+                took("shared_training", time.time() - start, profile, seed, retrain)
         for source, notebook, output, values in prepared:
             if not (resume and output.exists() and same_source(output, notebook)):
                 execute(source, notebook, output, values, profile, seed, retrain)
@@ -117,13 +122,33 @@ def execute(source: Path, notebook: Path, output: Path, given: dict, profile: st
         raise RuntimeError(f"{source.stem} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n"
                            f"The executed notebook up to there is {partial}") from error  # fmt: skip
     os.replace(partial, output)
-    seconds = time.time() - start
-    print(f"{source.stem}: {seconds:.0f} s", flush=True)
+    took(source.stem, time.time() - start, profile, seed, retrain)
+
+
+def took(name: str, seconds: float, profile: str, seed: int, retrain: bool) -> None:
+    """Say how long something took and, for seed 0, write it to the profile's timings.json."""
+    print(f"{name}: {seconds:.0f} s", flush=True)
     if seed == 0:
         times = paths.figures / profile / "timings.json"
         old = json.loads(times.read_text()) if times.exists() else {}
-        old.setdefault(source.stem, {})["retrain" if retrain else "released"] = round(seconds)
+        old.setdefault(name, {})["retrain" if retrain else "released"] = round(seconds)
         report.write(times, (json.dumps(old, indent=1, sort_keys=True) + "\n").encode())
+
+
+def train_shared(profile: Profile, seed: int) -> int:
+    """Train side by side, on a CPU, what the notebooks would train one after the other although neither needs the other:
+    MAR's base, ViT, both CoMAEs, the predictor and RViT. Returns how many were missing; the notebooks load them."""
+    judged, device = for_classifiers(profile), pipeline.resolve_device()
+    without = replace(profile, comae=replace(profile.comae, contrastive_weight=0.0))  # of notebook 2
+    jobs = []
+    if profile.generation.steps and not profile.generation.checkpoint:
+        jobs += [Job("mar", generation.mar_config(profile, seed), generation.mar, (profile, seed, device))]
+    jobs += [Job("classifier", classification.system_config(judged, "ViT", seed), classification.classifier, (judged, "ViT", seed, device))]
+    jobs += [Job("comae", pipeline.comae_config(p, seed), pipeline.comae, (p, seed, device)) for p in (profile, without)]
+    jobs += [Job("predictor", pipeline.predictor_config(profile, seed), pipeline.predictor, (profile, seed, device)),
+             Job("classifier", pipeline.classifier_config(judged, seed), pipeline.classifier, (judged, seed, device))]  # fmt: skip
+    pipeline.tokenizer(profile)  # all of them need it
+    return together(jobs, device)
 
 
 def same_source(executed: Path, notebook: Path) -> bool:

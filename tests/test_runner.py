@@ -1,15 +1,36 @@
-"""Which notebooks a run executes."""
+"""Which notebooks a run executes, and what it trains before them."""
 
-from cop import paths, report, runner
+import torch
+
+from cop import generation, paths, pipeline, report, runner
+from cop.artefacts import stored
+from cop.profiles import smoke
 
 
 def test_a_profile_without_a_generator_leaves_notebook_4_out(tmp_path, monkeypatch, capsys):
     executed = []
     monkeypatch.setattr(paths, "build", tmp_path)
     monkeypatch.setattr(report, "gallery", lambda: "")
+    monkeypatch.setattr(runner, "train_shared", lambda *_: 0)
     monkeypatch.setattr(runner, "execute", lambda source, *_: executed.append(source.stem[:2]))
     runner.run("natural")
     assert executed == ["01", "02", "03", "05"] and "notebook 4 is left out" in capsys.readouterr().out
     executed.clear()
     runner.run("demo")
     assert executed == ["01", "02", "03", "04", "05"]
+
+
+def test_what_is_trained_before_the_notebooks_is_what_they_look_for(tmp_path, monkeypatch):
+    """Side by side only on a CPU with two threads or more; a second call finds everything."""
+    monkeypatch.setenv("COP_CACHE", str(tmp_path))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert runner.train_shared(smoke, 0) == 6 and runner.train_shared(smoke, 0) == 0
+    finally:
+        torch.set_num_threads(threads)
+    made = sorted(f.name.split("-")[0] for f in tmp_path.iterdir() if not f.name.endswith(".work"))
+    assert made == ["classifier", "classifier", "comae", "comae", "mar", "predictor", "tokens"]
+    for stage, config in (("comae", pipeline.comae_config(smoke, 0)), ("mar", generation.mar_config(smoke, 0))):
+        assert stored(stage, config)
