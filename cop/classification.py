@@ -31,9 +31,10 @@ from cop.orders import (
     reversed_order,
     variance_order,
 )
+from cop.processes import processes
 from cop.profiles import Profile, as_dict, get_profile, replace, scale_config
 from cop.together import Job, together
-from cop.train import fit, progress, seeded
+from cop.train import fit, progress, restored, seeded
 
 RATES = [r / 100 for r in range(100)]  # the mask rates of Table 5's AuC
 SHOWN = (0.0, 0.3, 0.5, 0.78)  # the mask rates of Table 5's columns
@@ -94,8 +95,7 @@ def _by_looking(profile: Profile, split: str, order: str, seed: int, device: str
     data, parts = load_data(profile, split), []
     model = classifier(profile, "ViT", seed, device)[0] if order == "attention" else None
     tokens = pipeline.tokenizer(profile)
-    for idx in torch.arange(len(data)).split(250):
-        images, _ = data.batch(idx)
+    for images, _ in data.batches(250):
         scores = attention_rollout(model, images.to(device)).cpu() if model else None
         parts.append(variance_order(pipeline.looked_at(profile, images, tokens.encode(images))) if model is None else collapse_order(scores))
     return torch.cat(parts)
@@ -167,13 +167,11 @@ def classifier(
         model, history = fit(model, loss, settings,
                              size=len(train), seed=seed, directory=directory, device=device, desc=system,
                              ema=profile.classifier.ema, checkpoint_every=profile.checkpoint_every,
-                             scale=profile.scale, per_step=pipeline.uniform)  # fmt: skip
+                             scale=profile.scale, per_step=pipeline.uniform, ahead=train.ahead)  # fmt: skip
         return model.state_dict(), pipeline.thin(history)
 
     artefact = load_or_compute("classifier", config, compute)
-    model = build(profile, system)
-    model.load_state_dict(artefact.tensors)
-    return model.to(device).eval(), artefact
+    return restored(lambda: build(profile, system), artefact.tensors).to(device).eval(), artefact
 
 
 def checked(ranking: Tensor, images: int, profile: Profile) -> Tensor:
@@ -229,7 +227,7 @@ def evaluate(model, images: Tensor | ImageSet, labels: Tensor, ranking: Tensor |
              matched: bool = False, batch: int = 250, device: str = "cpu") -> Hits:  # fmt: skip
     """Test a classifier with K patches per image, for each K of `counts`.
 
-    images (n, C, H, W), or a set of images, read in batches; labels (n,); ranking (n, N), or None for a network that prunes itself (DynamicViT) or sees
+    images (n, C, H, W), or a set of images, each read once, in batches; labels (n,); ranking (n, N), or None for a network that prunes itself (DynamicViT) or sees
     everything (K = N only). DynamicViT prunes by its published rule, base rate K / N, or, `matched`, such that it has
     K tokens on average over its blocks. All images of one K run in rectangular batches. Raises ValueError for
     rankings of another grid or number of images.
@@ -242,22 +240,20 @@ def evaluate(model, images: Tensor | ImageSet, labels: Tensor, ranking: Tensor |
     pruned = isinstance(model, DynamicViT)
     if ranking is None and not pruned and list(counts) != [N]:
         raise ValueError(f"counts are {list(counts)} without a ranking; expected [{N}], or the order to see patches in")
-    top1, top5 = [], []
-    for K in progress(counts, "testing"):
-        rows = []
-        for idx in torch.arange(len(images)).split(batch):
-            x = (images[idx] if isinstance(images, Tensor) else images.batch(idx)[0]).to(device)
+    parts, rows = torch.arange(len(images)).split(batch), [[] for _ in counts]
+    read = images.split(batch) if isinstance(images, Tensor) else (x for x, _ in images.batches(batch))
+    for idx, x in progress(zip(parts, read, strict=True), "testing", len(parts)):
+        x = x.to(device)
+        for K, found in zip(counts, rows, strict=True):
             if pruned:
                 rate = matched_base_rate(N, K, len(model.blocks)) if matched else min(1.0, (K + 1e-9) / N)
                 logits = model(x, rate)  # (B, classes)
             else:
                 logits = model(x) if K == N else model(x, ranking[idx, :K])  # (B, classes)
             best = logits.topk(min(5, logits.shape[1])).indices.cpu()  # (B, 5)
-            rows.append(best == labels[idx][:, None])
-        right = torch.cat(rows).numpy()  # (n, 5)
-        top1.append(right[:, 0])
-        top5.append(right.any(1))
-    return Hits(tuple(counts), np.stack(top1), np.stack(top5), N)
+            found.append(best == labels[idx][:, None])
+    right = torch.stack([torch.cat(found) for found in rows]).numpy()  # (S, n, 5)
+    return Hits(tuple(counts), right[:, :, 0], right.any(2), N)
 
 
 def hits_config(profile: Profile, system: str, order: str | None, seed: int, counts: Sequence[int] | None, matched: bool) -> dict:
@@ -290,6 +286,8 @@ def hits(profile: str | Profile, system: str, order: str | None = None, seed: in
         ranking = (
             None if order is None else checked(ranking_of(profile, "test", order, seed, device), len(data), profile)
         )
+        if processes()[0] > 0:  # the first of many processes tests, the others wait for what it stores
+            return {}, None
         found = evaluate(model, data, data.labels, ranking, counts, matched=matched, device=device)
         packed = {k: torch.from_numpy(np.packbits(getattr(found, k), axis=1)) for k in ("top1", "top5")}
         return packed | {"n": torch.tensor([len(data)])}, None

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cop.files import write
 from cop.kl16 import KL16, check_state, load_strictly, read_state_dict
-from cop.weights import find, places, write_atomically
+from cop.weights import find, places
 
 
 def model_of(name: str) -> nn.Module | None:
@@ -72,9 +73,7 @@ def convert(name: str, source: str | Path | Mapping, target: str | os.PathLike |
     state = own_names(name, read_state_dict(source))
     check_state(model, state, name)
     target = Path(target) if target else places(find(name))[0]
-    write_atomically(
-        target, lambda part: save_file({k: v.float().contiguous().clone() for k, v in state.items()}, part)
-    )
+    write(target, lambda part: save_file({k: v.float().contiguous().clone() for k, v in state.items()}, part))
     return target
 
 

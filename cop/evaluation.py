@@ -1,7 +1,9 @@
 """How good generated images are, how sure that is, and whether two systems differ.
 
 The features are those of a classifier trained on the embedded data, so the distance is a "Fréchet distance (classifier
-features)" and no FID. Real images are the test split. Every system has images of the same classes and seeds, and every
+features)" and no FID; real images are the test split. At paper scale (`generation.features`) they are Inception's, and what
+is real is ADM's reference file: its statistics of the training set for what the paper calls tFID and everybody FID-50K, its
+10,000 images for precision, recall and what the paper calls FID. Every system has images of the same classes and seeds, and every
 bootstrap draw takes the same images of each, so a difference of two systems is a paired one.
 """
 
@@ -15,13 +17,15 @@ import torch
 from torch import Tensor
 
 from cop import generation, metrics, pipeline
+from cop import weights as weights_of
 from cop.artefacts import load_or_compute
 from cop.data import load_data
 from cop.entropy import certainty_curve
 from cop.held_out import gap as loss_gap
 from cop.mar import mask_lengths
 from cop.metrics import Interval
-from cop.profiles import Profile, as_dict, get_profile
+from cop.processes import processes
+from cop.profiles import Profile, as_dict, get_profile, scale_config
 from cop.report import Seeds, paper_numbers
 from cop.together import Job, together
 from cop.train import seeded
@@ -30,61 +34,122 @@ METRICS = {  # name: (heading, +1 where more is better)
     "frechet": ("Fréchet distance (classifier features)", -1), "inception_score": ("inception score (classifier)", 1),
     "precision": ("precision", 1), "recall": ("recall", 1), "right_class": ("share of the right class", 1),
 }  # fmt: skip
+INCEPTION = METRICS | {"frechet": ("tFID (FID-50K)", -1), "inception_score": ("inception score", 1),
+                       "fid": ("FID against 10,000 images", -1)}  # fmt: skip
 NEIGHBOURS = 3  # of precision and recall; paper: 3
 DRAWS = 100  # bootstrap samples
+BLOCK = 1 << 30  # bytes of distances held at a time; the paper's 50,000 x 50,000 would take 20 GB
+NEAREST = 64  # neighbours that are remembered of every image, of which a bootstrap sample holds two thirds
 REAL = ("real images", "–", 1.0)
-Result = tuple[Tensor, Tensor]  # values (5,), bootstrap draws (DRAWS, 5)
+Result = tuple[Tensor, Tensor]  # M metrics: values (M,), bootstrap draws (DRAWS, M); five, and with Inception six
+
+
+def metrics_of(results: dict[tuple, Result]) -> dict[str, tuple[str, int]]:
+    """Names and headings of the numbers in these results."""
+    return METRICS if len(next(iter(results.values()))[0]) == len(METRICS) else INCEPTION
 
 
 # -------------------------------------------------------------------------------------------------- one system
 
 
+def blocks(rows: int, columns: int) -> list[slice]:
+    """Parts of so many rows whose distances to so many others, 8 bytes each, stay within `BLOCK`."""
+    step = max(1, BLOCK // (8 * columns))
+    return [slice(i, min(i + step, rows)) for i in range(0, rows, step)]
+
+
 def neighbour_radii(features: Tensor, k: int = NEIGHBOURS) -> Tensor:
     """Distance of every row (n, D) to its k-th nearest other row: (n,)."""
-    return torch.cdist(features, features).kthvalue(k + 1, dim=1).values  # the first is the row itself
+    parts = blocks(len(features), len(features))
+    return torch.cat([torch.cdist(features[p], features).kthvalue(k + 1, dim=1).values for p in parts])  # the first is itself
 
 
-def bootstrap_metrics(real: Tensor, fake: Tensor, probabilities: Tensor, labels: Tensor, generator: torch.Generator,
-                      draws: int = 200) -> Result:  # fmt: skip
+def nearest(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Distances to the `count` nearest rows of every row (m, D), itself among them, ascending, and which these are:
+    (m, count) each."""
+    parts = blocks(len(features), len(features))
+    found = [torch.cdist(features[p], features).topk(count, largest=False) for p in parts]
+    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+
+
+def radii_within(chosen: Tensor, features: Tensor, near: tuple[Tensor, Tensor], k: int) -> Tensor:
+    """`neighbour_radii` of those rows of features (m, D) that are chosen, bool (m,), among each other; -1 of the others: (m,).
+
+    near: of `nearest`. A random half of the rows all but surely holds k of the `NEAREST` nearest; where it does not, all
+    distances are computed again.
+    """
+    distance, index = near
+    rank = min(k + 1, int(chosen.sum()))
+    hit = chosen[index] & (chosen[index].cumsum(1) == rank)  # (m, count), the chosen neighbour of that rank
+    radii = distance.gather(1, hit.byte().argmax(1, keepdim=True))[:, 0]
+    lacking = chosen & ~hit.any(1)
+    if lacking.any():
+        radii[lacking] = torch.cdist(features[lacking], features[chosen]).kthvalue(rank, dim=1).values
+    return radii.masked_fill(~chosen, -1)
+
+
+def precisions_and_recalls(real: Tensor, fake: Tensor, k: int, draws: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Of real (n, D) and generated features (m, D): which generated ones lie in the ball of a real one, bool (m,), and
+    the recall of every draw, indices (m,) of generated ones, with the balls that these have among each other: (draws,).
+
+    The balls are those of Kynkäänniemi et al. All draws are counted in one pass over the n x m distances.
+    """
+    m, n = len(fake), len(real)
+    near = nearest(fake, min(NEAREST, m))
+    chosen = [torch.zeros(m, dtype=torch.bool).index_fill(0, idx, True) for idx in draws]
+    radii = torch.stack([radii_within(c, fake, near, k) for c in chosen])  # (draws, m)
+    largest, of_real = radii.amax(0), neighbour_radii(real, k)
+    inside, covered = torch.zeros(m, dtype=torch.bool), torch.zeros(len(draws), n, dtype=torch.bool)
+    for part in blocks(n, m):
+        distances = torch.cdist(fake, real[part])  # (m, n of this part)
+        inside |= (distances <= of_real[part]).any(1)
+        ball, image = (distances <= largest[:, None]).nonzero(as_tuple=True)  # few: all that any draw can cover
+        distances = distances[ball, image]
+        for row, r in zip(covered, radii, strict=True):
+            row[part.start + image[distances <= r[ball]]] = True
+    return inside, covered.double().mean(1)
+
+
+def bootstrap_metrics(real: Tensor, fake: Tensor, probabilities: Tensor, right: Tensor, generator: torch.Generator,
+                      draws: int = 200, reference: dict[str, np.ndarray] | None = None) -> Result:  # fmt: skip
     """The numbers of `METRICS`, (5,), and the same for `draws` bootstrap samples of the generated images, (draws, 5).
 
-    real (n, D), fake (m, D), probabilities (m, classes), labels (m,). The balls of precision and recall are those of
-    Kynkäänniemi et al.; for the draws they come from one matrix of distances. A sample with repeated images has fewer
-    different ones, which shifts the Fréchet distance up and recall down: see `centred`.
+    real (n, D), fake (m, D), probabilities (m, classes), right (m,) bool: of the right class. reference: statistics for the
+    Fréchet distance; the distance to the real images is then the sixth number (`INCEPTION`). A sample with repeated images has fewer different
+    ones, which shifts the Fréchet distance up and recall down: see `centred`. Memory: a few times `BLOCK`, at any n and m.
     """
     m, k = len(fake), min(NEIGHBOURS, len(real) - 1, len(fake) - 1)
-    near_real = torch.cdist(fake, real)  # (m, n)
-    inside = (near_real <= neighbour_radii(real, k)).any(1).double()  # (m,) precision, image by image
-    right = (probabilities.argmax(1) == labels).double()
-    among = torch.cdist(fake, fake)
-    splits = max(1, min(10, m // 20))
-    reference = metrics.statistics(real)
-
-    def recall(chosen: Tensor) -> float:
-        radii = among[chosen][:, chosen].kthvalue(min(k + 1, len(chosen)), dim=1).values
-        return (near_real[chosen] <= radii[:, None]).any(0).double().mean().item()
-
-    def all_of(idx: Tensor) -> list[float]:
-        return [metrics.frechet(reference, metrics.statistics(fake[idx])), metrics.inception_score(probabilities[idx], splits),
-                inside[idx].mean().item(), recall(idx.unique()), right[idx].mean().item()]  # fmt: skip
-
-    values = metrics.generation_metrics(real, fake, probabilities, k, splits)
+    right, splits = right.double(), max(1, min(10, m // 20))
+    values = metrics.generation_metrics(real, fake, probabilities, k, splits, reference)
     values = [*values.values(), right.mean().item()]
-    samples = [all_of(torch.randint(m, (m,), generator=generator)) for _ in range(draws)]
-    return torch.tensor(values, dtype=torch.float64), torch.tensor(samples, dtype=torch.float64)
+    samples = [torch.randint(m, (m,), generator=generator) for _ in range(draws)]
+    inside, recalls = precisions_and_recalls(real, fake, k, samples)
+    inside, known = inside.double(), metrics.statistics(real)
+    distances = [metrics.frechet_from(s) for s in ([known] if reference is None else [reference, known])]
+    values += [d(metrics.statistics(fake)) for d in distances[1:]]
+
+    def all_of(idx: Tensor, recall: Tensor) -> list[float]:
+        made = metrics.statistics(fake[idx])
+        first, *others = [d(made) for d in distances]
+        return [first, metrics.inception_score(probabilities[idx], splits),
+                inside[idx].mean().item(), recall.item(), right[idx].mean().item(), *others]  # fmt: skip
+
+    rows = [all_of(*sample) for sample in zip(samples, recalls, strict=True)]
+    return torch.tensor(values, dtype=torch.float64), torch.tensor(rows, dtype=torch.float64)
 
 
 def evaluation_config(profile: Profile, seed: int, weights: str, source: str, cfg_scale: float) -> dict:
     """What determines the numbers of one system."""
     count = profile.generation.count
-    made = (pipeline.images_config(profile) | {"real": count, "seed": seed} if weights == "real"
+    made = (pipeline.images_config(profile) | {"real": count, "seed": seed} | scale_config(profile) if weights == "real"
             else generation.sampling_config(profile, seed, weights, source, cfg_scale, count))  # fmt: skip
-    return made | {
+    own = {"features": profile.generation.features} if profile.generation.features else {}
+    return made | own | {
         "classifier": as_dict(profile.classifier),
         "neighbours": NEIGHBOURS,
         "draws": min(DRAWS, count),
-        "reference": "test",
-    }
+        "reference": "adm" if own else "test",
+    }  # fmt: skip
 
 
 def evaluate(
@@ -95,25 +160,40 @@ def evaluate(
     cfg_scale: float = 1.0,
     device: str = "auto",
 ) -> Result:
-    """Values (5,) and bootstrap draws (DRAWS, 5) of one system's images, by `METRICS`; weights `real`: validation images.
+    """Values (M,) and bootstrap draws (DRAWS, M) of one system's images, by `METRICS` or `INCEPTION`; weights `real`: validation
+    images. "Of the right class" is RViT's judgement with either, for Inception numbers the classes otherwise.
 
-    The row of real images is the floor of every metric at this number of images.
+    The row of real images is the floor of every metric at this number of images. Of many processes the first one
+    evaluates and the others wait: next to sampling it takes little.
     """
     profile = get_profile(profile)
     count = profile.generation.count
 
     def compute(_: Path):
-        features = metrics.Features(_judge(profile, seed, device), device=pipeline.resolve_device(device))
+        judge = _features(profile, seed, device)  # stages that all processes take part in, if they must run
         if weights == "real":
             val = load_data(profile, "val")
-            images, labels = val.batch(pipeline.selection(val, count))
+            chosen = pipeline.selection(val, count)
+            labels = val.labels[chosen]
+
+            def images():
+                return (x for x, _ in val.batches(judge.batch_size, chosen))
         else:
             made = generation.generate(profile, seed, weights, source, cfg_scale, device=device)
-            images, labels = generation.to_float(made.tensors["images"]), generation.new_labels(profile, count)
-        fake, probabilities = features(images)
-        values, draws = bootstrap_metrics(
-            _reference(profile, seed, device), fake, probabilities, labels, seeded(seed, 70), min(DRAWS, count)
-        )
+            labels = generation.new_labels(profile, count)
+
+            def images():
+                return map(generation.to_float, made.tensors["images"].split(judge.batch_size))
+        if processes()[0] > 0:
+            return {}, None
+        fake, probabilities = judge(images())
+        right, reference = probabilities.argmax(1) == labels, None
+        if profile.generation.features == "inception":
+            fake, probabilities = _inception(pipeline.resolve_device(device))(as_bytes(x) for x in images())
+            real, reference = _adm(pipeline.resolve_device(device))
+        else:
+            real = _reference(profile, seed, device)
+        values, draws = bootstrap_metrics(real, fake, probabilities, right, seeded(seed, 70), min(DRAWS, count), reference)
         return {"values": values, "draws": draws}, None
 
     config = evaluation_config(profile, seed, weights, source, cfg_scale)
@@ -121,15 +201,31 @@ def evaluate(
     return tensors["values"], tensors["draws"]
 
 
-def _judge(profile: Profile, seed: int, device: str):
-    return metrics.classifier_extractor(pipeline.classifier(profile, seed, device)[0])
+def as_bytes(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as Inception takes them: uint8 (b, 3, H, W)."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).expand(-1, 3, -1, -1)
+
+
+@functools.lru_cache(maxsize=2)
+def _inception(device: str) -> metrics.Features:
+    return metrics.Features(metrics.inception_extractor(weights_of.fetch("inception"), device), device=device)
+
+
+@functools.lru_cache(maxsize=2)  # features and statistics of ADM's reference, once per process
+def _adm(device: str) -> tuple[Tensor, dict[str, np.ndarray]]:
+    file = weights_of.fetch("adm_reference")
+    return _inception(device)(metrics.reference_images(file))[0], metrics.load_statistics(file)
+
+
+@functools.lru_cache(maxsize=2)  # loaded once per process
+def _features(profile: Profile, seed: int, device: str) -> metrics.Features:
+    judge = pipeline.classifier(profile, seed, device)[0]
+    return metrics.Features(metrics.classifier_extractor(judge), device=pipeline.resolve_device(device))
 
 
 @functools.lru_cache(maxsize=2)  # features of the test images, once per process
 def _reference(profile: Profile, seed: int, device: str) -> Tensor:
-    data = load_data(profile, "test")
-    parts = (data.batch(idx)[0] for idx in torch.arange(len(data)).split(250))
-    return metrics.Features(_judge(profile, seed, device), device=pipeline.resolve_device(device))(parts)[0]
+    return _features(profile, seed, device)(x for x, _ in load_data(profile, "test").batches(250))[0]
 
 
 def centred(value: float, draws: Tensor) -> Interval:
@@ -178,7 +274,7 @@ def comparison(
 
 def difference(a: Result, b: Result, metric: str) -> Interval:
     """a minus b in one metric, with the interval of the paired bootstrap draws."""
-    j = list(METRICS).index(metric)
+    j = list(INCEPTION).index(metric)  # whose first are those of METRICS
     return centred((a[0][j] - b[0][j]).item(), a[1][:, j] - b[1][:, j])
 
 
@@ -186,7 +282,7 @@ def verdict(gap: Interval, metric: str) -> str:
     """`better`, `worse` or `no difference found`, by whether the interval of a difference leaves out 0."""
     if gap.low <= 0 <= gap.high:
         return "no difference found"
-    return "better" if (gap.value > 0) == (METRICS[metric][1] > 0) else "worse"
+    return "better" if (gap.value > 0) == (INCEPTION[metric][1] > 0) else "worse"
 
 
 def table(results: dict[tuple, Result]) -> pd.DataFrame:
@@ -195,7 +291,7 @@ def table(results: dict[tuple, Result]) -> pd.DataFrame:
     for (name, source, cfg), (values, draws) in results.items():
         guidance = "–" if name == REAL[0] else "none" if cfg == 1 else f"{cfg:g}"
         row = {"system": name, "orders from": source, "guidance": guidance}
-        for j, (heading, _) in enumerate(METRICS.values()):
+        for j, (heading, _) in enumerate(metrics_of(results).values()):
             value, low, high = centred(values[j].item(), draws[:, j])
             row[heading] = f"{value:.3g} [{low:.3g}, {high:.3g}]"
         rows.append(row)
@@ -203,15 +299,15 @@ def table(results: dict[tuple, Result]) -> pd.DataFrame:
 
 
 def gaps(
-    results: dict, pairs: Sequence[tuple[tuple, tuple]], metric_names: Sequence[str] = tuple(METRICS)
+    results: dict, pairs: Sequence[tuple[tuple, tuple]], metric_names: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """Paired differences: one row per pair and metric, with the interval and the verdict on the first of the pair."""
     rows = []
     for a, b in pairs:
-        for metric in metric_names:
+        for metric in metric_names or metrics_of(results):
             gap = difference(results[a], results[b], metric)
             rows.append({"first": f"{a[0]} ({a[1]})", "second": f"{b[0]} ({b[1]})", "guidance": "none" if a[2] == 1 else f"{a[2]:g}",
-                         "metric": METRICS[metric][0], "difference": f"{gap.value:+.3g}",
+                         "metric": metrics_of(results)[metric][0], "difference": f"{gap.value:+.3g}",
                          "95 %": f"{gap.low:+.3g} … {gap.high:+.3g}", "the first is": verdict(gap, metric)})  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -224,6 +320,8 @@ def beside_paper(number: int, rows: Sequence[tuple[str, tuple]], results: dict[t
     """
     paper = paper_numbers()[f"table{number}"]
     ours = {"frechet": "Fréchet", "inception_score": "IS (classifier)", "precision": "precision", "recall": "recall"}
+    if metrics_of(results) is INCEPTION:
+        ours = {"fid": "FID"} | ours | {"frechet": "tFID", "inception_score": "IS"}
     theirs = {"fid": "paper: FID", "tfid": "paper: tFID", "is": "paper: IS", "precision": "paper: precision",
               "recall": "paper: recall"}  # fmt: skip
     if len(rows) != len(paper["rows"]):
@@ -231,7 +329,7 @@ def beside_paper(number: int, rows: Sequence[tuple[str, tuple]], results: dict[t
     lines = []
     for (name, key), row in zip(rows, paper["rows"], strict=True):
         known = dict(zip(paper["columns"], row, strict=True))
-        mine = {h: round(results[key][0][list(METRICS).index(m)].item(), 3) for m, h in ours.items()}
+        mine = {h: round(results[key][0][list(INCEPTION).index(m)].item(), 3) for m, h in ours.items()}
         every = {f"{h}, all seeds": seeds.cell(record_name(m, key)) for m, h in ours.items()} if seeds else {}
         lines.append({"": name, **mine, **every, **{h: known[c] for c, h in theirs.items()}})
     return pd.DataFrame(lines)
@@ -245,13 +343,13 @@ def record_name(metric: str, key: tuple) -> str:
 
 def headline(results: dict[tuple, Result]) -> dict[str, float]:
     """Every metric of every row, under names for a record."""
-    return {record_name(m, key): values[j].item() for key, (values, _) in results.items() for j, m in enumerate(METRICS)}
+    return {record_name(m, key): values[j].item() for key, (values, _) in results.items() for j, m in enumerate(metrics_of(results))}
 
 
 def dots(results: dict[tuple, Result], profile: Profile) -> tuple[dict, dict]:
     """What `figures_generation.metric_dots` draws: metric -> guidance -> system -> interval, and the value of real images."""
     intervals, floor = {}, {}
-    for j, (heading, _) in enumerate(METRICS.values()):
+    for j, (heading, _) in enumerate(metrics_of(results).values()):
         heading = heading.replace(" (", "\n(")
         intervals[heading] = {
             "no guidance" if cfg == 1 else f"guidance {cfg:g}": {

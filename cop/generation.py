@@ -21,10 +21,11 @@ from cop.data import load_data
 from cop.mar import MAR, MARConfig, load_mar
 from cop.order_bank import MODES, OrderBank
 from cop.orders import collapse_order, random_order, reversed_order
+from cop.processes import shared_out
 from cop.profiles import Profile, as_dict, get_profile, scale_config
 from cop.shards import compute_shards
 from cop.together import Job, together
-from cop.train import fit, seeded
+from cop.train import fit, restored, seeded
 
 KINDS = ("descending", "ascending", "random")
 SYSTEMS = {  # name: (weights, order source)
@@ -76,9 +77,7 @@ def mar(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[MA
 
 
 def _restore(profile: Profile, artefact: Artefact, device: str) -> tuple[MAR, Artefact]:
-    model = MAR(mar_sizes(profile), seeded(0))
-    model.load_state_dict(artefact.tensors)
-    return model.to(device).eval(), artefact
+    return restored(lambda: MAR(mar_sizes(profile), seeded(0)), artefact.tensors).to(device).eval(), artefact
 
 
 def bank_config(profile: Profile, seed: int) -> dict:
@@ -179,11 +178,12 @@ def order_bank(
 def _ranked(profile: Profile, seed: int, images: Tensor, device: str) -> Tensor:
     device = pipeline.resolve_device(device)
     model, tokens = pipeline.comae(profile, seed, device)[0], pipeline.tokenizer(profile)
-    orders = []
-    for part in images.split(64):
+
+    def order(part: Tensor) -> Tensor:
         A = model.dependencies(tokens.encode(to_float(part)).to(device), profile.ranking.chunk_bytes)
-        orders.append(collapse_order(pipeline.scores_of(A, profile)).cpu())
-    return torch.cat(orders)
+        return collapse_order(pipeline.scores_of(A, profile)).cpu()
+
+    return torch.cat(shared_out(images.split(64), order))
 
 
 # ---------------------------------------------------------------------------------------------------- images

@@ -14,12 +14,17 @@ in its split (after the last comes the first). So labels, counts, splits, and ev
 are; which image it is depends on the files alone, not on processes, batches or subsets; and no pass over 1.28 million
 files is needed beforehand. Each one is named and counted in the log, and more than one in a thousand is an error. An
 error of the disk or the network is not a damaged image: it is raised.
+
+**Reading ahead.** Images are decoded by threads. Who knows which will be asked for next says so (`ImageSet.ahead`, as
+`cop.train.fit` does), and finds them decoded then. Which images these are, and so every result, stays the same.
 """
 
+import functools
 import logging
 import os
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -28,18 +33,39 @@ import torch
 from torch import Tensor
 
 from cop.images import SUFFIXES, ImageSet, decode, rank_in_class
-from cop.profiles import DataConfig
+from cop.profiles import DataConfig, as_dict
 
+LAYOUTS = ("imagenet", "imagenet-hf", "imagenet-wds")
 OFFICIAL = {"train": 1_281_167, "val": 50_000}  # images of the two parts that have labels
 HELP = ("Get ImageNet-1k from https://image-net.org and arrange it as root/train/<wnid>/*.JPEG and "
         "root/val/<wnid>/*.JPEG (as torchvision.datasets.ImageNet does) for data 'imagenet'; or the parquet files of "
         "https://huggingface.co/datasets/ILSVRC/imagenet-1k for 'imagenet-hf'; or the tar shards of "
         "https://huggingface.co/datasets/timm/imagenet-1k-wds for 'imagenet-wds'. Give root=... or COP_DATA")  # fmt: skip
 
+THREADS = 32  # at most: more of them only wait for each other
+
 log = logging.getLogger(__name__)
+counting = threading.Lock()  # of unreadable images
+
+
+def data_config(cfg: DataConfig) -> dict:
+    """What determines the images, for hashes: not where the files lie, nor in which of ImageNet's layouts."""
+    return as_dict(cfg) | {"root": None, "name": "imagenet" if cfg.name in LAYOUTS else cfg.name}
 
 
 # ------------------------------------------------------------------------------------------------- images on demand
+
+
+@functools.cache
+def decoders(process: int) -> ThreadPoolExecutor:
+    """The threads of this process that decode images; a fork inherits none. Pillow's decoders run outside Python's lock,
+    so they work side by side, and processes of one machine share its cores."""
+    return ThreadPoolExecutor(thread_count(), "decode")
+
+
+def thread_count() -> int:
+    """Threads that decode, for each of the processes that were started together on this machine."""
+    return max(1, min(THREADS, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 class LazyImages:
@@ -56,15 +82,26 @@ class LazyImages:
         self.image_size, self.channels = image_size, channels
         self.index = np.arange(len(rows)) if index is None else index
         self.unreadable: dict[int, str] = {}  # row -> name; subsets share it
+        self.coming: dict[int, Future] = {}  # images that are being decoded ahead
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, i) -> Tensor:
         if isinstance(i, Tensor) and i.ndim:
-            with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:  # Pillow's decoders run in parallel
-                return torch.stack(list(pool.map(self._image, i.tolist())))
+            pool = decoders(os.getpid())
+            decoded = [self.coming.pop(j, None) or pool.submit(self._image, j) for j in i.tolist()]
+            return torch.stack([image.result() for image in decoded])
         return self._image(int(i))
+
+    def __getstate__(self) -> dict:
+        return vars(self) | {"coming": {}}  # threads stay in their process
+
+    def ahead(self, idx: Tensor) -> None:
+        """Begin to decode images (B,) that will be asked for next. An error is raised when they are."""
+        for i in idx.tolist():
+            if i not in self.coming:
+                self.coming[i] = decoders(os.getpid()).submit(self._image, i)
 
     def _image(self, i: int) -> Tensor:
         at = self.index[i]
@@ -83,11 +120,15 @@ class LazyImages:
         try:
             return decode(BytesIO(data), self.image_size, self.channels, name)
         except ValueError as error:
-            if self.unreadable.setdefault(row, name) is name:  # once, whichever thread came first
+            with counting:
+                new = row not in self.unreadable  # once, whichever thread came first
+                self.unreadable[row] = name
+                count = len(self.unreadable)
+            if new:
                 log.warning("%s. Skipped: the next image of its class takes its place (%d unreadable so far)",
-                            str(error).split(". Expected")[0], len(self.unreadable))  # fmt: skip
-            if len(self.unreadable) > max(10, len(self.rows) // 1000):
-                raise ValueError(f"{len(self.unreadable)} of {len(self.rows)} images cannot be read, the last one {name}; "
+                            str(error).split(". Expected")[0], count)  # fmt: skip
+            if count > max(10, len(self.rows) // 1000):
+                raise ValueError(f"{count} of {len(self.rows)} images cannot be read, the last one {name}; "
                                  "expected a few at most: get the images again") from error  # fmt: skip
             return None
 

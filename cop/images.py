@@ -1,15 +1,16 @@
 """What every source of images shares: the `ImageSet`, ADM's centre crop, ranks within a class, a file cache."""
 
 import os
-import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+
+from cop.files import write
 
 SPLITS = ("train", "val", "test")
 FORMATS = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "BMP": (".bmp",),
@@ -52,6 +53,19 @@ class ImageSet(torch.utils.data.Dataset):
         if flip is not None:
             images = torch.where(flip.view(-1, 1, 1, 1), images.flip(-1), images)
         return images, self.labels[idx]
+
+    def ahead(self, idx: Tensor) -> None:
+        """Begin to decode the images `idx` (B,) that `batch` will be asked for next; those in memory need no time."""
+        if not isinstance(self.images, Tensor):
+            self.images.ahead(idx)
+
+    def batches(self, size: int, idx=slice(None)) -> Iterator[tuple[Tensor, Tensor]]:
+        """`batch` of `size` images after another, all or `idx`; the next ones are decoded while one is in use."""
+        parts = torch.arange(len(self))[idx].split(size)
+        for k, part in enumerate(parts):
+            for soon in parts[k : k + 2]:
+                self.ahead(soon)
+            yield self.batch(part)
 
     def subset(self, idx) -> "ImageSet":
         """The images `idx` (indices, slice or mask) as a set of its own."""
@@ -149,13 +163,10 @@ def walk(folder: Path) -> list[Path]:
 
 def save_npz(path: Path, **arrays: np.ndarray) -> None:
     """Write arrays atomically; a cache that cannot be written (full or read-only disk) is not an error."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            temporary = file.name
+
+    def fill(part: Path) -> None:
+        with part.open("wb") as file:  # to a name numpy would append its own suffix
             np.savez(file, **arrays)
-        os.replace(temporary, path)
-    except OSError:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+
+    with suppress(OSError):
+        write(path, fill)

@@ -21,6 +21,7 @@ from cop.comae import CoMAE, comae_loss
 from cop.cvit import CViT, masked_loss
 from cop.data import ImageSet, decode, first_stratified, image_folder, load_data
 from cop.entropy import GaussianTokens, TokenPredictor, predictor_loss
+from cop.imagenet import data_config
 from cop.orders import (
     centre_out_order,
     collapse_order,
@@ -34,7 +35,7 @@ from cop.orders import (
 from cop.processes import on_cpu, processes, wait
 from cop.profiles import Profile, all_classes, as_dict, get_profile, scale_config
 from cop.tokens import Tokens, fit_tokens, patchify, tokens_from_state
-from cop.train import fit, seeded, seeded_build
+from cop.train import fit, restored, seeded, seeded_build
 
 LOG_EVERY = 10  # steps per row of a released history
 RANKED = 64  # images ranked at a time, by one process
@@ -49,8 +50,8 @@ def resolve_device(device: str = "auto") -> str:
 
 
 def images_config(profile: Profile) -> dict:
-    """What determines the images and tokens of a profile, for hashes: not where the files happen to lie."""
-    return {"data": as_dict(profile.data) | {"root": None}, "tokens": as_dict(profile.tokens)}
+    """What determines the images and tokens of a profile, for hashes: not where the files happen to lie, nor in which layout."""
+    return {"data": data_config(profile.data), "tokens": as_dict(profile.tokens)}
 
 
 def tokenizer(profile: str | Profile) -> Tokens:
@@ -112,9 +113,7 @@ def comae(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[
         return model.state_dict(), thin(history)
 
     artefact = load_or_compute("comae", comae_config(profile, seed), compute)
-    model = build()
-    model.load_state_dict(artefact.tensors)
-    return model.to(device).eval(), artefact
+    return restored(build, artefact.tensors).to(device).eval(), artefact
 
 
 def ranking_config(profile: Profile) -> dict:
@@ -292,9 +291,14 @@ def target_patches(tokens: Tokens, context: Tensor, targets: Tensor, values: Ten
 def greedy_order(profile: str | Profile) -> Tensor:
     """The greedy order of the Gaussian model of the training tokens, one for all images: (N,)."""
     profile = all_classes(get_profile(profile))
-    chosen = selection(load_data(profile, "train"), 10_000)
-    train = token_source(profile, "train")(chosen)
-    return GaussianTokens.fit(train, floor=profile.predictor.floor).greedy_order()
+    config = images_config(profile) | {"greedy": {"floor": profile.predictor.floor, "images": 10_000}}
+
+    def compute(_: Path):
+        chosen = selection(load_data(profile, "train"), 10_000)
+        train = token_source(profile, "train")(chosen)
+        return {"order": GaussianTokens.fit(train, floor=profile.predictor.floor).greedy_order()}, None
+
+    return load_or_compute("greedy", config, compute).tensors["order"].long()
 
 
 # ----------------------------------------------------------------------------- instruments: entropy and certainty
@@ -326,9 +330,7 @@ def predictor(profile: str | Profile, seed: int = 0, device: str = "auto") -> tu
         return model.state_dict(), thin(history)
 
     artefact = load_or_compute("predictor", config, compute)
-    model = build()
-    model.load_state_dict(artefact.tensors)
-    return model.to(device).eval(), artefact
+    return restored(build, artefact.tensors).to(device).eval(), artefact
 
 
 def uniform(generator: torch.Generator) -> float:
@@ -377,13 +379,11 @@ def classifier(profile: str | Profile, seed: int = 0, device: str = "auto") -> t
         model, history = fit(untrained(lambda: build_classifier(profile), seed, profile.classifier.pretrained), loss, profile.classifier,
                              size=len(train), seed=seed, directory=directory, device=device, desc="RViT",
                              ema=profile.classifier.ema, checkpoint_every=profile.checkpoint_every,
-                             scale=profile.scale, per_step=uniform)  # fmt: skip
+                             scale=profile.scale, per_step=uniform, ahead=train.ahead)  # fmt: skip
         return model.state_dict(), thin(history)
 
     artefact = load_or_compute("classifier", config, compute)
-    model = build_classifier(profile)
-    model.load_state_dict(artefact.tensors)
-    return model.to(device).eval(), artefact
+    return restored(lambda: build_classifier(profile), artefact.tensors).to(device).eval(), artefact
 
 
 __all__ = ["Sample", "comae", "rankings", "orders", "sample", "rank", "tokenizer", "predictor", "classifier", "load_data",

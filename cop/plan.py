@@ -21,6 +21,7 @@ from cop.cost import macs
 from cop.cvit import keep_count, mask_rate_schedule
 from cop.entropy import TokenPredictor
 from cop.generation import BATCH, KINDS, SYSTEMS, mar_sizes
+from cop.imagenet import LAYOUTS, OFFICIAL
 from cop.kl16 import CHANNEL_MULTIPLES, KL16
 from cop.mar import MAR, draw_num_masked, mask_lengths
 from cop.order_bank import MODES
@@ -28,8 +29,9 @@ from cop.profiles import Profile, get_profile
 from cop.report import markdown
 from cop.train import seeded
 
-IMAGES = {"fashion-subset": (12_000, 2_000), "fashion": (60_000, 10_000), "tiny-imagenet": (100_000, 10_000),
-          "imagenet": (1_281_167, 50_000)}  # fmt: skip  # train + val (the official training images), test
+# train + val (the official training images), test
+IMAGES = {"fashion-subset": (12_000, 2_000), "fashion": (60_000, 10_000), "tiny-imagenet": (100_000, 10_000)}
+IMAGES |= dict.fromkeys(LAYOUTS, (OFFICIAL["train"], OFFICIAL["val"]))
 CLASSIFIERS = ("ViT", "RViT", "CViT", "DynamicViT")  # Table 5; the controls of notebook 5 cost as much as CViT each
 
 
@@ -48,11 +50,12 @@ DEVICES = {d.name: d for d in (Device("H100", 989, 80), Device("RTX 5090", 209.5
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What the plan takes for granted. Nothing here was measured."""
+    """What the plan takes for granted. Nothing but `decoded` was measured."""
 
     utilisation: float = 0.35  # of the data sheet's rate: a fair training loop on one GPU; narrow layers reach less
     scaling: float = 0.9  # of the linear gain, on more than one GPU
     memory_share: float = 0.9  # of a GPU's memory that a program can fill
+    decoded: float = 120  # JPEGs of ImageNet's size that a core decodes in a second: tests/benchmarks/bench_decoding.py
 
 
 @dataclass(frozen=True)
@@ -334,8 +337,22 @@ def main(profile: str, devices: Sequence[str] | None = None, utilisation: float 
     rates = ", ".join(f"{d.name}: {d.count} x {d.tflops:g} TFLOP/s, {d.memory} GiB" for d in shown)
     print(f"# What the profile {name} costs\n\nAssumed, not measured: {utilisation:.0%} of the dense bf16 rate ({rates}), "
           f"{assumptions.scaling:.0%} of the linear gain on several devices. 1 multiply-add = 2 FLOP. Reading images is not counted.\n")  # fmt: skip
-    print(markdown(table(plan(profile), assumptions, chosen)), "\n\n## What can be cut\n", sep="\n")
+    stages = plan(profile)
+    print(markdown(table(stages, assumptions, chosen)), "", reading(profile, stages, shown[0], assumptions), "## What can be cut\n", sep="\n")
     print(markdown(cuts(profile, assumptions, chosen[0])))
+
+
+def reading(profile: str | Profile, stages: Sequence[Stage], device: Device, assumptions: Assumptions) -> str:
+    """How many images a second CViT's training takes in these hours, and how many cores decode so many; "" if all images
+    are in memory."""
+    profile = get_profile(profile)
+    if profile.data.name not in LAYOUTS:
+        return ""
+    (stage,) = (s for s in stages if s.name == "CViT training")
+    rate = profile.classifier.steps * profile.classifier.batch_size / hours(stage, device, assumptions) / 3600
+    return (f"Threads decode images ahead of the steps. In the hours above, CViT's training takes {amount(rate)} a second on {device.name}, "
+            f"as many as {amount(rate / assumptions.decoded)} cores decode, at {assumptions.decoded:g} each: with fewer cores classifiers "
+            "take longer. CoMAE and MAR read latents.\n")  # fmt: skip
 
 
 def cuts(profile: str | Profile, assumptions: Assumptions | None = None, name: str = "H100") -> pd.DataFrame:

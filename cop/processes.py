@@ -6,11 +6,12 @@ ordinary run is process 0 of 1 and starts nothing.
 """
 
 import os
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 
 PATIENCE = timedelta(hours=12)  # one process may write or rank for long while the others wait; the default is minutes
 
@@ -37,3 +38,11 @@ def wait() -> None:
 def agreed(value):
     """Process 0's value of a small picklable object, in every process."""
     return broadcast_object_list([value])[0] if processes()[1] > 1 else value
+
+
+def shared_out(parts: Sequence, work: Callable) -> list:
+    """[work(part) for part in parts]: the processes take the parts in turn, and all get all results, which are picklable."""
+    me, count = processes()
+    own = [work(part) for part in parts[me::count]]
+    everyone = gather_object([own]) if count > 1 else [own]
+    return [everyone[k % count][k // count] for k in range(len(parts))]

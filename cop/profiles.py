@@ -145,6 +145,7 @@ class GenerationConfig:
     cfg_scale: float = 2.0  # guidance in the comparison; paper: 3.0, and 2.9 for MAR
     cfg_sweep: tuple[float, ...] = (1.5, 2.0, 3.0)  # Table 3; paper: 2.9, 3.0, 3.1
     count: int = 500  # images per system for the metrics; paper: 50,000
+    features: str | None = field(default=None, metadata={"optional": True})  # of the metrics; None: RViT's; paper: "inception"
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ paper = Profile(
                                 diffusion_batch_mul=4, dropout=0.1, checkpoint="mar_base.pth", steps=800 * 40_036,
                                 fine_tune_steps=24_000, lr=8e-4, fine_tune_lr=1e-7, rankings=None, val_rankings=None, ema=0.99999,
                                 num_iter=256, num_sampling_steps=100, clip=None, cfg_scale=3.0, cfg_sweep=(2.9, 3.0, 3.1),
-                                count=50_000),
+                                count=50_000, features="inception"),
     scale=ScaleConfig(micro_batches=8, mixed_precision="bf16"),
     checkpoint_every=1000,
 )  # fmt: skip
@@ -256,7 +257,7 @@ def dry_run(profile: Profile) -> Profile:
         predictor=replace(profile.predictor, **few),
         classifier=replace(profile.classifier, **few, pretrained=None, class_step=None),
         generation=replace(profile.generation, **few, checkpoint=None, fine_tune_steps=1, rankings=None, val_rankings=None,
-                           num_iter=3, num_sampling_steps=2, cfg_sweep=(profile.generation.cfg_scale,) * 3, count=2),
+                           num_iter=3, num_sampling_steps=2, cfg_sweep=(profile.generation.cfg_scale,) * 3, count=2, features=None),
         scale=ScaleConfig(),
         checkpoint_every=1,
     )  # fmt: skip

@@ -9,11 +9,8 @@ The latents of KL-16 (`moments`) and the orders of large data sets stay in shard
 of a small artefact are put together and removed again.
 """
 
-import errno
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +24,8 @@ from torch import Tensor
 from cop import paths
 from cop.artefacts import key
 from cop.data import ImageSet
+from cop.files import write
+from cop.imagenet import data_config
 from cop.kl16 import TOKEN_SCALE
 from cop.processes import agreed, processes, wait
 from cop.profiles import Profile, as_dict
@@ -174,24 +173,6 @@ def _recorded(directory: Path, name: str, manifest: dict | None) -> dict | None:
     return record if record and path.exists() and path.stat().st_size == record["bytes"] else None
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file to a temporary neighbour, then rename it. A full disk leaves nothing behind and is named."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise OSError(errno.ENOSPC, f"no space left for {path} ({len(data) / 1e6:.0f} MB); what was written before it "
-                          "is kept: free some space and start again") from error  # fmt: skip
-        raise
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
 # --------------------------------------------------------------------------------------- the latents of KL-16
 
 
@@ -203,28 +184,28 @@ def moments(profile: Profile, split: str, data: ImageSet, tokens: KL16Tokens, de
     ImageNet's training images. Raises ValueError, by name, for a cache made with other weights, another crop or other
     images.
     """
-    autoencoder = tokens.autoencoder.to(device)
+    autoencoder, images = tokens.autoencoder.to(device), data_config(profile.data)
     weights = hashlib.sha256()
     for name, value in sorted(autoencoder.state_dict().items()):
         weights.update(name.encode() + value.cpu().numpy().tobytes())
     made_with = {
         "content": "moments", "tokenizer": profile.tokens.kind, "weights": weights.hexdigest()[:16],
-        "crop": f"{profile.data.image_size} px, ADM centre crop", "data": profile.data.name, "split": split,
+        "crop": f"{profile.data.image_size} px, ADM centre crop", "data": images["name"], "split": split,
         "labels": hashlib.sha256(data.labels.numpy().tobytes()).hexdigest()[:16],
-        "profile": key({"data": as_dict(profile.data) | {"root": None}, "tokens": as_dict(profile.tokens)}),
+        "profile": key({"data": images, "tokens": as_dict(profile.tokens)}),
     }  # fmt: skip
 
     @torch.no_grad()
     def compute(idx: Tensor) -> dict[str, Tensor]:
         found = {"mean": [], "logvar": []}
-        for part in idx.split(BATCH):
-            images = data.batch(part)[0].to(device)
-            both = [autoencoder.posterior(x) for x in (images, images.flip(-1))]
+        for x, _ in data.batches(BATCH, idx):
+            x = x.to(device)
+            both = [autoencoder.posterior(x), autoencoder.posterior(x.flip(-1))]
             for name, values in zip(found, zip(*both, strict=True), strict=True):
                 found[name].append(torch.stack(values, 1).half().cpu())  # (B, 2, N, 16)
         return {name: torch.cat(parts) for name, parts in found.items()}
 
-    directory = paths.cache() / f"moments-{profile.data.name}-{split}"
+    directory = paths.cache() / f"moments-{images['name']}-{split}"
     return compute_shards(directory, made_with, len(data), compute, desc=f"encoding {split}")
 
 

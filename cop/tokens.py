@@ -253,8 +253,8 @@ def fit_tokens(profile: str | Profile, train: ImageSet, limit: int = 5000) -> To
 def patch_statistics(images: ImageSet, patch_size: int, limit: int) -> tuple[Tensor, Tensor]:
     """Mean (D,) and covariance (D, D), float64, of the patches of the first `limit` images."""
     count, total, product = 0, 0.0, 0.0
-    for idx in first_stratified(images.labels, limit).split(256):
-        x = patchify(images.batch(idx)[0], patch_size).flatten(0, 1).double()  # (M, D)
+    for batch, _ in images.batches(256, first_stratified(images.labels, limit)):
+        x = patchify(batch, patch_size).flatten(0, 1).double()  # (M, D)
         count, total, product = count + len(x), total + x.sum(0), product + x.T @ x
     mean = total / count
     return mean, product / count - torch.outer(mean, mean)

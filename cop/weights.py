@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cop import paths
 from cop.download import download, file_sha256
+from cop.files import write
 
 MIB = 1 << 20
 DROPBOX = "https://www.dropbox.com/scl/fi"
@@ -146,7 +147,7 @@ def _from_url(entry: Weights, **options) -> Path:
         raise FileNotFoundError(f"{entry.name} is not at {places(entry)[0]} or {target}, and {error}. Or download it elsewhere "
                                 "and put it there") from error  # fmt: skip
     if entry.sha256 is None:
-        write_atomically(_sidecar(target), lambda part: part.write_text(f"{file_sha256(target)}  {target.name}\n"))
+        write(_sidecar(target), f"{file_sha256(target)}  {target.name}\n".encode())
     return target
 
 
@@ -176,17 +177,6 @@ def _recorded(entry: Weights, path: Path) -> str | None:
 
 def _sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")  # as sha256sum -c reads it
-
-
-def write_atomically(path: Path, write) -> None:
-    """Write a file under another name and move it to its place: `write(other name)`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------------------------------------------- command line

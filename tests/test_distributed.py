@@ -16,11 +16,11 @@ import pandas as pd
 import pytest
 import torch
 
-from cop import classification, generation, pipeline
+from cop import classification, evaluation, generation, pipeline
 from cop import data as cop_data
 from cop.artefacts import load_or_compute
 from cop.comae import CoMAE, comae_loss
-from cop.processes import agreed, processes, wait
+from cop.processes import agreed, processes, shared_out, wait
 from cop.profiles import ScaleConfig, smoke
 from cop.shards import compute_shards
 from cop.train import fit, load_checkpoint, seeded, seeded_build, threads
@@ -59,10 +59,18 @@ def trainings() -> None:
 
 
 def results() -> dict[str, torch.Tensor]:
-    """What is computed in shards from trained models: two shards of orders, two of samples."""
+    """What is computed in parts from trained models, orders and samples, and what one process computes for all."""
     found = {f"{by} {flipped}": pipeline.rankings(PROFILE, "test", by=by, device="cpu", flipped=flipped)
              for by in ("pagerank", "in_strength") for flipped in (False, True)}  # fmt: skip
-    return found | generation.generate(PROFILE, 0, "descending", "train", 2.0, device="cpu").tensors
+    found |= generation.generate(PROFILE, 0, "descending", "train", 2.0, device="cpu").tensors
+    found["drafts"] = generation.order_bank(PROFILE, 0, "two_pass", 110, "cpu").ranks
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(evaluation, "DRAWS", 5)
+        if processes()[0] > 0:
+            m.setattr(evaluation, "bootstrap_metrics", lambda *a: pytest.fail("evaluated twice"))
+        found["values"], found["draws"] = evaluation.evaluate(PROFILE, 0, "base", device="cpu")
+        found["floor"], _ = evaluation.evaluate(PROFILE, 0, "real", device="cpu")
+    return found
 
 
 def slow_training(directory: Path, pause: float = 0.0):
@@ -97,6 +105,9 @@ def plumbing(directory: Path) -> None:
         calls.append(idx[0].item())
         return {"i": idx * 10}
 
+    done = []
+    assert shared_out(range(5), lambda part: done.append(part) or part**2) == [0, 1, 4, 9, 16]
+    assert done == ([0, 2, 4] if me == 0 else [1, 3]) and shared_out([7], str) == ["7"] and shared_out([], str) == []
     stored = compute_shards(directory, {"a": 1}, 7, shard, size=2)
     assert calls == [0, 4] if me == 0 else calls == [2, 6]
     assert stored.all("i").tolist() == [10 * i for i in range(7)]
@@ -141,7 +152,7 @@ def two(one, tmp_path_factory):
     """The cache of two processes that trained everything, and what they computed from the models of the one process."""
     trained, given = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("given")
     for folder in one[0].iterdir():
-        if not folder.name.startswith(("generated-", "ranking-")):
+        if not folder.name.startswith(("generated-", "ranking-", "evaluation-")):
             shutil.copytree(folder, given / folder.name)
     output = given / "results.pt"
     finish(launch(2, "everything", given, output, cache=trained))
@@ -167,6 +178,7 @@ def test_two_processes_make_identical_rankings_and_samples(one, two):
     for name, value in one[1].items():
         assert torch.equal(value, two[1][name]), name
     assert not torch.equal(one[1]["pagerank False"], one[1]["pagerank True"])  # a mirrored image has its own order
+    assert one[1]["drafts"].shape == (110, 64) and one[1]["values"].isfinite().all()
 
 
 def test_one_writes_and_all_read(tmp_path):

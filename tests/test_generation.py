@@ -10,7 +10,7 @@ from cop import evaluation, generation, held_out, metrics, pipeline
 from cop.mar import mask_lengths
 from cop.order_bank import MODES, OrderBank
 from cop.orders import check_ranking, mean_order, random_order
-from cop.profiles import PROFILES, get_profile, replace
+from cop.profiles import PROFILES, ScaleConfig, get_profile, replace
 from cop.train import seeded
 
 N, K = 16, 4
@@ -240,13 +240,50 @@ def test_bootstrap_values_are_those_of_the_metrics_module():
     g = seeded(8)
     real, fake = torch.randn(60, 4, generator=g).double(), torch.randn(40, 4, generator=g).double() + 0.5
     probabilities, labels = torch.rand(40, 3, generator=g).double().softmax(-1), torch.arange(40) % 3
-    values, draws = evaluation.bootstrap_metrics(real, fake, probabilities, labels, seeded(9), draws=50)
+    values, draws = evaluation.bootstrap_metrics(real, fake, probabilities, probabilities.argmax(1) == labels, seeded(9), draws=50)
     precision, recall = metrics.precision_recall(real, fake, 3)
     inside = (torch.cdist(fake, real) <= evaluation.neighbour_radii(real)).any(1).double().mean()
     covered = (torch.cdist(fake, real) <= evaluation.neighbour_radii(fake)[:, None]).any(0).double().mean()
     assert values[2] == pytest.approx(precision) == pytest.approx(inside.item())
     assert values[3] == pytest.approx(recall) == pytest.approx(covered.item())
     assert draws.shape == (50, 5) and (draws.std(0) > 0).all()
+
+
+@pytest.mark.parametrize(("block", "known"), [(8 * 60 * 7, 64), (1, 64), (8 * 60 * 7, 5)])
+def test_bootstrap_in_parts_is_that_of_whole_matrices(monkeypatch, block, known):
+    """Recall of every draw from its own matrix of distances, against blocks of 7 rows or one, and with so few remembered
+    neighbours that most radii must be computed again."""
+    g = seeded(8)
+    real, fake = torch.randn(60, 4, generator=g).double(), torch.randn(40, 4, generator=g).double() * 1.2
+    fake[7] = fake[8]
+    probabilities, labels = torch.rand(40, 3, generator=g).double().softmax(-1), torch.arange(40) % 3
+    right = probabilities.argmax(1) == labels
+    _, whole = evaluation.bootstrap_metrics(real, fake, probabilities, right, seeded(9), draws=20)
+    monkeypatch.setattr(evaluation, "BLOCK", block)
+    monkeypatch.setattr(evaluation, "NEAREST", known)
+    _, parts = evaluation.bootstrap_metrics(real, fake, probabilities, right, seeded(9), draws=20)
+    assert len(evaluation.blocks(60, 60)) == (9 if block > 1 else 60)
+    torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)
+    generator, inside = seeded(9), torch.cdist(fake, real) <= evaluation.neighbour_radii(real)
+    for row in whole:
+        idx = torch.randint(40, (40,), generator=generator)
+        chosen = fake[idx.unique()]
+        covered = torch.cdist(chosen, real) <= torch.cdist(chosen, chosen).kthvalue(4).values[:, None]
+        expected = [x.double().mean().item() for x in (inside.any(1)[idx], covered.any(0))]
+        assert row[2:4].tolist() == pytest.approx(expected)
+
+
+def test_collapsed_and_tiny_sets_can_be_resampled():
+    same = torch.ones(6, 3).double()  # all radii are 0
+    inside, recall = evaluation.precisions_and_recalls(same, same, 3, [torch.tensor([0, 0, 0, 0, 0, 0])])
+    assert inside.all() and recall.tolist() == [1]
+    inside, recall = evaluation.precisions_and_recalls(same, same + 1, 3, [torch.arange(6)])
+    assert not inside.any() and recall.tolist() == [0]
+
+
+def test_real_images_are_judged_by_a_classifier_that_depends_on_its_training():
+    configs = [evaluation.evaluation_config(p, 0, "real", "–", 1.0) for p in (SMALL, replace(SMALL, scale=ScaleConfig(4)))]
+    assert configs[0] != configs[1] and "scale" not in configs[0]
 
 
 def test_verdicts_know_which_direction_is_better():

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import multiprocessing
 import os
 import pickle
 import sys
@@ -133,6 +134,13 @@ def test_every_layout_gives_the_same_pixels_labels_and_splits(roots, source):
         assert torch.equal(data.images[torch.arange(len(data))], pixels)
 
 
+def test_layouts_are_one_data_set_for_hashes():
+    configs = [imagenet.data_config(profile(name, root=name).data) for name in SOURCES]
+    assert configs[0] == configs[1] == configs[2] and configs[0]["name"] == "imagenet" and configs[0]["root"] is None
+    for other in (profile("tiny-imagenet"), profile(num_classes=4), profile(size=32), profile(limit=9)):
+        assert imagenet.data_config(other.data) not in configs
+
+
 def test_it_is_lazy_and_indexed_like_a_tensor(roots, monkeypatch):
     train = load_data(profile(), "train", roots["imagenet"])
     calls = []
@@ -247,6 +255,100 @@ def test_an_error_of_the_disk_is_no_damaged_image(roots, monkeypatch):
     with pytest.raises(OSError, match="Input/output error"):
         train.batch([0, 1])
     assert not train.images.unreadable
+
+
+# ------------------------------------------------------------------------------------------ reading ahead
+
+
+def test_images_read_ahead_are_those_asked_for_and_decoded_once(roots, monkeypatch):
+    plain, train = (load_data(profile(), "train", roots["imagenet"]) for _ in range(2))
+    calls = []
+    monkeypatch.setattr(imagenet, "decode", lambda *args: calls.append(args) or decode(*args))
+    first, second = torch.tensor([5, 77, 5]), torch.tensor([77, 140, 0])
+    train.ahead(first)
+    for image in train.images.coming.values():
+        image.result()
+    assert len(calls) == 2  # while nobody asked for them
+    train.ahead(second)  # 77 comes already
+    got = [train.batch(first), train.batch(second)]
+    assert len(calls) == 2 + 2 + 2 and not train.images.coming  # 5 twice, 77 again for the second
+    for (images, labels), idx in zip(got, (first, second), strict=True):
+        assert torch.equal(images, plain.batch(idx)[0]) and torch.equal(labels, plain.batch(idx)[1])
+    train.ahead(first)
+    assert torch.equal(pickle.loads(pickle.dumps(train)).batch(first)[0], got[0][0])  # decodes for itself
+
+
+def test_batches_are_those_of_batch_and_one_ahead(roots, monkeypatch):
+    train = load_data(profile(), "train", roots["imagenet"])
+    chosen, asked = torch.arange(3, 144, 4), []
+    monkeypatch.setattr(train, "ahead", lambda idx: asked.append(idx.tolist()) or train.images.ahead(idx))
+    parts = []
+    for images, labels in train.batches(10, chosen):
+        parts.append((images, labels))
+        assert len(train.images.coming) == len(chosen[10 * len(parts) : 10 * len(parts) + 10])
+    assert [len(images) for images, _ in parts] == [10, 10, 10, 6]
+    assert torch.equal(torch.cat([images for images, _ in parts]), train.batch(chosen)[0])
+    assert torch.equal(torch.cat([labels for _, labels in parts]), train.labels[chosen])
+    monkeypatch.undo()
+    memory = imagenet.ImageSet(train.images[torch.arange(9)], train.labels[:9], train.class_names)
+    assert [len(labels) for _, labels in memory.batches(4)] == [4, 4, 1]  # nothing to decode
+
+
+def test_damage_found_ahead_is_counted_once(tmp_path, caplog):
+    images = pictures("train")
+    damaged = [images[50 + i][1] for i in (0, 1, 7)]
+    train = load_data(profile(), "train", write_folder(tmp_path / "root", damaged))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            train.ahead(torch.arange(48, 60))
+            got = train.batch(torch.arange(48, 60).repeat(2))[0]
+    assert sorted(n.rpartition("/")[2] for n in train.images.unreadable.values()) == sorted(f"{n}.JPEG" for n in damaged)
+    warnings = [r.getMessage() for r in caplog.records if "takes its place" in r.getMessage()]
+    assert len(warnings) == 3
+    assert [sum(f"({k} unreadable so far)" in w for w in warnings) for k in (1, 2, 3)] == [1, 1, 1]
+    assert torch.equal(got[0], got[2]) and torch.equal(got[0], got[12])  # 2 stands in for 0 and 1
+
+
+def test_an_error_ahead_is_raised_when_the_image_is_asked_for(roots, monkeypatch):
+    train = load_data(profile(), "train", roots["imagenet"])
+    read = train.images.source.read
+
+    def fail(row):
+        if row == train.images.rows[9]:
+            raise OSError(5, "Input/output error")
+        return read(row)
+
+    monkeypatch.setattr(train.images.source, "read", fail)
+    train.ahead(torch.tensor([8, 9]))
+    assert len(train.batch([8])[0]) == 1
+    with pytest.raises(OSError, match="Input/output error"):
+        train.batch([9])
+
+
+def test_threads_are_divided_over_the_processes_of_a_machine(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 24)
+    for processes, threads in ((None, 24), ("2", 12), ("8", 3), ("48", 1)):
+        monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+        if processes:
+            monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        assert imagenet.thread_count() == threads
+    monkeypatch.setattr(os, "cpu_count", lambda: 256)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    assert imagenet.thread_count() == imagenet.THREADS
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_decodes_with_threads_of_its_own(roots):
+    """As `notebook_launcher` starts processes: from one whose threads exist already."""
+    train = load_data(profile(), "train", roots["imagenet"])
+    train.batch([0, 1])
+    child = multiprocessing.get_context("fork").Process(target=train.batch, args=([2, 3],))
+    child.start()
+    child.join(60)
+    code = child.exitcode
+    child.kill()
+    assert code == 0  # None: it waited for threads that it does not have
 
 
 # ------------------------------------------------------------------------------------------ wrong data

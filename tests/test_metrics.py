@@ -55,6 +55,20 @@ def test_frechet_of_samples_approaches_the_closed_form():
     assert metrics.frechet(metrics.statistics(real), metrics.statistics(fake)) == pytest.approx(8, rel=0.03)
 
 
+@pytest.mark.parametrize("n", [300, 12])  # more images than dimensions, and fewer
+def test_frechet_from_a_reference_is_frechet(monkeypatch, n):
+    real, fake = metrics.statistics(gaussian(400, 20)), metrics.statistics(gaussian(n, 20, seed=1) * 1.5 + 0.2)
+    assert metrics.frechet_from(real)(fake) == metrics.frechet(real, fake)  # few dimensions: the same formula
+    monkeypatch.setattr(metrics, "SMALL", 19)
+    monkeypatch.setattr(metrics, "frechet", None)
+    quick = metrics.frechet_from(real)
+    monkeypatch.undo()
+    assert quick(fake) == pytest.approx(metrics.frechet(real, fake), rel=1e-6)
+    assert quick(real) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="20 and 4 dimensions"):
+        quick(metrics.statistics(gaussian(10)))
+
+
 def test_half_precision_features_are_handled_in_double():
     features = gaussian(100).half()
     assert (
@@ -114,6 +128,17 @@ def brute_force(real, fake, k):
 def test_precision_and_recall_are_their_definition(k):
     real, fake = gaussian(40), gaussian(30, seed=1) * 1.5 + 0.5
     assert metrics.precision_recall(real, fake, k) == pytest.approx(brute_force(real, fake, k))
+
+
+def test_many_images_are_compared_in_parts(monkeypatch):
+    real, fake = gaussian(70), gaussian(50, seed=1) * 1.5 + 0.5
+    whole, asked = metrics.precision_recall(real, fake), []
+    ask = metrics.prc_features_to_metric
+    monkeypatch.setattr(metrics, "prc_features_to_metric", lambda *a, **k: asked.append(k) or ask(*a, **k))
+    monkeypatch.setattr(metrics, "MANY", 60)
+    assert metrics.precision_recall(real, fake) == pytest.approx(whole)
+    assert metrics.precision_recall(fake, real) == pytest.approx(whole[::-1])  # whichever of them is large
+    assert [k["save_cpu_ram"] for k in asked] == [True, True] and asked[0]["prc_batch_size"] * 50_000 * 8 < 2**30
 
 
 def test_collapsed_generator_is_precise_but_recalls_nothing():

@@ -33,6 +33,15 @@ def test_the_public_api_is_importable_and_documented():
         _ = cop.ranks
 
 
+def test_the_layouts_of_imagenet_share_what_is_stored():
+    paper = PROFILES["paper"]
+    names = ("imagenet", "imagenet-hf", "imagenet-wds")
+    configs = [pipeline.comae_config(replace(paper, data=replace(paper.data, name=n, root=f"/{n}")), 0) for n in names]
+    assert configs[0] == configs[1] == configs[2] == pipeline.comae_config(paper, 0)
+    other = replace(paper, data=replace(paper.data, name="folder"))
+    assert pipeline.comae_config(other, 0) != configs[0]
+
+
 def test_import_cop_is_light():
     code = "import sys, cop; assert 'torch' not in sys.modules, 'import cop loads torch'"
     subprocess.run([sys.executable, "-c", code], check=True)

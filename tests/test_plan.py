@@ -107,6 +107,21 @@ def test_tables_and_command_line(capsys):
     )
 
 
+def test_every_layout_of_imagenet_has_the_same_plan():
+    for name in ("imagenet-hf", "imagenet-wds"):
+        assert plan.looks(replace(paper, data=replace(paper.data, name=name))) == plan.looks(paper)
+    assert plan.IMAGES["imagenet"] == (1_281_167, 50_000)
+
+
+def test_cores_that_decode_as_fast_as_a_gpu_trains():
+    (stage,) = (s for s in plan.classifying(paper) if s.name == "CViT training")
+    assumptions, h100 = plan.Assumptions(utilisation=0.5, decoded=100), plan.device("H100")
+    rate = 3 * 5004 * 256 / (3600 * plan.hours(stage, h100, assumptions))
+    text = plan.reading("paper", plan.classifying(paper), h100, assumptions)
+    assert f"{rate:,.0f} a second on H100" in text and f"{rate / 100:,.0f} cores decode, at 100 each" in text
+    assert plan.reading("demo", [], h100, assumptions) == ""
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="unknown device 'A100'; expected one of H100, RTX 5090, 8 x H100"):
         plan.table([], devices=["A100"])

@@ -4,7 +4,6 @@ KL-16 here has MAR's architecture at a quarter of the width and random weights; 
 """
 
 import errno
-import io
 import json
 import os
 import signal
@@ -124,17 +123,15 @@ def test_resume_after_sigkill(tmp_path):
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     space = 1000  # bytes: the manifest, a shard or two, and part of the next
 
-    class Disk(io.FileIO):
-        def write(self, data):
-            nonlocal space
-            written = super().write(data[:space])
-            space -= written
-            if written < len(data):
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return written
+    def disk(path, data):
+        nonlocal space
+        with path.open("wb") as file:
+            space -= file.write(data[:space])
+        if path.stat().st_size < len(data):
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as m:
-        m.setattr(os, "fdopen", Disk)
+        m.setattr(Path, "write_bytes", disk)
         with pytest.raises(OSError, match="no space left for .*free some space") as caught:
             filled(tmp_path)
         assert caught.value.errno == errno.ENOSPC and space == 0
@@ -154,10 +151,8 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
 def test_a_disk_that_is_full_from_the_first_byte(tmp_path, monkeypatch):
     filled(tmp_path, compute=compute)
     (tmp_path / "00002.safetensors").unlink()
-    opened = os.fdopen
-    monkeypatch.setattr(
-        os, "fdopen", lambda handle, mode: (os.close(handle), opened(os.open("/dev/full", os.O_WRONLY), mode))[1]
-    )
+    write = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda path, data: path.symlink_to("/dev/full") or write(path, data))
     with pytest.raises(OSError, match="no space left"):
         filled(tmp_path)
     monkeypatch.undo()
@@ -273,6 +268,15 @@ def test_moments_are_those_of_both_flips(paper):
     torch.testing.assert_close(source(idx, flip, seeded(7)), exact.detach(), rtol=2e-3, atol=2e-3)
     assert not torch.equal(source(idx, flip), source(idx)) and torch.equal(source(idx)[1], source(idx, flip)[1])
     assert (source(idx, generator=seeded(8)) - source(idx)).abs().max() > 0.1 * TOKEN_SCALE
+
+
+def test_latents_are_encoded_once_for_every_layout_of_imagenet(paper, monkeypatch):
+    data, tokens = load_data(paper, "test"), pipeline.tokenizer(paper)
+    named = [replace(paper, data=replace(paper.data, name=n, root=n)) for n in ("imagenet-wds", "imagenet", "imagenet-hf")]
+    first = shards.moments(named[0], "test", data, tokens)
+    monkeypatch.setattr(KL16, "posterior", lambda *a: pytest.fail("encoded again"))
+    for profile in named[1:]:
+        assert torch.equal(shards.moments(profile, "test", data, tokens).all("mean"), first.all("mean"))
 
 
 def test_training_and_ranking_read_the_shards_and_not_the_images(paper, monkeypatch):

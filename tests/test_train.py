@@ -21,7 +21,7 @@ from cop.comae import CoMAE, comae_loss
 from cop.cvit import CViT, masked_loss
 from cop.profiles import ScaleConfig, scale_config, smoke
 from cop.stages import changed, main
-from cop.train import batch_indices, check_scale, cosine, fit, load_checkpoint, progress, seeded, seeded_build
+from cop.train import batch_indices, check_scale, cosine, fit, load_checkpoint, progress, restored, seeded, seeded_build
 
 CONFIG = replace(smoke.comae, steps=12, lr=3e-3)
 TOKENS = torch.randn(16, 16, 6, generator=seeded(9))
@@ -39,6 +39,18 @@ def train(directory: Path, **kwargs) -> tuple[nn.Module, pd.DataFrame]:
 
 def same(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_restored_is_the_network_without_drawing_its_weights():
+    made = seeded_build(lambda: CoMAE(CONFIG, 4, 6), 0).eval()
+    before = torch.random.get_rng_state()
+    again = restored(lambda: CoMAE(CONFIG, 4, 6), {k: v.clone() for k, v in made.state_dict().items()}).eval()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    tokens, targets = torch.randn(2, 16, 6, generator=seeded(1)), torch.tensor([[0, 5], [3, 15]])
+    assert torch.equal(again.weights(tokens, targets), made.weights(tokens, targets))
+    assert all(p.requires_grad and not p.is_meta for p in again.parameters()) and not any(b.is_meta for b in again.buffers())
+    with pytest.raises(RuntimeError, match="log_tau"):
+        restored(lambda: CoMAE(CONFIG, 4, 6), {k: v for k, v in made.state_dict().items() if "log_tau" not in k})
 
 
 def test_resume_after_an_exception_repeats_the_uninterrupted_run_exactly(tmp_path):
@@ -206,6 +218,37 @@ def test_resume_within_micro_batches_is_exact(tmp_path):
     assert same(whole, resumed)
 
 
+@pytest.mark.parametrize("micro_batches", [1, 4])
+def test_images_are_announced_before_they_are_needed_and_no_others(tmp_path, micro_batches):
+    events, stop = [], 3
+
+    def loss(model, idx, generator, step):
+        if step == stop:
+            raise KeyboardInterrupt
+        events.append((step, idx.tolist()))
+        return {"loss": model(TOKENS[idx]).square().mean()}
+
+    def ahead(idx):
+        events.append(("ahead", idx.tolist()))
+
+    with pytest.raises(KeyboardInterrupt):
+        linear(tmp_path, ScaleConfig(micro_batches), loss, ahead=ahead, checkpoint_every=2)
+    stop = None
+    for first in (0, 2):  # the run up to its end, and its second half after the checkpoint
+        needed, told = ([idx for what, idx in events if (what == "ahead") == a] for a in (False, True))
+        assert told[: len(needed)] == needed  # the same images in the same order
+        for k, (what, _) in enumerate(events):
+            known = sum(what == "ahead" for what, _ in events[:k]) / micro_batches + first  # steps announced by then
+            assert what == "ahead" or known == min(what + 1 + cop.train.AHEAD, 5)
+        if not first:
+            assert len(told) == 5 * micro_batches and len(needed) == 3 * micro_batches
+            events.clear()
+            _, history = linear(tmp_path, ScaleConfig(micro_batches), loss, ahead=ahead, checkpoint_every=2)
+    assert len(told) == len(needed) == 3 * micro_batches
+    _, plain = linear(tmp_path / "plain", ScaleConfig(micro_batches), loss)
+    pd.testing.assert_frame_equal(history, plain, check_exact=True)
+
+
 @pytest.mark.parametrize(("scale", "batch", "count", "message"), [
     (ScaleConfig(3), 8, 1, "a batch of 8 images does not divide into 3 micro-batches"),
     (ScaleConfig(0), 8, 1, "does not divide into 0"),
@@ -307,6 +350,8 @@ def test_an_epoch_visits_every_image_at_most_once(size, batch, seed):
     seen = torch.cat([batch_indices(s, batch, size, seed) for s in range(per_epoch)])
     assert len(seen.unique()) == len(seen) == per_epoch * min(batch, size)
     assert seen.min() >= 0 and seen.max() < size
+    batch_indices(0, batch, size, seed).zero_()  # a caller may do what it likes with its indices
+    assert torch.equal(seen[: min(batch, size)], batch_indices(0, batch, size, seed))
 
 
 def test_seeded_streams_are_reproducible_and_distinct():

@@ -16,10 +16,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import cop.__main__ as command
-from cop import convert, download, metrics, paths, weights
+from cop import convert, download, evaluation, metrics, paths, weights
+from cop.data import load_data
 from cop.dynamicvit import DynamicViT, KeepPredictor
 from cop.kl16 import KL16
 from cop.mar import MAR, load_mar
+from cop.pipeline import selection
+from cop.profiles import paper, replace, smoke
 from cop.tokens import KL16Tokens
 
 
@@ -583,6 +586,33 @@ def test_inception_and_reference_statistics_against_torch_fidelity(inception_fil
     )
     assert metrics.inception_score(probabilities, 2) == pytest.approx(theirs["inception_score_mean"], rel=1e-3)
     assert theirs["frechet_inception_distance"] > 0.1 and theirs["inception_score_mean"] > 1.05
+
+
+def test_the_paper_profile_is_evaluated_with_inception(inception_file, tmp_path, monkeypatch):
+    """From images to FID and tFID against ADM's file, through the stage that notebook 4 calls."""
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randint(256, (5, 32, 32, 3), generator=generator, dtype=torch.uint8)
+    extract = metrics.Features(metrics.inception_extractor(inception_file))
+    own, _ = extract(images.permute(0, 3, 1, 2))
+    shifted = {k: v + 1 if k == "mu" else v for k, v in metrics.statistics(own).items()}
+    np.savez(tmp_path / "reference.npz", arr_0=images.numpy(), **shifted)
+    files = {"inception": inception_file, "adm_reference": tmp_path / "reference.npz"}
+    monkeypatch.setattr(weights, "fetch", lambda name: files[name])
+    assert paper.generation.features == "inception"
+    small = replace(smoke, generation=replace(smoke.generation, features="inception", count=5))
+    values, draws = evaluation.evaluate(small, 0, "real", "–", 1.0)
+    assert values.shape == (6,) and draws.shape == (5, 6) and draws.isfinite().all()
+    val = load_data(small, "val")
+    fake, _ = extract(evaluation.as_bytes(val.batch(selection(val, 5))[0]))
+    named = dict(zip(evaluation.INCEPTION, values.tolist(), strict=True))
+    assert named["fid"] == pytest.approx(metrics.frechet(metrics.statistics(own), metrics.statistics(fake)), rel=1e-3)
+    apart = metrics.statistics(fake)["mu"] - metrics.statistics(own)["mu"]  # moving the reference by 1 everywhere
+    assert named["frechet"] - named["fid"] == pytest.approx((1 - 2 * apart).sum(), rel=1e-3)
+    table = evaluation.table({evaluation.REAL: (values, draws)})
+    assert "tFID (FID-50K)" in table and "FID against 10,000 images" in table
+    np.savez(tmp_path / "reference.npz", **shifted)
+    with pytest.raises(ValueError, match="expected the reference images, uint8"):
+        next(metrics.reference_images(tmp_path / "reference.npz"))
 
 
 def test_published_checksums():

@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import json
 import lzma
-import os
 import sys
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import numpy as np
 
 from cop import paths
 from cop.data import SPLITS, fashion_files, rank_in_class, read_fashion
+from cop.files import write
 
 DIFFERENT = "DIFFERENT: missing, damaged or of other images"
 CHECKSUMS = paths.embedded / "checksums.json"
@@ -103,12 +103,6 @@ def main(argv: list[str] | None = None) -> int:
     if not args.check:
         write(CHECKSUMS, (json.dumps(sums, indent=2) + "\n").encode())
     return 0
-
-
-def write(path: Path, data: bytes) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":
