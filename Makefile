@@ -6,7 +6,7 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: figures test lab bench seeds notebooks lint gallery clean
+.PHONY: figures test lab bench seeds notebooks lint gallery book student address browser clean
 .DEFAULT_GOAL := figures
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -14,10 +14,14 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PY) -m pip install -q -c $(CONSTRAINTS) -e ".[notebooks,test]"
 	@touch $@
 
+$(VENV)/.installed-book: $(VENV)/.installed
+	$(PY) -m pip install -q -c $(CONSTRAINTS) -e ".[book]"
+	@touch $@
+
 figures: $(VENV)/.installed  ## run the notebooks, write paper_figures/PROFILE (RETRAIN=1: ignore what is stored; DRY_RUN=1: one step of each stage)
 	$(PY) -m cop figures --profile $(PROFILE) $(if $(RETRAIN),--retrain) $(if $(DRY_RUN),--dry-run)
 
-test: $(VENV)/.installed  ## lint, unit tests, then the committed notebooks against a fresh run
+test: $(VENV)/.installed $(VENV)/.installed-book  ## lint, unit tests, then the committed notebooks against a fresh run
 	$(VENV)/bin/ruff check .
 	$(PY) -m pytest tests
 	COP_CACHE=$(CURDIR)/build/test-cache COP_FIGURES=$(CURDIR)/build/test-figures \
@@ -40,6 +44,19 @@ lint: $(VENV)/.installed
 
 gallery: $(VENV)/.installed
 	$(PY) -m cop gallery
+
+book: $(VENV)/.installed-book  ## a static site of README, notebooks, gallery and modules in build/book; runs no notebook
+	$(PY) -m cop book
+
+student: $(VENV)/.installed  ## notebooks with exercises and without solutions or outputs, in build/student
+	$(PY) -m cop student
+
+browser: $(VENV)/.installed-book  ## JupyterLab and the book in headless Chromium (needs one: apt-get install chromium)
+	$(PY) -m pip install -q -c $(CONSTRAINTS) -e ".[browser]"
+	$(PY) -m pytest tests/test_browser.py -v -rs
+
+address: $(VENV)/.installed  ## let all badges lead to the Repository of pyproject.toml
+	$(PY) -m cop address
 
 clean:
 	rm -rf build .pytest_cache .benchmarks

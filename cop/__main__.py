@@ -1,7 +1,8 @@
-"""`python -m cop`: run the notebooks, plan what they cost, release artefacts, fetch weights, rebuild the gallery."""
+"""`python -m cop`: run the notebooks, plan what they cost, release artefacts, fetch weights, build gallery and book."""
 
 import argparse
 import sys
+from pathlib import Path
 
 from cop.profiles import PROFILES
 
@@ -26,6 +27,11 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--profile", default="demo", help=f"whose encoder: one of {', '.join(PROFILES)}")
     p.add_argument("--out", help="folder for the drawings; beside each photograph, if left out")
     commands.add_parser("gallery", help="rebuild paper_figures/README.md")
+    p = commands.add_parser("book", help="a static site of README, notebooks, gallery and modules; runs no notebook")
+    p.add_argument("--out", type=Path, help="folder of the site; build/book, if left out")
+    p = commands.add_parser("student", help="copies of the notebooks with exercises and without solutions or outputs")
+    p.add_argument("--out", type=Path, help="folder of the copies; build/student, if left out")
+    commands.add_parser("address", help="let all badges lead to the Repository of pyproject.toml")
     p = commands.add_parser("release", help="ship the artefacts of the cache with the package")
     p.add_argument("names", nargs="+", help="folders of the cache, such as comae-0123456789ab")
     p = commands.add_parser("weights", help="list the weights of the paper profile, or fetch and convert one of them")
@@ -53,6 +59,18 @@ def main(argv: list[str] | None = None) -> int:
             from cop.report import gallery
 
             gallery()
+        elif args.command == "book":
+            from cop import book
+
+            print(book.build(args.out))
+        elif args.command == "student":
+            from cop import book
+
+            print(*book.student(args.out), sep="\n")
+        elif args.command == "address":
+            from cop import book
+
+            print(*book.set_address() or ["nothing to change"], sep="\n")
         elif args.command == "weights":
             from cop import weights
 

@@ -126,3 +126,22 @@ def first_patches(image: np.ndarray, ranking: np.ndarray, grid: int, ks: Sequenc
                 color=TEAL if right else PINK, fontweight="bold" if right else "normal")  # fmt: skip
     fig.suptitle("What CViT says of the first patches", fontsize=10)
     return fig
+
+
+@styled
+def one_guess(image: np.ndarray, ranking: np.ndarray, seen: int, grid: int, probabilities: np.ndarray,
+              class_names: Sequence[str], label: int) -> Figure:  # fmt: skip
+    """An image at its first `seen` patches, and beside it the probability of every class: the guess is teal if it is the
+    label (bold), pink if not."""
+    guess = int(probabilities.argmax())
+    fig, (ax, right) = plt.subplots(1, 2, figsize=(6.4, max(2.6, 0.2 * len(class_names) + 0.8)), width_ratios=(1, 1.3))
+    show(ax, reveal(image, np.isin(np.arange(grid**2), ranking[:seen]), grid), f"{seen} of {grid**2} patches")
+    colours = [GREY] * len(class_names)
+    colours[guess] = TEAL if guess == label else PINK
+    right.barh(range(len(class_names)), probabilities, color=colours, height=0.7)
+    right.set_yticks(range(len(class_names)), class_names)
+    right.get_yticklabels()[label].set_fontweight("bold")
+    right.invert_yaxis()
+    right.set(xlim=(0, 1), xlabel="probability", title=f"CViT says {class_names[guess]} ({probabilities[guess]:.0%})")
+    right.xaxis.set_major_formatter(PERCENT)
+    return fig

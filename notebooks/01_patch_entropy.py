@@ -2,8 +2,9 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation
 #   kernelspec:
-#     display_name: Python 3
+#     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
 # ---
@@ -13,16 +14,28 @@
 #
 # > *Some patches, once seen, make the others more certain. In which order should one look?*
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/YOUR_ACCOUNT/cop/blob/main/notebooks/01_patch_entropy.ipynb)
+# [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/YOUR_ACCOUNT/cop/main?labpath=notebooks/01_patch_entropy.ipynb)
+#
 # | | |
 # |---|---|
 # | **Paper** | Section 1, Eq. 1, section 6 and the arrow of Fig. 1 of [*The Collapse of Patches*](https://arxiv.org/abs/2511.22281) |
 # | **Time** | about a minute with the released artefacts, some minutes when everything is trained |
 # | **Hardware** | a laptop; two cores are enough |
+# | **Before** | nothing: start here |
 # | **Next** | [2 · The dependency autoencoder](02_dependency_autoencoder.ipynb) |
 #
 # **You will see** why Eq. 1 as printed cannot prefer any order; what can be measured instead; how fast a dozen
 # orders remove uncertainty under a Gaussian model, where everything is exact, and under a learned one; and how
 # certain a classifier becomes along the way. Text in quotation marks is the paper's; the rest is ours.
+
+# %% tags=["colab"]
+import sys
+
+if "google.colab" in sys.modules:  # a clean runtime of Colab: fetch the project and install it; elsewhere nothing happens
+    get_ipython().system("git clone -q --depth 1 https://github.com/YOUR_ACCOUNT/cop.git /content/cop")
+    get_ipython().system(f"{sys.executable} -m pip install -q -e /content/cop")
+    sys.path.insert(0, "/content/cop")
 
 # %% tags=["parameters"]
 profile: str = "demo"  # smoke | demo | natural | paper
@@ -36,7 +49,7 @@ device: str = "auto"  # auto | cpu | cuda
 import pandas as pd
 import torch
 
-from cop import entropy, figures, orders, pipeline, report, tables
+from cop import entropy, exercises, figures, orders, pipeline, report, tables
 from cop.profiles import all_classes, for_classifiers
 
 # %%
@@ -54,7 +67,7 @@ f"{len(sample.images)} test images, {N} patches of {sample.tokens.shape[2]} valu
 # > $$H_c=\sum_{i=1}^{N}H\left[P\left(e_n\mid\{e_i;\,R(e_i)>R(e_n)\}\right)\right]\qquad(1)$$
 #
 # Every patch is conditioned on all patches seen before it. But that sum is the **chain rule of entropy**: whatever
-# the order, it equals the joint entropy $H(e_1,\dots,e_N)$. Eq. 1 as printed is the same number for every ranking.
+# the order, it equals the joint entropy $H(e_1,\ldots,e_N)$. Eq. 1 as printed is the same number for every ranking.
 # A Gaussian model of the tokens shows it without any approximation: each conditional entropy is a log-determinant.
 
 # %%
@@ -79,7 +92,7 @@ pd.DataFrame({"order": first.keys(), "Eq. 1, nats": [f"{v:.3f}" for v in first.v
 # that lowers the rest most, is the yardstick: section 6 argues that PageRank approximates it.
 
 # %%
-greedy = gauss.greedy_order()
+greedy = pipeline.greedy_order(config)
 few = {name: r[:gaussian_images].unique(dim=0) for name, r in zoo.items()} | {"greedy": greedy[None]}
 curves = {name: gauss.sum_curve(r) for name, r in few.items()}
 mean = {name: c.mean(0).numpy() for name, c in curves.items()}
@@ -199,20 +212,43 @@ pd.DataFrame([{"order": n, "uncertainty falls": verdict[n], f"certainty after {k
 # On these images **claim C3 fails** with every seed on record. With seed 0 the collapse order leaves *more* uncertainty than
 # a random order at every stage, its reversal leaves less, and the class becomes certain later; with seeds 1 and 2 it is
 # close to random, still on the slow side. No seed comes near *plain patch variance*, which needs no training at all and
-# is about as fast as the greedy yardstick. Why the seeds differ so much is in notebook 3: each relies on other patches.
+# is about as fast as the greedy yardstick. Why the seeds differ so much is in [notebook 3](03_collapse_order.ipynb): each relies on other patches.
 # Whether that is a property of small centred images or of the method is a question for photographs.
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. Show that the *joint* entropy curve ends where Eq. 1 says. The checker compares your number with the chain rule.
+# Replace the dots and run the cell: it says whether you are right. A cell with a solution follows, but not in the
+# copies that `make student` writes.
+#
+# 1. Eq. 1 is one number for every order. Find it **without any order**, from the covariance `gauss.cov` of all token
+#    values. A Gaussian's entropy is half its log-determinant, up to constants that cancel against the noise, of which
+#    every patch has `gauss.noise`.
 
 # %% tags=["exercise"]
-answer = gauss.joint_curve(zoo["collapse"][:1])[0, 0].item()  # replace by your own computation
-print("correct" if abs(answer - first["random"]) < 1e-6 else "not yet")
+answer = ...
+exercises.check(answer, first["random"])
+
+# %% tags=["solution"]
+answer = torch.linalg.slogdet(gauss.cov).logabsdet / 2 - N * gauss.noise
+exercises.check(answer, first["random"])
 
 # %% [markdown]
-# 2. Why is raster order slow and centre-out fast on these images? Plot the greedy order with `figures.mean_rank_maps`.
+# 2. What is the area of the greedy curve, `curves["greedy"][0]`: its mean over the prefixes of 0 to $N-1$ patches, as a
+#    share of where it starts?
+
+# %% tags=["exercise"]
+answer = ...
+exercises.check(answer, entropy.area(curves["greedy"])[0])
+
+# %% tags=["solution"]
+remaining = curves["greedy"][0]
+answer = remaining[:-1].mean() / remaining[0]
+exercises.check(answer, entropy.area(curves["greedy"])[0])
+
+# %% [markdown]
+# Without a check: why is raster order slow and centre-out fast on these images? Plot the greedy order with
+# `figures.mean_rank_maps`.
 #
 # ## References
 #

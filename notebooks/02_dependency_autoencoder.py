@@ -2,8 +2,9 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation
 #   kernelspec:
-#     display_name: Python 3
+#     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
 # ---
@@ -13,15 +14,27 @@
 #
 # > *Which patches does a patch rely on? Let a network choose what it needs to reconstruct it, under noise.*
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/YOUR_ACCOUNT/cop/blob/main/notebooks/02_dependency_autoencoder.ipynb)
+# [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/YOUR_ACCOUNT/cop/main?labpath=notebooks/02_dependency_autoencoder.ipynb)
+#
 # | | |
 # |---|---|
 # | **Paper** | Sections 3.1, 4.1 and 8, Eqs. 2–7, Figs. 6 and 10, Table 1 of [*The Collapse of Patches*](https://arxiv.org/abs/2511.22281) |
 # | **Time** | half a minute with the released artefacts, about seven minutes when both models are trained |
 # | **Hardware** | a laptop; two cores are enough |
-# | **Before / next** | [1 · Patch entropy](01_patch_entropy.ipynb) / [3 · The collapse order](03_collapse_order.ipynb) |
+# | **Before** | [1 · Patch entropy](01_patch_entropy.ipynb) |
+# | **Next** | [3 · The collapse order](03_collapse_order.ipynb) |
 #
 # **You will see** the CoMAE encoder pick patches for a target, its decoder reconstruct the target from the noised
 # picks, the masks while they train, and whether the contrastive term does what Table 1 says.
+
+# %% tags=["colab"]
+import sys
+
+if "google.colab" in sys.modules:  # a clean runtime of Colab: fetch the project and install it; elsewhere nothing happens
+    get_ipython().system("git clone -q --depth 1 https://github.com/YOUR_ACCOUNT/cop.git /content/cop")
+    get_ipython().system(f"{sys.executable} -m pip install -q -e /content/cop")
+    sys.path.insert(0, "/content/cop")
 
 # %% tags=["parameters"]
 profile: str = "demo"  # smoke | demo | natural | paper
@@ -33,7 +46,7 @@ device: str = "auto"  # auto | cpu | cuda
 import pandas as pd
 import torch
 
-from cop import comae, diagrams, figures, pipeline, report, tables
+from cop import comae, diagrams, exercises, figures, pipeline, report, tables
 
 # %%
 config = pipeline.get_profile(profile)
@@ -184,15 +197,34 @@ tables.verdicts_comae(history, rows, trivial)
 # %% [markdown]
 # ## Exercises
 #
-# 1. Eq. 4 at $w=0$ should leave almost nothing of a patch. For which $\sigma$ does one per cent survive?
+# Replace the dots and run the cell: it says whether you are right. A cell with a solution follows, but not in the
+# copies that `make student` writes.
+#
+# 1. Eq. 4 at $w=0$ should leave almost nothing of a patch. For which $\sigma$ does one per cent survive? Two digits will do.
 
 # %% tags=["exercise"]
-sigma = 0.33  # your answer, two digits
-survives = torch.exp(torch.tensor(-1 / (2 * sigma**2)))
-print("correct" if abs(survives - 0.01) < 0.001 else "not yet")
+answer = ...
+exercises.check(answer, lambda sigma: abs(torch.as_tensor(-1 / (2 * sigma**2)).exp() - 0.01) < 0.001)
+
+# %% tags=["solution"]
+answer = (1 / (2 * torch.tensor(100.0).log())) ** 0.5
+exercises.check(answer, lambda sigma: abs(torch.as_tensor(-1 / (2 * sigma**2)).exp() - 0.01) < 0.001)
 
 # %% [markdown]
-# 2. Train with `contrastive_scope="batch"` (`pipeline.replace` as above). Do targets of different images separate?
+# 2. What is the largest mask entropy there can be, that of a mask that lets all patches but the target through alike?
+
+# %% tags=["exercise"]
+answer = ...
+alike = comae.mask_statistics(1 - torch.eye(N)[None], torch.arange(N)[None])  # one such mask for every target
+exercises.check(answer, alike["mask_entropy"], 1e-4)
+
+# %% tags=["solution"]
+answer = torch.tensor(N - 1.0).log()
+exercises.check(answer, alike["mask_entropy"], 1e-4)
+
+# %% [markdown]
+# Without a check: train with `contrastive_scope="batch"` (`pipeline.replace` as above). Do targets of different images
+# separate?
 #
 # ## References
 #

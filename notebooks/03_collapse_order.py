@@ -2,8 +2,9 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation
 #   kernelspec:
-#     display_name: Python 3
+#     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
 # ---
@@ -13,15 +14,27 @@
 #
 # > *All dependencies of an image form a graph. PageRank on it says which patch to look at first.*
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/YOUR_ACCOUNT/cop/blob/main/notebooks/03_collapse_order.ipynb)
+# [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/YOUR_ACCOUNT/cop/main?labpath=notebooks/03_collapse_order.ipynb)
+#
 # | | |
 # |---|---|
 # | **Paper** | Sections 3.2 and 6, Figs. 2–5 of [*The Collapse of Patches*](https://arxiv.org/abs/2511.22281) |
 # | **Time** | half a minute with the released artefacts, a minute more when the orders are computed |
 # | **Hardware** | a laptop; two cores are enough |
 # | **Before** | [2 · The dependency autoencoder](02_dependency_autoencoder.ipynb) |
+# | **Next** | [4 · Generation along the order](04_generation_along_the_order.ipynb) or [5 · Classification from the first patches](05_first_patches.ipynb) |
 #
 # **You will see** a dependency graph of a real image, its PageRank and order, the orders of many images, and how
 # much of an order is the image rather than mere position.
+
+# %% tags=["colab"]
+import sys
+
+if "google.colab" in sys.modules:  # a clean runtime of Colab: fetch the project and install it; elsewhere nothing happens
+    get_ipython().system("git clone -q --depth 1 https://github.com/YOUR_ACCOUNT/cop.git /content/cop")
+    get_ipython().system(f"{sys.executable} -m pip install -q -e /content/cop")
+    sys.path.insert(0, "/content/cop")
 
 # %% tags=["parameters"]
 profile: str = "demo"  # smoke | demo | natural | paper
@@ -34,7 +47,7 @@ device: str = "auto"  # auto | cpu | cuda
 import pandas as pd
 import torch
 
-from cop import diagrams, figures, orders, pipeline, ranking, report, tables
+from cop import diagrams, exercises, figures, orders, pipeline, ranking, report, tables, widgets
 from cop.profiles import for_classifiers
 from cop.tokens import edge_strength
 
@@ -231,7 +244,8 @@ out.table(tables.across_seeds(by_seed), "seeds_agree", "Spearman correlation bet
 # property of the training run more than of the image. Our reading: a patch can be reconstructed through many others that
 # know much the same, nothing in the objective prefers some of them, and training settles on a choice. Pictures
 # of one run, ours above or the paper's, cannot show this. Read every result along one collapse order with it in
-# mind; the tables of notebooks 1, 4 and 5 show all seeds.
+# mind; the tables of notebooks [1](01_patch_entropy.ipynb), [4](04_generation_along_the_order.ipynb) and
+# [5](05_first_patches.ipynb) show all seeds.
 
 # %%
 rows = {"share of position": "share_position_collapse", "share of class": "share_class_collapse", "share of image": "share_image_collapse",
@@ -255,6 +269,16 @@ out.table(report.beside({"clothes (demo)": "demo", "photographs (natural)": "nat
           "image, agreement within and between classes, contrast and edges among the first 22 percent.")
 
 # %% [markdown]
+# ## See for yourself
+#
+# An image along any two orders side by side. In JupyterLab, Colab or Binder run the cell: Play or the slider adds patches
+# (the newest is framed), the menus change image and orders. Elsewhere its first picture stands here.
+
+# %%
+along = {n: r[:40] for n, r in ranks.items()} | {"greedy": greedy}
+widgets.OrderPlayer(picture[:40], along, G, [sample.class_names[int(y)] for y in sample.labels[:40]])
+
+# %% [markdown]
 # ## Your own image
 #
 # `cop.rank` takes a file, a folder, a PIL image, an array or a tensor:
@@ -267,15 +291,36 @@ cop.rank(sample.images[:2], profile=profile)[:, :8]
 # %% [markdown]
 # ## Exercises
 #
-# 1. Write PageRank as one linear solve, $(I-cP)\,r=(1-c)\,\beta$, and compare.
+# Replace the dots and run the cell: it says whether you are right. A cell with a solution follows, but not in the
+# copies that `make student` writes.
+#
+# 1. Eq. 15 is a linear system, $(I-cP)\,r=(1-c)\,\beta$. Solve it for the first image, `A[0]`, in double precision; $c$ is
+#    `config.ranking.damping` and $\beta$ uniform.
 
 # %% tags=["exercise"]
-P = (A[0] / A[0].sum(1, keepdim=True)).T.double()
-mine = torch.linalg.solve(torch.eye(N).double() - 0.85 * P, torch.full((N,), 0.15 / N).double())  # your solution
-print("correct" if torch.allclose(mine, scores[0], atol=1e-8) else "not yet")
+answer = ...
+exercises.check(answer, scores[0], 1e-8)
+
+# %% tags=["solution"]
+c, rows = config.ranking.damping, A[0].double()
+P = (rows / rows.sum(1, keepdim=True)).T
+answer = torch.linalg.solve(torch.eye(N).double() - c * P, torch.full((N,), (1 - c) / N).double())
+exercises.check(answer, scores[0], 1e-8)
 
 # %% [markdown]
-# 2. Give PageRank a teleport vector that prefers the patches of high variance. Does the share of "image" grow?
+# 2. Now let $\beta$ be in proportion to `varied`, so that the walk starts anew on patches that change from image to image.
+
+# %% tags=["exercise"]
+answer = ...
+exercises.check(answer, ranking.pagerank(A[0], config.ranking.damping, teleport=varied), 1e-8)
+
+# %% tags=["solution"]
+beta = varied.double() / varied.double().sum()
+answer = torch.linalg.solve(torch.eye(N).double() - c * P, (1 - c) * beta)
+exercises.check(answer, ranking.pagerank(A[0], config.ranking.damping, teleport=varied), 1e-8)
+
+# %% [markdown]
+# Without a check: with a teleport vector from each image's *own* variance, does the share of "image" grow?
 #
 # ## References
 #

@@ -2,8 +2,9 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation
 #   kernelspec:
-#     display_name: Python 3
+#     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
 # ---
@@ -13,16 +14,28 @@
 #
 # > *If some patches settle the others, an image generator should make those first.*
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/YOUR_ACCOUNT/cop/blob/main/notebooks/04_generation_along_the_order.ipynb)
+# [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/YOUR_ACCOUNT/cop/main?labpath=notebooks/04_generation_along_the_order.ipynb)
+#
 # | | |
 # |---|---|
 # | **Paper** | Sections 3.3, 4.2 and 4.3, Figs. 1, 7, 9 and Tables 2–4 of [*The Collapse of Patches*](https://arxiv.org/abs/2511.22281) |
 # | **Time** | under a minute with the released artefacts, about 20 minutes when everything is trained anew |
 # | **Hardware** | a laptop; two cores are enough |
 # | **Before** | [3 · The collapse order](03_collapse_order.ipynb) |
+# | **Next** | [5 · Classification from the first patches](05_first_patches.ipynb) |
 #
 # **You will see** MAR write images in random order and in collapse order, with the same noise; what fine-tuning along
 # the order adds to fine-tuning as such; where the order of an image that does not exist yet can come from; and which
 # of the differences are larger than chance.
+
+# %% tags=["colab"]
+import sys
+
+if "google.colab" in sys.modules:  # a clean runtime of Colab: fetch the project and install it; elsewhere nothing happens
+    get_ipython().system("git clone -q --depth 1 https://github.com/YOUR_ACCOUNT/cop.git /content/cop")
+    get_ipython().system(f"{sys.executable} -m pip install -q -e /content/cop")
+    sys.path.insert(0, "/content/cop")
 
 # %% tags=["parameters"]
 profile: str = "demo"  # smoke | demo | natural | paper
@@ -36,7 +49,7 @@ device: str = "auto"  # auto | cpu | cuda
 import numpy as np
 import pandas as pd
 
-from cop import evaluation, figures, figures_generation, generation, held_out, pipeline, report
+from cop import evaluation, exercises, figures, figures_generation, generation, held_out, metrics, pipeline, report
 
 # %%
 config = pipeline.get_profile(profile)
@@ -246,7 +259,7 @@ out.figure(fig, "order_gain", "Loss of MAR, CMAR and ascending CMAR less that of
 # This one is not noise. **CMAR did learn its order**: along it the loss is 1.4 % below the control's; at random and against
 # it, it is above. Ascending CMAR is its mirror image. But read the columns downwards, for every model, MAR included: what
 # is left to be generated costs *most* along the collapse order (.126), less along a random one (.110), and least along its
-# reversal (.101). Training along the order repairs a tenth of that. It is notebook 1's finding in the generator's own
+# reversal (.101). Training along the order repairs a tenth of that. It is [notebook 1](01_patch_entropy.ipynb)'s finding in the generator's own
 # currency: with this seed, the patches that come first in collapse order tell little about the others.
 #
 # ## Paper vs ours
@@ -282,19 +295,40 @@ out.table(report.Seeds(profile, out.notebook).table(rows, digits=4), "generation
 #
 # ## Exercises
 #
-# 1. MAR uncovers $N - \lfloor N\cos\frac{\pi s}{2S}\rfloor$ tokens by step $s$ of $S$. How many tokens does the *last*
-#    step make at once, and how many the first? Compute both and check them against the schedule.
+# Replace the dots and run the cell: it says whether you are right. A cell with a solution follows, but not in the
+# copies that `make student` writes.
+#
+# 1. After step $s$ of $S$ (`g.num_iter`) MAR has $\lfloor N\cos\frac{\pi s}{2S}\rfloor$ tokens left to make, and makes at least
+#    one per step. How many does it make in the *first* step, and how many in the *last*?
 
 # %% tags=["exercise"]
 from cop.mar import mask_lengths
 
-left = mask_lengths(N, g.num_iter)
-first, last = N - int(np.floor(N * np.cos(np.pi / 2 / g.num_iter))), left[-2]  # your solution
-print("correct" if (max(first, 1), last) == (N - left[0], left[-2]) and sum(-np.diff([N, *left])) == N else "not yet")
+first, last = ..., ...
+left = [N, *mask_lengths(N, g.num_iter)]
+exercises.check((first, last), (left[0] - left[1], left[-2]))
+
+# %% tags=["solution"]
+after = [np.floor(N * np.cos(np.pi / 2 * s / g.num_iter)) for s in (1, g.num_iter - 1)]
+first, last = max(1, N - after[0]), max(1, after[1])
+exercises.check((first, last), (left[0] - left[1], left[-2]))
 
 # %% [markdown]
-# 2. Sample CMAR with `num_iter` equal to $N$, one token per step, as the paper does. Does the order matter more?
-# 3. Give every image the order of *itself* after a two-pass draft by CMAR instead of MAR.
+# 2. The Fréchet distance compares two clouds of features by their means and covariances only. What is it between one
+#    feature of mean 0 and variance 1 and one of mean 1 and variance 4?
+
+# %% tags=["exercise"]
+answer = ...
+a, b = ({"mu": np.array([m]), "sigma": np.array([[v]])} for m, v in ((0.0, 1.0), (1.0, 4.0)))
+exercises.check(answer, metrics.frechet(a, b), 1e-5)
+
+# %% tags=["solution"]
+answer = (0 - 1) ** 2 + (1**0.5 - 4**0.5) ** 2
+exercises.check(answer, metrics.frechet(a, b), 1e-5)
+
+# %% [markdown]
+# Without a check: sample CMAR with `num_iter` equal to $N$, one token per step, as the paper does. Does the order matter
+# more? Give every image the order of *itself* after a two-pass draft by CMAR instead of MAR.
 #
 # ## References
 #

@@ -2,8 +2,9 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation
 #   kernelspec:
-#     display_name: Python 3
+#     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
 # ---
@@ -13,16 +14,28 @@
 #
 # > *How few patches does a classifier need, and does it matter which ones come first?*
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/YOUR_ACCOUNT/cop/blob/main/notebooks/05_first_patches.ipynb)
+# [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/YOUR_ACCOUNT/cop/main?labpath=notebooks/05_first_patches.ipynb)
+#
 # | | |
 # |---|---|
 # | **Paper** | Sections 3.4, 4.4 and 4.5, Fig. 8 and Table 5 of [*The Collapse of Patches*](https://arxiv.org/abs/2511.22281) |
 # | **Time** | under a minute with the released artefacts, about 24 minutes when everything is trained |
 # | **Hardware** | a laptop; two cores are enough |
 # | **Before** | [3 · The collapse order](03_collapse_order.ipynb) |
+# | **Next** | your own photographs: `python -m cop rank photo.jpg` |
 #
 # **You will see** five classifiers that are shown fewer and fewer patches; the same classifier trained along
 # other orders, which tells what the *collapse* order is worth; one network tested along all of them; and the bill:
 # what is saved, and what the ranking costs. Text in quotation marks is the paper's; the rest is ours.
+
+# %% tags=["colab"]
+import sys
+
+if "google.colab" in sys.modules:  # a clean runtime of Colab: fetch the project and install it; elsewhere nothing happens
+    get_ipython().system("git clone -q --depth 1 https://github.com/YOUR_ACCOUNT/cop.git /content/cop")
+    get_ipython().system(f"{sys.executable} -m pip install -q -e /content/cop")
+    sys.path.insert(0, "/content/cop")
 
 # %% tags=["parameters"]
 profile: str = "demo"  # smoke | demo | natural | paper
@@ -31,7 +44,6 @@ rate: float = 0.78  # mask rate at which orders are compared; the paper's knee
 example: int = 0  # which of the test images that CViT gets right is drawn
 rounds: int = 7  # measurements of throughput at each number of patches; the fastest counts
 brief: bool = False  # True: without the further controls; seeds other than 0 run so, in half the time
-widgets: bool = False  # True in JupyterLab: a slider over images and numbers of patches
 device: str = "auto"  # auto | cpu | cuda
 
 # %%
@@ -39,7 +51,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cop import classification, figures, metrics, pipeline, report
+from cop import classification, exercises, figures, metrics, pipeline, report, widgets
 from cop import figures_classification as fc
 from cop import tables_classification as tc
 from cop.profiles import for_classifiers
@@ -234,22 +246,11 @@ out.figure(fig, "first_patches", f"A test image ({data.class_names[int(label)]})
            pd.DataFrame(said, columns=["guess", "probability", "right"]).assign(patches=ks))
 
 # %% [markdown]
-# With `widgets = True`, a slider does the same for any test image and any number of patches.
+# The same for any test image and any number of patches: in JupyterLab, Colab or Binder run the cell and move the slider,
+# or press Play. Elsewhere its first picture stands here.
 
 # %%
-def look(i: int = pick, k: int = round(0.22 * N)):
-    """Draw test image i at its first k patches with CViT's guess."""
-    image, label = data.batch([i])
-    said = tc.guesses(model, image.to(model.pos_embed.device), int(label), order[i], [k], data.class_names)
-    report.display(fc.first_patches(figures.to_array(image)[0], order[i].numpy(), G, [k], said), "one image")
-
-
-if widgets:
-    try:
-        from ipywidgets import IntSlider, interact
-        interact(look, i=IntSlider(pick, 0, len(data) - 1), k=IntSlider(round(0.22 * N), 1, N))
-    except ImportError:
-        print("pip install ipywidgets shows a slider here")
+widgets.PatchSlider(model, data, order, pick)
 
 # %% [markdown]
 # ## Paper vs ours
@@ -273,7 +274,7 @@ pd.DataFrame([
 #
 # - *Better than random?* With seeds 1 and 2 CViT beats RViT (65.0 and 66.8 % against 57.7 and 57.4 %), as the paper says.
 #   With seed 0 it loses (48.5 against 56.0 %): its orders begin with the black border. C8 depends on the run, because the order
-#   does (notebook 3).
+#   does ([notebook 3](03_collapse_order.ipynb)).
 # - *Better than its own mean order*, one for all images? By 15.6 points with seed 0, but worse by 1.5 and 3.7 with seeds 1
 #   and 2. Where the collapse order helps, a **fixed order helps more**: what a network gains is that it can rely on where
 #   the patches come from. An order that merely spreads evenly gives 68.4 %.
@@ -290,25 +291,49 @@ pd.DataFrame([
 #
 # ## Exercises
 #
-# 1. The AuC is the mean of top-1 over the hundred mask rates. Compute CViT's from its curve.
+# Replace the dots and run the cell: it says whether you are right. A cell with a solution follows, but not in the
+# copies that `make student` writes.
+#
+# 1. The AuC is the mean of top-1 over the hundred mask rates, in per cent. Compute CViT's from `curves["CViT"]`.
 
 # %% tags=["exercise"]
-mine = 100 * np.mean(curves["CViT"])  # your solution
-print("correct" if abs(mine - metrics.auc(curves["CViT"])) < 1e-9 else "not yet")
+answer = ...
+exercises.check(answer, metrics.auc(curves["CViT"]))
+
+# %% tags=["solution"]
+answer = 100 * np.mean(curves["CViT"])
+exercises.check(answer, metrics.auc(curves["CViT"]))
 
 # %% [markdown]
-# 2. McNemar's test looks only at images that exactly one of two systems gets right. How many are there for CViT and
-#    RViT at 78 %, and who has more of them?
+# 2. McNemar's test looks only at images that exactly one of two systems gets right. At 78 % masked `a` says of every
+#    image whether CViT is right, `b` the same of RViT. How many does only CViT get right, how many only RViT?
 
 # %% tags=["exercise"]
 a, b = (torch.from_numpy(systems[n].at(0.78)) for n in ("CViT", "RViT"))
-mine = (int((a & ~b).sum()), int((~a & b).sum()))  # your solution
+only_a, only_b = ..., ...
 right = metrics.mcnemar(a, b)
-print("correct" if mine == (right["only_a"], right["only_b"]) else "not yet")
+exercises.check((only_a, only_b), (right["only_a"], right["only_b"]))
+
+# %% tags=["solution"]
+only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+exercises.check((only_a, only_b), (right["only_a"], right["only_b"]))
 
 # %% [markdown]
-# 3. How many encoder passes may a ranking take before the first 22 % cost more than the whole image? Use `bills`.
-#
+# 3. `bills[config.name]` holds multiply-adds: of the classifier on the whole image (`all`) and on the first patches
+#    (`kept`), of the ranking with its $N$ encoder passes, and of the tokenizer. How many passes may a ranking take
+#    before the first patches cost more than the whole image?
+
+# %% tags=["exercise"]
+answer = ...
+bill = bills[config.name]
+budget, one_pass = bill["all"] - bill["kept"] - bill["tokenizer"], bill["ranking"] / N
+exercises.check(answer, lambda passes: passes * one_pass <= budget < (passes + 1) * one_pass)
+
+# %% tags=["solution"]
+answer = budget // one_pass
+exercises.check(answer, lambda passes: passes * one_pass <= budget < (passes + 1) * one_pass)
+
+# %% [markdown]
 # ## References
 #
 # Guo et al., arXiv 2511.22281 · Dosovitskiy et al., *An Image is Worth 16x16 Words*, ICLR 2021 · Rao et al.,

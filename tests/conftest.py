@@ -1,5 +1,9 @@
 """Fixtures that several test files share."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 
@@ -10,3 +14,16 @@ def own_cache(tmp_path_factory):
         m.setenv("COP_CACHE", str(tmp_path_factory.mktemp("cache")))
         m.delenv("COP_RETRAIN_SINCE", raising=False)
         yield
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The folder of the book, from the command that `make book` calls; skipped without Sphinx."""
+    for needed in ("sphinx", "myst_nb", "sphinx_book_theme"):
+        pytest.importorskip(needed, reason="the book needs `pip install -e '.[book]'`; `make test` does it")
+    out = tmp_path_factory.mktemp("site") / "book"
+    command = [sys.executable, "-m", "cop", "book", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=out.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(out / "index.html")
+    return out

@@ -9,6 +9,9 @@ import csv
 import io
 import json
 import re
+import shutil
+import sys
+import types
 
 import jupytext
 import nbformat
@@ -16,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
-from cop import paths, report, runner
+from cop import book, paths, report, runner
 
 NOTEBOOKS = sorted(paths.notebooks.glob("*.ipynb"))
 IDS = [n.stem for n in NOTEBOOKS]
@@ -120,6 +123,92 @@ def test_house_rules_of_a_notebook(path):
         assert re.match(r"^\w+: (str|int|float|bool) = [^()]+  # \w", line), f"not typed, literal and commented: {line}"
     assert re.search(r"^seed: int = 0", parameters.source, re.M)
     assert [c for c in cells if "exercise" in c.metadata.get("tags", [])]
+
+
+def tagged(cell, tag):
+    return tag in cell.metadata.get("tags", [])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_skeleton_of_a_notebook(path):
+    """Promise, badges, paper, time, hardware, neighbours; then installation, parameters, and at the end three headings."""
+    cells = jupytext.read(path.with_suffix(".py")).cells
+    front, first, second = cells[:3]
+    assert tagged(first, "colab") and tagged(second, "parameters")
+    badges = re.findall(r"^\[!\[Open in (\w+)\]\(https://[^)]+\)\]\((https://[^)]+)\)$", front.source, re.M)
+    assert badges == [
+        ("Colab", f"https://colab.research.google.com/github/{book.address()}/blob/main/notebooks/{path.name}"),
+        ("Binder", f"https://mybinder.org/v2/gh/{book.address()}/main?labpath=notebooks/{path.name}"),
+    ]
+    rows = dict(re.findall(r"^\| \*\*(\w+)\*\* \| (.+) \|$", front.source, re.M))
+    assert list(rows) == ["Paper", "Time", "Hardware", "Before", "Next"]
+    i = NOTEBOOKS.index(path)
+    linked = {k: re.findall(r"\]\((\w+\.ipynb)\)", rows[k]) for k in ("Before", "Next")}
+    assert {n for names in linked.values() for n in names} <= {n.name for n in NOTEBOOKS}
+    assert bool(linked["Before"]) == (i > 0) and bool(linked["Next"]) == (i < len(NOTEBOOKS) - 1)
+    headings = re.findall(r"^## (.+)$", "\n".join(c.source for c in cells if c.cell_type == "markdown"), re.M)
+    assert headings[-2:] == ["Exercises", "References"] and "Paper vs ours" in headings[:-2]
+
+
+def test_the_first_cell_installs_on_colab_and_does_nothing_elsewhere(monkeypatch):
+    (source,) = {jupytext.read(p.with_suffix(".py")).cells[1].source for p in NOTEBOOKS}  # the same in all of them
+    ran, before = [], list(sys.path)
+    shell = types.SimpleNamespace(system=ran.append)
+    exec(source, {"get_ipython": lambda: shell})
+    assert not ran and sys.path == before
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    exec(source, {"get_ipython": lambda: shell})
+    clone, install = ran
+    assert clone.startswith("git clone ") and clone.endswith(f" https://github.com/{book.address()}.git /content/cop")
+    assert install == f"{sys.executable} -m pip install -q -e /content/cop" and sys.path == ["/content/cop", *before]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_exercises_wait_for_an_answer_and_their_solutions_are_right(path):
+    """An exercise: dots to be replaced, and a check. The cell after it is its solution, with the same check."""
+    cells = [c for c in jupytext.read(path.with_suffix(".py")).cells if c.cell_type == "code"]
+    found = [(a, b) for a, b in zip(cells, cells[1:], strict=False) if tagged(a, "exercise")]
+    assert len(found) >= 2 and sum(tagged(c, "solution") for c in cells) == len(found)
+    for exercise, solution in found:
+        assert tagged(solution, "solution") and re.search(r"= \.\.\.(, \.\.\.)?$", exercise.source, re.M)
+        last = exercise.source.splitlines()[-1]
+        assert last.startswith("exercises.check(") and solution.source.splitlines()[-1] == last
+    said = {tag: [o.text for c in code_cells(path) if tagged(c, tag) for o in c.outputs] for tag in ("exercise", "solution")}
+    assert said["exercise"] == ["Nothing filled in yet: replace the dots.\n"] * len(found)
+    assert said["solution"] == ["Right.\n"] * len(found)
+
+
+def test_students_copies_have_exercises_and_neither_solutions_nor_outputs(tmp_path):
+    copies = book.student(tmp_path)
+    assert [c.name for c in copies] == [n.name for n in NOTEBOOKS]
+    for copy in copies:
+        notebook = nbformat.read(copy, 4)
+        nbformat.validate(notebook)
+        whole = jupytext.read(paths.notebooks / f"{copy.stem}.py").cells
+        assert [c.source for c in notebook.cells] == [c.source for c in whole if not tagged(c, "solution")]
+        assert len(whole) - len(notebook.cells) == sum(tagged(c, "exercise") for c in notebook.cells) > 0
+        assert not [c for c in notebook.cells if c.get("outputs") or c.get("execution_count")]
+
+
+def test_one_edit_and_one_command_change_the_address_of_every_badge(tmp_path, monkeypatch):
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(paths.root / name, tmp_path)
+    shutil.copytree(paths.notebooks, tmp_path / "notebooks")
+    monkeypatch.setattr(paths, "root", tmp_path)
+    monkeypatch.setattr(paths, "notebooks", tmp_path / "notebooks")
+    assert book.set_address() == [], "badges lead elsewhere than pyproject.toml says: run `make address`"
+    old, project = book.address(), tmp_path / "pyproject.toml"
+    project.write_text(project.read_text().replace(f"github.com/{old}", "github.com/some-one/elsewhere-2"))
+    changed = book.set_address()
+    assert {f"{i}.py" for i in IDS} <= {f.name for f in changed}
+    for file in changed:
+        text = file.read_text()
+        assert f"/{old}/" not in text and f"/{old}.git" not in text and "/some-one/elsewhere-2/" in text
+    assert book.set_address() == []
+    project.write_text(project.read_text().replace("https://github.com/some-one/", "https://example.org/"))
+    with pytest.raises(ValueError, match="project.urls.Repository of pyproject.toml is 'https://example.org/elsewhere-2'"):
+        book.address()
 
 
 def test_unknown_parameters_are_refused_before_anything_runs(tmp_path):

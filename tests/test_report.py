@@ -1,5 +1,8 @@
 """Figures are pure and drawn once; files are atomic; records and the gallery say where numbers come from."""
 
+import json
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -78,6 +81,38 @@ def test_a_report_writes_every_file_and_the_gallery_lists_it(out, tmp_path):
     assert "![two dots with bars](demo/fig_a.png)" in page and "| a | 0.123 | – |" in page
     with pytest.raises(ValueError, match="'fig_z' is not in the manifest of 09_test; expected one of fig_a, tab_b"):
         out.figure(DRAWN["area_bars"](), "fig_z", "nothing")
+
+
+def test_the_gallery_has_the_papers_value_ours_seconds_seed_and_configuration(out, tmp_path, monkeypatch):
+    papers = {"fig_a": {"paper": "0.9, printed", "here": [["share", "a", 100, 1], ["never recorded", "b", 1, 1]]}}
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "paper_figures.json").write_text(json.dumps(papers))
+    for seed, a in ((0, 0.5), (1, 0.6), (2, 0.7)):
+        report.Report("09_test", "demo", seed).record(a=a)
+    for profile in ("demo", "natural", "smoke", "paper-dry-run"):
+        here = report.Report("09_test", profile, 0)
+        here.figure(DRAWN["area_bars"](), "fig_a", f"two dots of {profile}")
+        here.table(pd.DataFrame({"x": [1]}), "tab_b", "one row")
+    (tmp_path / "demo" / "timings.json").write_text('{"09_test": {"released": 31, "retrain": 245}}')
+    monkeypatch.setattr(report.paths, "package", tmp_path / "package")
+    page = report.gallery(tmp_path)
+    demo, natural = page.split("## Profile `natural`")
+    figure, table = demo.split("### Table B")
+    assert "- **Paper**: 0.9, printed" in figure and "- **Paper**: has none of this" in table
+    assert "- **Here**: share 60.0 ± 24.8 (mean over seeds 0, 1 and 2 ± 95 %)\n" in figure
+    assert "31 s with released artefacts · 245 s trained anew · seed 0 · configuration `" in figure
+    assert "(../notebooks/09_test.ipynb)" in figure and "(natural/fig_a.svg)" in natural and "**Here**" not in natural
+    for hidden in ("smoke", "paper-dry-run"):  # never on the page that is committed; a page of their own
+        assert hidden not in page
+        assert f"![two dots of {hidden}](fig_a.png)" in (tmp_path / hidden / "README.md").read_text()
+
+
+def test_every_figure_and_table_of_the_paper_has_a_word_on_what_the_paper_shows():
+    papers = json.loads((report.paths.package / "paper_figures.json").read_text())
+    assert set(papers) <= set(report.TITLES)
+    assert all(papers[name]["paper"] for name in report.TITLES if re.fullmatch(r"(fig|tab)\d+", name))
+    recorded = {n for notebook in report.MANIFEST for n in report.Seeds("demo", notebook).values.index}
+    assert {number for entry in papers.values() for _, number, _, _ in entry["here"]} <= recorded
 
 
 def test_png_and_svg_are_reproducible(out, tmp_path):
