@@ -259,7 +259,7 @@ out.table(report.Seeds(profile, out.notebook).table(rows), "order_seeds", "What 
 # ## On photographs
 #
 # Small grey clothes on black are a special case. The profile `natural` repeats this notebook on Tiny-ImageNet: 256 patches of
-# 64 px photographs in colour (`PROFILE=natural make figures`, with the data in `COP_DATA`). What its run left, beside
+# 64 px photographs in colour (`make figures PROFILE=natural`, with the data in `COP_DATA`). What its run left, beside
 # this profile's:
 
 # %%
