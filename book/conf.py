@@ -10,7 +10,7 @@ from sphinx.util import logging
 project = "The Collapse of Patches: a companion"
 author = "The cop contributors"
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
 exclude_patterns = ["README.md"]  # included by index.md
 autosummary_generate = False  # cop/book.py writes a page for every module
 

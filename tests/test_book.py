@@ -5,10 +5,7 @@
 
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
@@ -40,17 +37,6 @@ class Page(HTMLParser):
             self.links.append(a["href"])
         if tag in ("img", "script") and a.get("src"):
             self.links.append(a["src"])
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The folder of the book, from the command that `make book` calls."""
-    out = tmp_path_factory.mktemp("site") / "book"
-    command = [sys.executable, "-m", "cop", "book", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=out.parent)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(out / "index.html")
-    return out
 
 
 @pytest.fixture(scope="module")
