@@ -6,7 +6,7 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: figures test lab bench seeds notebooks lint gallery book student address browser clean
+.PHONY: install figures test lab bench seeds notebooks lint gallery book student address browser clean
 .DEFAULT_GOAL := figures
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -17,6 +17,8 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 $(VENV)/.installed-book: $(VENV)/.installed
 	$(PY) -m pip install -q -c $(CONSTRAINTS) -e ".[book]"
 	@touch $@
+
+install: $(VENV)/.installed  ## the virtual environment, and nothing else
 
 figures: $(VENV)/.installed  ## run the notebooks, write paper_figures/PROFILE (RETRAIN=1: ignore what is stored; DRY_RUN=1: one step of each stage)
 	$(PY) -m cop figures --profile $(PROFILE) $(if $(RETRAIN),--retrain) $(if $(DRY_RUN),--dry-run)

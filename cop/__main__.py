@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--utilisation", type=float, default=0.35, help="of the data sheet's rate")
     p = commands.add_parser("rank", help="draw the collapse order over photographs")
     p.add_argument("photos", nargs="+", help="image files, or folders of them")
-    p.add_argument("--profile", default="demo", help=f"whose encoder: one of {', '.join(PROFILES)}")
+    p.add_argument("--profile", default="natural", help=f"whose encoder: one of {', '.join(PROFILES)}")
     p.add_argument("--out", help="folder for the drawings; beside each photograph, if left out")
     commands.add_parser("gallery", help="rebuild paper_figures/README.md")
     p = commands.add_parser("book", help="a static site of README, notebooks, gallery and modules; runs no notebook")

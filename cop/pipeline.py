@@ -232,9 +232,10 @@ def looked_at(profile: Profile, images: Tensor, tokens: Tensor) -> Tensor:
     return tokens if profile.tokens.kind == "raw" else patchify(images.mean(1, keepdim=True), profile.tokens.patch_size)
 
 
-def rank(images, profile: str | Profile = "demo", seed: int = 0, device: str = "auto") -> Tensor:
+def rank(images, profile: str | Profile = "natural", seed: int = 0, device: str = "auto") -> Tensor:
     """The collapse order of any images, (B, N) long, `[b, 0]` the patch seen first.
 
+    The profile says whose encoder: that of `natural` was trained on photographs and comes with the package.
     images: a path, a folder of images, a PIL image, a list of paths and PIL images, a uint8 array (B, H, W, 3) or
     (H, W, 3) or (H, W), or a float tensor (B, C, H, W) in [-1, 1] of the profile's size. Files, PIL images and
     arrays are centre-cropped and resized to the profile's size. Raises ValueError or FileNotFoundError for anything
