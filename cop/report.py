@@ -190,11 +190,11 @@ def beside(profiles: Mapping[str, str], notebook: str, names: Mapping[str, str])
 
 
 def stamp(fig: Figure, text: str = "DRY RUN") -> None:
-    """Large grey words across a figure, which leave its layout as it is."""
+    """Large grey words on a pale band across a figure, legible over pictures, which leave its layout as it is."""
     width, height = 72 * fig.get_size_inches()  # points
     fontsize = min(0.9 * width / len(text), 0.5 * height)
-    fig.text(0.5, 0.5, text, rotation=20, color="0.4", alpha=0.35, fontsize=fontsize, fontweight="bold",
-             ha="center", va="center", zorder=1000).set_in_layout(False)  # fmt: skip
+    fig.text(0.5, 0.5, text, rotation=20, color="0.25", alpha=0.6, fontsize=fontsize, fontweight="bold", ha="center", va="center",
+             zorder=1000, bbox={"facecolor": "white", "alpha": 0.6, "edgecolor": "none", "pad": 1}).set_in_layout(False)  # fmt: skip
 
 
 def display(fig: Figure, alt: str) -> None:
