@@ -28,7 +28,7 @@ MANIFEST = {
     "01_patch_entropy": ["fig1_reveal", "entropy_gaussian", "entropy_learned", "entropy_areas", "entropy_seeds", "certainty"],
     "02_dependency_autoencoder": ["fig10", "fig6", "polarisation", "masks", "tab1"],
     "03_collapse_order": ["fig2", "fig3", "fig4", "fig5", "mean_rank", "relied_upon", "shares", "agreement", "order_seeds",
-                          "mean_rank_seeds", "seeds_agree", "photographs", "first_of_each"],
+                          "mean_rank_seeds", "seeds_agree", "first_of_each"],
     "04_generation_along_the_order": ["fig1", "fig7", "fig9", "generation_systems", "generation_metrics", "tab2", "tab3", "tab4",
                                       "generation_gaps", "generation_seeds", "order_loss", "order_gain"],
     "05_first_patches": ["fig8", "tab5", "controls", "cross", "comparisons", "classification_seeds", "cost", "first_patches"],
@@ -43,7 +43,7 @@ TITLES = {
     "agreement": "Agreement of orders",
     "entropy_seeds": "Area under the entropy curves, by seed", "order_seeds": "What an order consists of, by seed",
     "mean_rank_seeds": "Mean position of each patch, by seed", "seeds_agree": "Orders of the same images by different seeds",
-    "photographs": "Orders of clothes and of photographs", "first_of_each": "The first 22 % of the patches",
+    "first_of_each": "The first 22 % of the patches",
     "fig1": "Figure 1", "fig7": "Figure 7", "fig9": "Figure 9", "tab2": "Table 2", "tab3": "Table 3", "tab4": "Table 4",
     "generation_systems": "Every system and order source", "generation_metrics": "Metrics of generation",
     "generation_gaps": "Paired differences between systems", "generation_seeds": "Generation, by seed",
@@ -180,13 +180,6 @@ class Seeds:
             each = {f"seed {s}": f"{scale * of[s]:.{digits}f}" if s in of.index else "–" for s in self.values.columns}
             rows.append({"": label} | each | {"mean ± 95 %": self.cell(name, scale, digits)})
         return pd.DataFrame(rows)
-
-
-def beside(profiles: Mapping[str, str], notebook: str, names: Mapping[str, str]) -> pd.DataFrame:
-    """Headline numbers of one notebook for several profiles. profiles: column -> profile; names: label -> name in the
-    record. Each cell is a mean over the seeds on record, with its interval; a dash where there is none."""
-    of = {column: Seeds(profile, notebook) for column, profile in profiles.items()}
-    return pd.DataFrame([{"": label} | {c: seeds.cell(name) for c, seeds in of.items()} for label, name in names.items()])
 
 
 def stamp(fig: Figure, text: str = "DRY RUN") -> None:

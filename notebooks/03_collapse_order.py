@@ -256,19 +256,6 @@ out.table(report.Seeds(profile, out.notebook).table(rows), "order_seeds", "What 
           "for every seed on record, with the mean over seeds and its 95 percent interval.")
 
 # %% [markdown]
-# ## On photographs
-#
-# Small grey clothes on black are a special case. The profile `natural` repeats this notebook on Tiny-ImageNet: 256 patches of
-# 64 px photographs in colour (`make figures PROFILE=natural`, with the data in `COP_DATA`). What its run left, beside
-# this profile's:
-
-# %%
-out.table(report.beside({"clothes (demo)": "demo", "photographs (natural)": "natural"}, out.notebook,
-                        rows | {"edges in the first 22 % by variance": "edges_of_first_variance"}),
-          "photographs", "Statistics of the collapse orders of clothes and of photographs: shares of position, class and "
-          "image, agreement within and between classes, contrast and edges among the first 22 percent.")
-
-# %% [markdown]
 # ## See for yourself
 #
 # An image along any two orders side by side. In JupyterLab, Colab or Binder run the cell: Play or the slider adds patches
