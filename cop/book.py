@@ -13,7 +13,7 @@ import jupytext
 import nbformat
 
 from cop import paths, runner
-from cop.report import write
+from cop.files import write
 
 LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)")  # the target of a Markdown link or image, without its #fragment
 BADGES = (r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/)", r"(mybinder\.org/v2/gh/)[\w.-]+/[\w.-]+(/)",

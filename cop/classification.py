@@ -97,7 +97,7 @@ def _by_looking(profile: Profile, split: str, order: str, seed: int, device: str
     tokens = pipeline.tokenizer(profile)
     for images, _ in data.batches(250):
         scores = attention_rollout(model, images.to(device)).cpu() if model else None
-        parts.append(variance_order(pipeline.looked_at(profile, images, tokens.encode(images))) if model is None else collapse_order(scores))
+        parts.append(variance_order(pipeline.looked_at(tokens, images)) if model is None else collapse_order(scores))
     return torch.cat(parts)
 
 

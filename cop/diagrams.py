@@ -93,15 +93,13 @@ def fig3_comparison(image: np.ndarray, ranking: np.ndarray, random: np.ndarray, 
     stages = [round(N * f) for f in (0.08, 0.25, 0.6, 1.0)]
     for row, (name, order, colour) in enumerate((("(a) MAR, random order", random, GREY), ("(b) CMAR, collapse order", ranking, PINK))):
         for column, k in enumerate(stages):
-            seen = np.isin(np.arange(N), order[:k])
-            show(axes[row, column], reveal(image, seen, grid), f"{k} of {N}")
+            show(axes[row, column], reveal(image, order[:k], grid), f"{k} of {N}")
             axes[row, column].add_patch(plt.Rectangle((-0.5, -0.5), *image.shape[1::-1], fill=False, ec=colour, lw=2))
         heading(axes[row, 0], name)
         axes[row, 4].set_axis_off()
     keep = max(1, round(fraction * N))
     for row, (name, k) in enumerate((("(c) ViT, every patch", N), ("(d) CViT, the first patches", keep))):
-        seen = np.isin(np.arange(N), ranking[:k])
-        show(axes[row, 5], reveal(image, seen, grid), f"{k} of {N}")
+        show(axes[row, 5], reveal(image, ranking[:k], grid), f"{k} of {N}")
         heading(axes[row, 5], name)
         ax = axes[row, 6]
         ax.set(xlim=(0, 1), ylim=(0, 1))

@@ -60,9 +60,9 @@ def show(ax, image: np.ndarray, title: str = "") -> None:
 UNSEEN = (0.82, 0.87, 0.96)  # pale blue: neither the white of a garment nor the black behind it
 
 
-def reveal(image: np.ndarray, seen: np.ndarray, grid: int) -> np.ndarray:
-    """The image as (H, W, 3) with unseen patches in pale blue; seen (N,) bool."""
-    size = image.shape[0] // grid
+def reveal(image: np.ndarray, patches: np.ndarray, grid: int) -> np.ndarray:
+    """The image as (H, W, 3) with all but some patches, by index, in pale blue."""
+    size, seen = image.shape[0] // grid, np.isin(np.arange(grid**2), patches)
     mask = np.kron(seen.reshape(grid, grid), np.ones((size, size), bool))[..., None]
     colour = image if image.ndim == 3 else np.repeat(image[..., None], 3, -1)
     return np.where(mask, colour, UNSEEN)
@@ -117,10 +117,8 @@ def staged(images: Mapping[str, np.ndarray], rankings: Mapping[str, np.ndarray],
     fig, axes = plt.subplots(3, len(ks), figsize=(1.45 * len(ks), 4.3), height_ratios=(2, 1, 2))
     for column, k in enumerate(ks):
         for row, name in ((0, names[0]), (2, names[1])):
-            seen = np.zeros(grid**2, bool)
-            seen[rankings[name][:k]] = True
             ax = axes[row, column]
-            show(ax, reveal(images[name], seen, grid), f"{k} patches" if row == 0 else "")
+            show(ax, reveal(images[name], rankings[name][:k], grid), f"{k} patches" if row == 0 else "")
             ax.set_axis_on()
             ax.set(xticks=[], yticks=[], ylabel=f"{name} order" if column == 0 else "")
             [s.set(visible=True, color=ORDERS[name][0], linewidth=1.5) for s in ax.spines.values()]
@@ -144,7 +142,7 @@ def two_orders(image: np.ndarray, rankings: Sequence[tuple[str, np.ndarray]], se
     size = image.shape[0] // grid
     fig, axes = plt.subplots(1, 2, figsize=(5.6, 3.2))
     for ax, (name, ranking) in zip(axes, rankings, strict=True):
-        show(ax, reveal(image, np.isin(np.arange(grid**2), ranking[:seen]), grid), name)
+        show(ax, reveal(image, ranking[:seen], grid), name)
         colour = ORDERS.get(name, (INK,))[0]
         ax.set_axis_on()
         ax.set(xticks=[], yticks=[])
@@ -164,9 +162,7 @@ def first_of_each(images: np.ndarray, rankings: Mapping[str, np.ndarray], grid: 
     for b, image in enumerate(images):
         show(axes[0, b], image, names[b])
         for row, ranking in enumerate(rankings.values(), 1):
-            seen = np.zeros(grid**2, bool)
-            seen[ranking[b, :k]] = True
-            show(axes[row, b], reveal(image, seen, grid))
+            show(axes[row, b], reveal(image, ranking[b, :k], grid))
     for ax, name in zip(axes[:, 0], rows, strict=True):
         colour = ORDERS[name][0] if name in ORDERS else INK
         ax.text(-0.06, 0.5, name, transform=ax.transAxes, rotation=90, ha="right", va="center", color=colour, fontweight="bold")

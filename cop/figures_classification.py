@@ -119,9 +119,7 @@ def first_patches(image: np.ndarray, ranking: np.ndarray, grid: int, ks: Sequenc
     """An image at each number of patches, and under it the classifier's guess: (class, probability, right?)."""
     fig, axes = plt.subplots(1, len(ks), figsize=(1.5 * len(ks), 2.35), squeeze=False)
     for ax, k, (name, p, right) in zip(axes[0], ks, guesses, strict=True):
-        seen = np.zeros(grid**2, bool)
-        seen[ranking[:k]] = True
-        show(ax, reveal(image, seen, grid), f"{k} patches")
+        show(ax, reveal(image, ranking[:k], grid), f"{k} patches")
         ax.text(0.5, -0.06, f"{name}\n{p:.0%}", transform=ax.transAxes, ha="center", va="top", fontsize=8.5,
                 color=TEAL if right else PINK, fontweight="bold" if right else "normal")  # fmt: skip
     fig.suptitle("What CViT says of the first patches", fontsize=10)
@@ -135,7 +133,7 @@ def one_guess(image: np.ndarray, ranking: np.ndarray, seen: int, grid: int, prob
     label (bold), pink if not."""
     guess = int(probabilities.argmax())
     fig, (ax, right) = plt.subplots(1, 2, figsize=(6.4, max(2.6, 0.2 * len(class_names) + 0.8)), width_ratios=(1, 1.3))
-    show(ax, reveal(image, np.isin(np.arange(grid**2), ranking[:seen]), grid), f"{seen} of {grid**2} patches")
+    show(ax, reveal(image, ranking[:seen], grid), f"{seen} of {grid**2} patches")
     colours = [GREY] * len(class_names)
     colours[guess] = TEAL if guess == label else PINK
     right.barh(range(len(class_names)), probabilities, color=colours, height=0.7)

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from cop.files import write
 from cop.images import SUFFIXES, read
 from cop.orders import check_ranking, ranks_of
 from cop.pipeline import rank
 from cop.profiles import Profile, get_profile
-from cop.report import write
 from cop.train import progress
 
 DRAWN = ".order.png"  # ends the name of a drawing

@@ -222,14 +222,14 @@ def orders(profile: str | Profile, split: str, count: int, seed: int = 0, mean_f
     fixed = {"mean order": mean_order(rankings(profile, "train", seed, few)), "centre-out": centre_out_order(profile.grid),
              "low-discrepancy": low_discrepancy_order(profile.grid), "raster": raster_order(profile.grid)}  # fmt: skip
     return {"collapse": collapse, "in-strength": counted, "random": random_order(n, profile.num_tokens, seeded(seed, 40)),
-            "variance": variance_order(looked_at(profile, drawn.images, drawn.tokens)),
+            "variance": variance_order(looked_at(tokenizer(profile), drawn.images)),
             "reversed": reversed_order(collapse)} | {k: v.expand(n, -1) for k, v in fixed.items()}  # fmt: skip
 
 
-def looked_at(profile: Profile, images: Tensor, tokens: Tensor) -> Tensor:
+def looked_at(tokens: Tokens, images: Tensor) -> Tensor:
     """What the contrast of a patch is measured on, (B, N, P): raw tokens are its pixels already; components and latents have
     unit variance each, noise included, so for those it is the grey pixels."""
-    return tokens if profile.tokens.kind == "raw" else patchify(images.mean(1, keepdim=True), profile.tokens.patch_size)
+    return tokens.encode(images) if tokens.kind == "raw" else patchify(images.mean(1, keepdim=True), tokens.patch_size)
 
 
 def rank(images, profile: str | Profile = "natural", seed: int = 0, device: str = "auto") -> Tensor:

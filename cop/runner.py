@@ -19,6 +19,7 @@ from papermill.exceptions import PapermillExecutionError
 from safetensors.torch import save_file
 
 from cop import classification, generation, paths, pipeline, report, weights
+from cop.files import write
 from cop.kl16 import KL16
 from cop.profiles import DRY, Profile, for_classifiers, get_profile, replace
 from cop.together import Job, together
@@ -132,7 +133,7 @@ def took(name: str, seconds: float, profile: str, seed: int, retrain: bool) -> N
         times = paths.figures / profile / "timings.json"
         old = json.loads(times.read_text()) if times.exists() else {}
         old.setdefault(name, {})["retrain" if retrain else "released"] = round(seconds)
-        report.write(times, (json.dumps(old, indent=1, sort_keys=True) + "\n").encode())
+        write(times, (json.dumps(old, indent=1, sort_keys=True) + "\n").encode())
 
 
 def train_shared(profile: Profile, seed: int) -> int:
@@ -173,7 +174,7 @@ def commit(executed: Path, target: Path) -> None:
         for output in cell.get("outputs", []):
             if output.output_type == "stream" and output.name == "stderr":
                 output.text = "".join(line for line in output.text.splitlines(True) if "Warning" not in line)
-    report.write(target, (nbformat.writes(notebook, 4) + "\n").encode())
+    write(target, (nbformat.writes(notebook, 4) + "\n").encode())
 
 
 @contextmanager

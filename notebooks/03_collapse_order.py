@@ -212,7 +212,7 @@ pd.DataFrame([{"order": n, "Spearman with the collapse order": f"{v:.2f}"} for n
 # ## Paper vs ours
 
 # %%
-looked_at = pipeline.looked_at(config, sample.images, sample.tokens).double().var(-1, correction=0)
+looked_at = pipeline.looked_at(pipeline.tokenizer(config), sample.images).double().var(-1, correction=0)
 contrast = tables.of_first(looked_at, ranks["collapse"], 0.22).mean().item()
 edges = {n: tables.of_first(edge_strength(sample.images, config.tokens.patch_size), ranks[n], 0.22).mean().item() for n in chosen}
 out.record(contrast_of_first=contrast, **{f"edges_of_first_{n}": v for n, v in edges.items()})

@@ -128,10 +128,10 @@ def test_classifiers_of_some_classes_share_the_comae_of_all():
 def test_contrast_is_measured_on_pixels():
     """The components of a PCA have unit variance each, so that noise would count as much as an edge."""
     images = torch.randn(2, 3, 64, 64, generator=pipeline.seeded(0))
-    tokens = torch.randn(2, 256, 16)
-    grey = pipeline.looked_at(PROFILES["natural"], images, tokens)
+    grey = pipeline.looked_at(pipeline.tokenizer("natural"), images)
     assert grey.shape == (2, 256, 16) and grey[0, 17, 5] == images[0, :, 5, 5].mean()  # row 1, column 1 of patch (1, 1)
-    assert pipeline.looked_at(PROFILES["demo"], images, tokens) is tokens
+    raw, clothes = pipeline.tokenizer("smoke"), images[:, :1, :32, :32]
+    assert torch.equal(pipeline.looked_at(raw, clothes), raw.encode(clothes))
 
 
 def test_photographs_are_ranked_by_the_released_encoder_without_any_data(tmp_path, monkeypatch):

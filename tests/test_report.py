@@ -54,12 +54,12 @@ def test_figures_return_a_closed_figure_and_leave_no_global_state(name):
 def test_reveal_shows_exactly_the_seen_patches():
     seen = np.zeros(N, bool)
     seen[[0, 5]] = True
-    out = figures.reveal(IMAGE, seen, G)
+    out = figures.reveal(IMAGE, np.flatnonzero(seen), G)
     for channel in range(3):
         np.testing.assert_array_equal(out[:4, :4, channel], IMAGE[:4, :4])
         np.testing.assert_array_equal(out[4:8, 4:8, channel], IMAGE[4:8, 4:8])
     assert (out[8:] == figures.UNSEEN).all() and (out[:4, 4:] == figures.UNSEEN).all()
-    np.testing.assert_array_equal(figures.reveal(np.stack([IMAGE] * 3, -1), seen, G), out)
+    np.testing.assert_array_equal(figures.reveal(np.stack([IMAGE] * 3, -1), np.flatnonzero(seen), G), out)
 
 
 @pytest.fixture
