@@ -53,7 +53,7 @@ def fig2_pipeline(image: np.ndarray, targets: Sequence[int], weights: np.ndarray
     i, j = np.unravel_index(np.argsort(-A, axis=None)[:edges], A.shape)
     graph.add_collection(LineCollection(np.stack([xy[i], xy[j]], 1), colors=PINK, lw=0.5, alpha=0.45))
     spread = (scores - scores.min()) / max(np.ptp(scores), 1e-12)
-    graph.scatter(*xy.T, s=8 + 110 * spread, c=BLUE, zorder=2, lw=0)
+    graph.scatter(*xy.T, s=(8 + 110 * spread) * min(1, 64 / N), c=BLUE, zorder=2, lw=0)  # neighbours do not touch
     graph.set_aspect("equal")
     graph.set_axis_off()
     graph.margins(0.06)

@@ -1,4 +1,4 @@
-"""What a reader does, in a real browser: run notebook 3 in JupyterLab, move its player, save.
+"""What a reader does, in a real browser: run notebooks 3 and 5 in JupyterLab, move their sliders, save.
 
 Needs `pip install -e ".[notebooks,browser]"` and Chromium (`apt-get install chromium`), and is skipped without. JupyterLab
 gets a copy of the notebooks, and a home of its own, so that nobody's settings are read or changed. Pictures of what was
@@ -112,14 +112,33 @@ def changed(image, before: np.ndarray, seconds: float = 20) -> np.ndarray:
     raise AssertionError(f"the picture did not change within {seconds} s")
 
 
+def opened(browser, url: str, notebook: str):
+    """A page of JupyterLab with the notebook open."""
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(60_000)
+    page.goto(f"{url}/lab/tree/{notebook}.ipynb?token={TOKEN}")
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    return page
+
+
+def run_all(page, name: str) -> None:
+    """Run all cells and wait for the last. Fails if one of them raised an error."""
+    page.locator(".lm-MenuBar").get_by_text("Run", exact=True).click()
+    page.locator(".lm-Menu").get_by_text("Run All Cells", exact=True).click()
+    waiting = page.locator(".jp-InputPrompt").filter(has_text="[*]")
+    waiting.first.wait_for(state="attached")
+    try:
+        playwright.expect(waiting).to_have_count(0, timeout=300_000)
+    finally:
+        seen(page, f"{name}-all-cells")
+    assert page.locator("[data-mime-type='application/vnd.jupyter.error'], .jp-mod-error").count() == 0
+
+
 def test_jupyterlab_runs_notebook_3_its_player_responds_and_saving_updates_the_py(browser, lab):
     url, folder = lab
     source, notebook = folder / f"{NOTEBOOK}.py", folder / f"{NOTEBOOK}.ipynb"
     text = source.read_text()
-    page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    page.set_default_timeout(60_000)
-    page.goto(f"{url}/lab/tree/{notebook.name}?token={TOKEN}")
-    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    page = opened(browser, url, NOTEBOOK)
 
     title = page.locator(".jp-MarkdownCell").first
     title.dblclick()
@@ -129,20 +148,11 @@ def test_jupyterlab_runs_notebook_3_its_player_responds_and_saving_updates_the_p
     editor.press("Shift+Enter")
     title.locator(".jp-RenderedMarkdown").get_by_text(EDIT).wait_for()
 
-    page.locator(".lm-MenuBar").get_by_text("Run", exact=True).click()
-    page.locator(".lm-Menu").get_by_text("Run All Cells", exact=True).click()
-    waiting = page.locator(".jp-InputPrompt").filter(has_text="[*]")
-    waiting.first.wait_for(state="attached")
-    try:
-        playwright.expect(waiting).to_have_count(0, timeout=300_000)
-    finally:
-        seen(page, "jupyterlab-all-cells")
-    assert page.locator("[data-mime-type='application/vnd.jupyter.error'], .jp-mod-error").count() == 0
-
+    run_all(page, "notebook-3")
     panel = page.locator(".jp-OutputArea-output .widget-vbox").first
     panel.scroll_into_view_if_needed()
     image = panel.locator("img")
-    seen(page, "jupyterlab")
+    seen(page, "notebook-3")
     picture = pixels(image)
     assert image.get_attribute("alt").endswith("on the right in the order random.")
 
@@ -161,7 +171,7 @@ def test_jupyterlab_runs_notebook_3_its_player_responds_and_saving_updates_the_p
     after = changed(image, after)
     after = changed(image, after)
     panel.locator(".jupyter-widget-play button, .widget-play button").first.click()
-    seen(page, "jupyterlab-player")
+    seen(page, "notebook-3-player")
 
     asked = time.time_ns()  # JupyterLab may have saved by itself before
     page.locator(".lm-MenuBar").get_by_text("File", exact=True).click()
@@ -175,6 +185,29 @@ def test_jupyterlab_runs_notebook_3_its_player_responds_and_saving_updates_the_p
     cells = [c for c in nbformat.read(notebook, 4).cells if c.cell_type == "code"]
     assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
     assert not [o for c in cells for o in c.outputs if o.output_type == "error"]
+    page.close()
+
+
+def test_jupyterlab_runs_notebook_5_and_its_slider_asks_the_classifier(browser, lab):
+    page = opened(browser, lab[0], "05_first_patches")
+    run_all(page, "notebook-5")
+    panel = page.locator(".jp-OutputArea-output .widget-vbox").first
+    panel.scroll_into_view_if_needed()
+    image = panel.locator("img")
+    picture, said = pixels(image), image.get_attribute("alt")
+    assert "at its first 14 of 64 patches; the classifier says" in said
+
+    panel.locator(".noUi-handle").focus()
+    page.keyboard.press("End")  # the whole image
+    picture = changed(image, picture)
+    assert said.replace("first 14", "first 64").split(";")[0] == image.get_attribute("alt").split(";")[0]
+    seen(page, "notebook-5-slider")
+
+    other = panel.locator("input[type=number]").first
+    other.fill("7")
+    other.press("Enter")
+    changed(image, picture)
+    assert image.get_attribute("alt").startswith("Test image 7 ")
     page.close()
 
 
