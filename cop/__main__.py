@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
             for seed in args.seeds:
                 run(args.profile, seed, args.retrain, args.keep, resume=seed > 0, only=args.only,
-                    parameters={k: number(v) for k, v in args.parameter}, dry_run=args.dry_run)  # fmt: skip
+                    parameters={k: value(v) for k, v in args.parameter}, dry_run=args.dry_run)  # fmt: skip
         elif args.command == "rank":
             from cop.overlay import draw
 
@@ -86,8 +86,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def number(text: str):
-    """A command-line value as int or float where it is one."""
+def value(text: str):
+    """A command-line value as true or false, int or float where it is one."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     for kind in (int, float):
         try:
             return kind(text)

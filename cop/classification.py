@@ -308,9 +308,9 @@ def all_hits(profile: str | Profile, tests: Mapping[str, tuple[str, str | None]]
     missing = [test for test, job in zip(tests.values(), jobs, strict=True) if not stored(job.stage, job.config)]
     if len(missing) > 1:
         systems = dict.fromkeys(system for system, _ in missing)
-        for split in ("train", "test"):
-            if any(order in OF_COMAE for _, order in missing) or any(order_trained_on(s) in OF_COMAE for s in systems):
-                ranking_of(profile, split, "collapse", seed, device)
+        if any(order in OF_COMAE for _, order in missing) or any(order_trained_on(s) in OF_COMAE for s in systems):
+            for split, flipped in [("train", False), ("test", False)] + [("train", True)] * profile.data.hflip:
+                ranking_of(profile, split, "collapse", seed, device, flipped=flipped)
         needed = set(systems) | {"ViT"} if {"DynamicViT", "attention"} & set(sum(missing, ())) else set(systems)
         for system in {"ViT", "RViT"} & needed:
             classifier(profile, system, seed, device)

@@ -271,7 +271,7 @@ def fig5_heatmaps(rankings: Mapping[str, np.ndarray], num_tokens: int) -> Figure
 @styled
 def mean_rank_maps(maps: Mapping[str, np.ndarray], num_tokens: int) -> Figure:
     """Mean position of every patch, as maps (G, G): the part of an order that is mere place. Bright = early."""
-    fig, axes = plt.subplots(1, len(maps), figsize=(1.35 * len(maps) + 0.9, 2.1), squeeze=False)
+    fig, axes = plt.subplots(1, len(maps), figsize=(max(4.0, 1.35 * len(maps) + 0.9), 2.1), squeeze=False)
     fig.suptitle("Where orders start: mean position of every patch", fontsize=10)
     for ax, (name, m) in zip(axes[0], maps.items(), strict=True):
         im = ax.imshow(m, cmap="plasma_r", vmin=0, vmax=num_tokens - 1)

@@ -28,10 +28,11 @@ MANIFEST = {
     "01_patch_entropy": ["fig1_reveal", "entropy_gaussian", "entropy_learned", "entropy_areas", "entropy_seeds", "certainty"],
     "02_dependency_autoencoder": ["fig10", "fig6", "polarisation", "masks", "tab1"],
     "03_collapse_order": ["fig2", "fig3", "fig4", "fig5", "mean_rank", "relied_upon", "shares", "agreement", "order_seeds",
-                          "mean_rank_seeds", "seeds_agree", "first_of_each"],
+                          "mean_rank_seeds", "seeds_agree", "first_of_each", "photographs"],
     "04_generation_along_the_order": ["fig1", "fig7", "fig9", "generation_systems", "generation_metrics", "tab2", "tab3", "tab4",
                                       "generation_gaps", "generation_seeds", "order_loss", "order_gain"],
-    "05_first_patches": ["fig8", "tab5", "controls", "cross", "comparisons", "classification_seeds", "cost", "first_patches"],
+    "05_first_patches": ["fig8", "tab5", "controls", "cross", "comparisons", "classification_seeds", "cost", "first_patches",
+                         "photographs_classified"],
 }
 TITLES = {
     "fig1_reveal": "Figure 1 (on a real image)", "entropy_gaussian": "Remaining entropy, Gaussian tokens",
@@ -52,6 +53,7 @@ TITLES = {
     "cross": "One network tested along every order", "comparisons": "Differences on the same images",
     "cost": "What the first patches cost", "first_patches": "An image from its first patches",
     "classification_seeds": "Accuracy from the first 22 % of the patches, by seed",
+    "photographs": "Orders of clothes and of photographs", "photographs_classified": "Clothes and photographs from the first 22 % of the patches",
 }  # fmt: skip
 
 
@@ -114,11 +116,16 @@ class Report:
         content = data.to_csv(index=False, float_format="%.6g").encode()
         write(self.folder / "records" / f"{name}_seed{self.seed}.csv", content)
 
-    def kept(self, name: str) -> dict[int, pd.DataFrame]:
-        """What `keep` left under that name, by seed: of the committed records and of this run."""
-        folders = (paths.figures / self.profile / "records", self.folder / "records")
-        found = {int(f.stem.partition("_seed")[2]): f for folder in folders for f in folder.glob(f"{name}_seed*.csv")}
-        return {seed: pd.read_csv(found[seed]) for seed in sorted(found)}
+    def kept(self, name: str) -> dict[str, pd.DataFrame]:
+        """What `keep` left under that name, by seed, of the committed records and of this run; then that of runs which
+        differ in more than the seed and whose records lie in a folder that says how: "0, one thread"."""
+        folders, found = (paths.figures / self.profile / "records", self.folder / "records"), {}
+        for pattern in (f"{name}_seed*.csv", f"*/{name}_seed*.csv"):
+            files = {(f.parent.name if "/" in pattern else "", int(f.stem.partition("_seed")[2])): f
+                     for folder in folders for f in folder.glob(pattern)}  # fmt: skip
+            for how, seed in sorted(files):
+                found[", ".join(filter(None, [f"{seed}", how.replace("_", " ")]))] = pd.read_csv(files[how, seed])
+        return found
 
     def _card(self, name: str, alt: str) -> None:
         known = MANIFEST.get(self.notebook, [])
@@ -180,6 +187,18 @@ class Seeds:
             each = {f"seed {s}": f"{scale * of[s]:.{digits}f}" if s in of.index else "–" for s in self.values.columns}
             rows.append({"": label} | each | {"mean ± 95 %": self.cell(name, scale, digits)})
         return pd.DataFrame(rows)
+
+
+def beside(profiles: Mapping[str, str], notebook: str, names: Mapping[str, str | tuple[str, str]], scale: float = 1,
+           digits: int = 3) -> pd.DataFrame:  # fmt: skip
+    """Headline numbers of one notebook for several profiles, from the committed records. profiles: column -> profile;
+    names: label -> name in the record, or a pair for a difference. Each cell is the mean over the seeds on record with its
+    interval, one number where there is one seed, and a dash where there is none."""
+    columns = {}
+    for column, profile in profiles.items():
+        seeds = Seeds(profile, notebook)
+        columns[f"{column}, {seeds.names()}"] = [seeds.cell(name, scale, digits) for name in names.values()]
+    return pd.DataFrame({"": list(names)} | columns)
 
 
 def stamp(fig: Figure, text: str = "DRY RUN") -> None:

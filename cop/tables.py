@@ -79,15 +79,14 @@ def agreement_table(agreement: Mapping[str, Mapping[str, float]]) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def across_seeds(rankings: Mapping[int, Tensor]) -> pd.DataFrame:
+def across_seeds(rankings: Mapping[str, Tensor]) -> pd.DataFrame:
     """Orders of the same images by CoMAEs of different seeds, rankings: seed -> (images, N). One row per pair of seeds:
     the mean Spearman correlation of the two orders of an image with its 95 % interval over images, and that of the two
     mean orders."""
     rows = []
-    for a, b in itertools.combinations(rankings, 2):
-        each = spearman(rankings[a], rankings[b])
-        mean, low, high = mean_interval(each, seeded(a, b, 90))
-        means = spearman(mean_order(rankings[a])[None], mean_order(rankings[b])[None]).item()
+    for (i, (a, of_a)), (j, (b, of_b)) in itertools.combinations(enumerate(rankings.items()), 2):
+        mean, low, high = mean_interval(spearman(of_a, of_b), seeded(i, j, 90))
+        means = spearman(mean_order(of_a)[None], mean_order(of_b)[None]).item()
         rows.append([f"{a} and {b}", f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]", f"{means:+.2f}"])
     return pd.DataFrame(rows, columns=["seeds", "Spearman, same image", "Spearman, mean orders"])
 

@@ -107,6 +107,18 @@ def test_the_gallery_has_the_papers_value_ours_seconds_seed_and_configuration(ou
         assert f"![two dots of {hidden}](fig_a.png)" in (tmp_path / hidden / "README.md").read_text()
 
 
+def test_profiles_stand_beside_each_other_each_with_its_seeds(out, tmp_path, monkeypatch):
+    monkeypatch.setattr(report.paths, "figures", tmp_path)
+    for seed, a in ((0, 0.5), (1, 0.6), (2, 0.7)):
+        report.Report("09_test", "demo", seed).record(a=a, b=0.1)
+    report.Report("09_test", "natural", 0).record(a=0.25)
+    names = {"share": "a", "difference": ("a", "b"), "never recorded": "c"}
+    table = report.beside({"clothes": "demo", "photographs": "natural", "nothing yet": "paper"}, "09_test", names, 100, 1)
+    assert list(table) == ["", "clothes, mean over seeds 0, 1 and 2 ± 95 %", "photographs, seed 0", "nothing yet, seed –"]
+    assert table.to_numpy().tolist() == [["share", "60.0 ± 24.8", "25.0", "–"], ["difference", "+50.0 ± 24.8", "–", "–"],
+                                         ["never recorded", "–", "–", "–"]]  # fmt: skip
+
+
 def test_every_figure_and_table_of_the_paper_has_a_word_on_what_the_paper_shows():
     papers = json.loads((report.paths.package / "paper_figures.json").read_text())
     assert set(papers) <= set(report.TITLES)
@@ -163,7 +175,13 @@ def test_orders_of_several_seeds_are_kept_and_compared(out, tmp_path, monkeypatc
     monkeypatch.setenv("COP_FIGURES", str(tmp_path / "own"))
     out.keep("orders", same)  # this run's goes before the committed one
     found = out.kept("orders")
-    assert list(found) == [0, 1, 12] and found[12].to_numpy().tolist() == other.to_numpy().tolist()
+    assert list(found) == ["0", "1", "12"] and found["12"].to_numpy().tolist() == other.to_numpy().tolist()
+    elsewhere = tmp_path / "committed" / "demo" / "records" / "one_thread"
+    elsewhere.mkdir()
+    (elsewhere / "orders_seed0.csv").write_text(other.to_csv(index=False))
+    again = out.kept("orders")
+    assert list(again) == ["0", "1", "12", "0, one thread"], "what differs in more than the seed comes last, and says so"
+    assert again["0, one thread"].to_numpy().tolist() == other.to_numpy().tolist()
     table = tables.across_seeds({s: torch.from_numpy(t.to_numpy()) for s, t in found.items()})
     assert table["seeds"].tolist() == ["0 and 1", "0 and 12", "1 and 12"]
     assert table["Spearman, same image"][0].startswith("+1.00") and table["Spearman, same image"][1].startswith("-1.00")

@@ -3,6 +3,7 @@
 import torch
 
 from cop import generation, paths, pipeline, report, runner
+from cop.__main__ import main
 from cop.artefacts import stored
 from cop.profiles import smoke
 
@@ -34,3 +35,12 @@ def test_what_is_trained_before_the_notebooks_is_what_they_look_for(tmp_path, mo
     assert made == ["classifier", "classifier", "comae", "comae", "mar", "predictor", "tokens"]
     for stage, config in (("comae", pipeline.comae_config(smoke, 0)), ("mar", generation.mar_config(smoke, 0))):
         assert stored(stage, config)
+
+
+def test_parameters_given_on_the_command_line_have_types(monkeypatch):
+    """`-p brief false` must not be the word "false", which counts as true."""
+    asked = {}
+    monkeypatch.setattr(runner, "run", lambda *_, **given: asked.update(given["parameters"]))
+    command = "figures -p brief false -p seed 3 -p rate 0.5 -p device cpu".split()
+    main(command)
+    assert asked == {"brief": False, "seed": 3, "rate": 0.5, "device": "cpu"}
