@@ -228,7 +228,8 @@ out.figure(fig, "cost", "Left: multiply-adds of the classifier on all and on the
 # ## On photographs
 #
 # The profile `natural` repeats this notebook on Tiny-ImageNet (64 px, 256 patches): 20 of its 200 classes, every tenth
-# WordNet id, and the same small network from scratch. Accuracy with 22 % of the patches, beside the demo's:
+# WordNet id, and the same small network from scratch, 400 steps on 1,800 images, so that it gets 27 to 29 % right where
+# chance is 5 %. Accuracy with 22 % of the patches, beside the demo's:
 
 # %%
 both = {"clothes (demo)": "demo", "photographs (natural)": "natural"}
@@ -236,6 +237,11 @@ out.table(report.beside(both, out.notebook, rows, 100, 1), "photographs_classifi
           "masked, of clothes and of photographs: per order, trained along it and tested with one RViT, and differences.")
 
 # %% [markdown]
+# **On photographs random patches are as good as any.** With 22 % of the patches RViT has 26.5 %, CViT 24.0, its mean order 23.9, its
+# reversal 22.6, variance 25.1: none beats random masks, and CViT is 2.5 points below them [−5.1, +0.0]. That CViT and the
+# mean order agree is no surprise: there every image has the mean order ([notebook 3](03_collapse_order.ipynb)). Coarser
+# patches win again, with 30.0 %.
+#
 # ## See for yourself
 #
 # One image at more and more of its first patches, with CViT's guess at each (teal: right). It is the first test image
