@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cop.figures import BLUE, GREY, INK, ORANGE, ORDERS, PINK, TEAL, reveal, show, styled
 
@@ -33,7 +33,7 @@ def fig8_accuracy(rates: Sequence[float], curves: Mapping[str, np.ndarray], knee
                 ax.annotate(f"knee of CViT: {knee:.0%} masked", (knee, at), (max(knee - 0.6, 0.02), 0.03), color=colour,
                             arrowprops={"arrowstyle": "-", "color": colour})  # fmt: skip
     ax.axhline(chance, color=GREY, lw=0.8, ls=":")
-    ax.text(0.005, chance + 0.008, "chance", color=GREY, fontsize=8)
+    ax.text(0.995, chance, "chance", color=GREY, fontsize=8, ha="right", va="bottom")
     ax.axvline(0.78, color=GREY, lw=0.6)
     ax.text(0.79, 0.97, "78 %, the paper's knee", color=GREY, fontsize=8, transform=ax.get_xaxis_transform(), va="top")
     ax.set(
@@ -45,7 +45,7 @@ def fig8_accuracy(rates: Sequence[float], curves: Mapping[str, np.ndarray], knee
     )
     ax.xaxis.set_major_formatter(PERCENT)
     ax.yaxis.set_major_formatter(PERCENT)
-    ax.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0.02, 0.13))
+    ax.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0.02, max(0.13, chance / ax.get_ylim()[1] + 0.01)))  # above chance
     return fig
 
 
@@ -77,6 +77,8 @@ def order_controls(rates: Sequence[float], curves: Mapping[str, np.ndarray], at:
     right.set_yticks(range(len(names)), names)
     right.set(xlabel="top-1 accuracy, 95 % over images", title=title)
     right.xaxis.set_major_formatter(PERCENT)
+    for axis in (ax.yaxis, right.xaxis):
+        axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # whole per cents: 22.5 would be printed as 22
     right.grid(axis="x", alpha=0.3)
     return fig
 

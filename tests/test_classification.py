@@ -226,6 +226,16 @@ def test_figures_are_drawn_from_real_results(profile, test_images):
     assert [ax.get_title() for ax in fig.axes] == [f"{k} patches" for k in FEW]
 
 
+def test_ticks_of_narrow_ranges_are_whole_per_cents():
+    """22.5 would be printed as 22, and the next one, 25, as 25."""
+    at = {"collapse": (0.24, 0.166, 0.28), "random": (0.26, 0.24, 0.297)}
+    fig = fc.order_controls(RATES, {"collapse": np.linspace(0.29, 0.12, len(RATES))}, at, 0.78, "a", "b")
+    fig.canvas.draw()
+    for axis in (fig.axes[0].yaxis, fig.axes[1].xaxis):
+        shown = [int(label.get_text().rstrip("%")) for label in axis.get_ticklabels()]
+        assert len(shown) > 3 and len(set(np.diff(shown))) == 1
+
+
 def test_the_paper_profile_starts_from_named_weights(tmp_path, monkeypatch):
     """A synthetic file with timm's names and 224 px shapes, found in the folder of weights; nothing is downloaded."""
     source = timm.create_model("vit_base_patch16_224.orig_in21k", num_classes=0)
