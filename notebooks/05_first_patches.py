@@ -228,7 +228,7 @@ out.figure(fig, "cost", "Left: multiply-adds of the classifier on all and on the
 # ## On photographs
 #
 # The profile `natural` repeats this notebook on Tiny-ImageNet (64 px, 256 patches): 20 of its 200 classes, every tenth
-# WordNet id, and the same small network from scratch, 400 steps on 1,800 images, so that it gets 27 to 29 % right where
+# WordNet id, and the same small network from scratch, 400 steps on 1,800 images, so that it gets 26 to 29 % right where
 # chance is 5 %. Accuracy with 22 % of the patches, beside the demo's:
 
 # %%
