@@ -113,11 +113,12 @@ def changed(image, before: np.ndarray, seconds: float = 20) -> np.ndarray:
 
 
 def opened(browser, url: str, notebook: str):
-    """A page of JupyterLab with the notebook open."""
+    """A page of JupyterLab with the notebook open, in focus, and its kernel ready."""
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.set_default_timeout(60_000)
     page.goto(f"{url}/lab/tree/{notebook}.ipynb?token={TOKEN}")
-    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    page.locator(".jp-Notebook .jp-Cell").first.click()
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(state="attached")
     return page
 
 
@@ -126,8 +127,8 @@ def run_all(page, name: str) -> None:
     page.locator(".lm-MenuBar").get_by_text("Run", exact=True).click()
     page.locator(".lm-Menu").get_by_text("Run All Cells", exact=True).click()
     waiting = page.locator(".jp-InputPrompt").filter(has_text="[*]")
-    waiting.first.wait_for(state="attached")
     try:
+        waiting.first.wait_for(state="attached")
         playwright.expect(waiting).to_have_count(0, timeout=300_000)
     finally:
         seen(page, f"{name}-all-cells")
