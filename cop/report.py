@@ -119,13 +119,10 @@ class Report:
     def kept(self, name: str) -> dict[str, pd.DataFrame]:
         """What `keep` left under that name, by seed, of the committed records and of this run; then that of runs which
         differ in more than the seed and whose records lie in a folder that says how: "0, one thread"."""
-        folders, found = (paths.figures / self.profile / "records", self.folder / "records"), {}
-        for pattern in (f"{name}_seed*.csv", f"*/{name}_seed*.csv"):
-            files = {(f.parent.name if "/" in pattern else "", int(f.stem.partition("_seed")[2])): f
-                     for folder in folders for f in folder.glob(pattern)}  # fmt: skip
-            for how, seed in sorted(files):
-                found[", ".join(filter(None, [f"{seed}", how.replace("_", " ")]))] = pd.read_csv(files[how, seed])
-        return found
+        folders = (paths.figures / self.profile / "records", self.folder / "records")
+        files = {(f.parent.relative_to(folder).name.replace("_", " "), int(f.stem.partition("_seed")[2])): f
+                 for folder in folders for f in folder.rglob(f"{name}_seed*.csv")}  # fmt: skip
+        return {f"{seed}, {how}" if how else f"{seed}": pd.read_csv(files[how, seed]) for how, seed in sorted(files)}
 
     def _card(self, name: str, alt: str) -> None:
         known = MANIFEST.get(self.notebook, [])
