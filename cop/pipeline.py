@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cop import paths, ranking, shards, weights
-from cop.artefacts import Artefact, clear_if_old, key, load_or_compute
+from cop.artefacts import Artefact, clear_if_old, key, load_or_compute, versioned
 from cop.comae import CoMAE, comae_loss
 from cop.cvit import CViT, masked_loss
 from cop.data import ImageSet, decode, first_stratified, image_folder, load_data
@@ -33,7 +33,7 @@ from cop.orders import (
     variance_order,
 )
 from cop.processes import on_cpu, processes, wait
-from cop.profiles import Profile, all_classes, as_dict, get_profile, scale_config
+from cop.profiles import Profile, all_classes, as_dict, for_classifiers, get_profile, scale_config
 from cop.tokens import Tokens, fit_tokens, patchify, tokens_from_state
 from cop.train import fit, restored, seeded, seeded_build
 
@@ -51,7 +51,7 @@ def resolve_device(device: str = "auto") -> str:
 
 def images_config(profile: Profile) -> dict:
     """What determines the images and tokens of a profile, for hashes: not where the files happen to lie, nor in which layout."""
-    return {"data": data_config(profile.data), "tokens": as_dict(profile.tokens)}
+    return versioned("tokens", 1, {"data": data_config(profile.data), "tokens": as_dict(profile.tokens)})
 
 
 def tokenizer(profile: str | Profile) -> Tokens:
@@ -90,7 +90,7 @@ def draw_flip(profile: Profile, batch: int, generator: torch.Generator) -> Tenso
 def comae_config(profile: Profile, seed: int) -> dict:
     """What determines a trained CoMAE."""
     profile = all_classes(profile)
-    return images_config(profile) | {"comae": as_dict(profile.comae), "seed": seed, "version": 1} | scale_config(profile)
+    return versioned("comae", 2, images_config(profile) | {"comae": as_dict(profile.comae), "seed": seed} | scale_config(profile))
 
 
 def comae(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[CoMAE, Artefact]:
@@ -116,9 +116,11 @@ def comae(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[
     return restored(build, artefact.tensors).to(device).eval(), artefact
 
 
-def ranking_config(profile: Profile) -> dict:
-    """What determines an order, given the dependencies: not how much memory it may take."""
-    return {k: v for k, v in as_dict(profile.ranking).items() if k != "chunk_bytes"}
+def rankings_config(profile: Profile, split: str, seed: int, limit: int | None = None) -> dict:
+    """What determines the orders of the images of a split: not how much memory they may take."""
+    own = {k: v for k, v in as_dict(profile.ranking).items() if k != "chunk_bytes"}
+    config = comae_config(profile, seed) | {"ranking": own, "split": split, "limit": limit}
+    return versioned("ranking", 1, config | ({"class_step": profile.data.class_step} if profile.data.class_step else {}))
 
 
 def thin(history: pd.DataFrame) -> pd.DataFrame:
@@ -140,11 +142,7 @@ def rankings(
     if by not in ("pagerank", "in_strength"):
         raise ValueError(f"unknown score {by!r}; expected pagerank or in_strength")
     profile, device = get_profile(profile), resolve_device(device)
-    config = comae_config(profile, seed) | {
-        "ranking": ranking_config(profile),
-        "split": split, "limit": limit}  # fmt: skip
-    config |= {"class_step": profile.data.class_step} if profile.data.class_step else {}
-
+    config = rankings_config(profile, split, seed, limit)
     small = torch.uint8 if profile.num_tokens <= 256 else torch.int16
 
     def in_shards(directory: Path, flips: tuple[bool, ...], size: int) -> shards.Shards:
@@ -209,17 +207,19 @@ def sample(profile: str | Profile, split: str, count: int) -> Sample:
     return Sample(images, labels, data.class_names, tokenizer(profile).encode(images))
 
 
-def orders(profile: str | Profile, split: str, count: int, seed: int = 0, mean_from: int = 2000) -> dict[str, Tensor]:
-    """The collapse order of `sample(profile, split, count)` and every control, by name, each (count, N).
+def mean_ranking(profile: str | Profile, seed: int = 0, device: str = "auto") -> Tensor:
+    """The mean collapse order (N,), one for every image: of all training images of the classes that classifiers use, so
+    that it knows nothing of the images it is tested on, and whichever notebook asks gets the same."""
+    return mean_order(rankings(for_classifiers(profile), "train", seed, device=device))
 
-    The mean order is that of `mean_from` *training* images, so that it knows nothing of the images it is used for.
-    """
+
+def orders(profile: str | Profile, split: str, count: int, seed: int = 0) -> dict[str, Tensor]:
+    """The collapse order of `sample(profile, split, count)` and every control, by name, each (count, N)."""
     profile = get_profile(profile)
     drawn = sample(profile, split, count)
     n, chosen = len(drawn.tokens), selection(load_data(profile, split), count)
     collapse, counted = (rankings(profile, split, seed, by=by)[chosen] for by in ("pagerank", "in_strength"))
-    few = mean_from if mean_from < len(load_data(profile, "train")) else None  # None: the orders that training uses too
-    fixed = {"mean order": mean_order(rankings(profile, "train", seed, few)), "centre-out": centre_out_order(profile.grid),
+    fixed = {"mean order": mean_ranking(profile, seed), "centre-out": centre_out_order(profile.grid),
              "low-discrepancy": low_discrepancy_order(profile.grid), "raster": raster_order(profile.grid)}  # fmt: skip
     return {"collapse": collapse, "in-strength": counted, "random": random_order(n, profile.num_tokens, seeded(seed, 40)),
             "variance": variance_order(looked_at(tokenizer(profile), drawn.images)),
@@ -292,7 +292,7 @@ def target_patches(tokens: Tokens, context: Tensor, targets: Tensor, values: Ten
 def greedy_order(profile: str | Profile) -> Tensor:
     """The greedy order of the Gaussian model of the training tokens, one for all images: (N,)."""
     profile = all_classes(get_profile(profile))
-    config = images_config(profile) | {"greedy": {"floor": profile.predictor.floor, "images": 10_000}}
+    config = versioned("greedy", 1, images_config(profile) | {"greedy": {"floor": profile.predictor.floor, "images": 10_000}})
 
     def compute(_: Path):
         chosen = selection(load_data(profile, "train"), 10_000)
@@ -308,7 +308,8 @@ def greedy_order(profile: str | Profile) -> Tensor:
 def predictor_config(profile: Profile, seed: int) -> dict:
     """What determines a trained predictor."""
     profile = all_classes(profile)
-    return images_config(profile) | {"predictor": as_dict(profile.predictor), "seed": seed, "version": 1} | scale_config(profile)
+    config = images_config(profile) | {"predictor": as_dict(profile.predictor), "seed": seed}
+    return versioned("predictor", 1, config | scale_config(profile))
 
 
 def predictor(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[TokenPredictor, Artefact]:
@@ -358,10 +359,15 @@ def untrained(build: Callable[[], nn.Module], seed: int, pretrained: str | None)
     return model
 
 
+def starts_at_random(profile: Profile) -> bool:
+    """Whether the EMA of a classifier's training warms up: weights that are given are worth as much as later ones."""
+    return profile.classifier.ema_warmup and not profile.classifier.pretrained
+
+
 def classifier_config(profile: Profile, seed: int) -> dict:
     """What determines a trained RViT."""
-    return images_config(profile) | {"classifier": as_dict(profile.classifier), "seed": seed, "order": "random",
-                                     "version": 1} | scale_config(profile)  # fmt: skip
+    config = images_config(profile) | {"classifier": as_dict(profile.classifier), "seed": seed, "order": "random"}
+    return versioned("classifier", 1, config | scale_config(profile))
 
 
 def classifier(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[CViT, Artefact]:
@@ -379,7 +385,8 @@ def classifier(profile: str | Profile, seed: int = 0, device: str = "auto") -> t
 
         model, history = fit(untrained(lambda: build_classifier(profile), seed, profile.classifier.pretrained), loss, profile.classifier,
                              size=len(train), seed=seed, directory=directory, device=device, desc="RViT",
-                             ema=profile.classifier.ema, checkpoint_every=profile.checkpoint_every,
+                             ema=profile.classifier.ema, ema_warmup=starts_at_random(profile),
+                             checkpoint_every=profile.checkpoint_every,
                              scale=profile.scale, per_step=uniform, ahead=train.ahead)  # fmt: skip
         return model.state_dict(), thin(history)
 
