@@ -281,7 +281,7 @@ def fit(
             accelerator.clip_grad_norm_([p for p in parts[name].parameters() if p.grad is not None], config.grad_clip)
             opts[name].step()
             if average:
-                average.update(model, step=step)
+                average.update(model, step=step if ema_warmup else None)  # timm copies at the first steps that it is told
             history.append({"step": step, **scalars})
             if (step + 1) % checkpoint_every == 0 and step + 1 < config.steps and me == 0:
                 state = {"model": model.state_dict(), "step": step + 1, "history": history,
