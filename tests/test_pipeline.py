@@ -107,12 +107,13 @@ def test_rankings_are_cached_and_limited_equally_over_classes():
 
 
 def test_orders_are_permutations_of_the_sampled_images():
-    zoo = pipeline.orders("smoke", "test", 20, mean_from=30)
+    zoo = pipeline.orders("smoke", "test", 20)
     assert len(zoo) == 9
     for name, r in zoo.items():
         assert r.shape == (20, N), name
         check_ranking(r.contiguous(), N)
     assert torch.equal(zoo["reversed"], zoo["collapse"].flip(1))
+    assert torch.equal(zoo["mean order"][0], pipeline.mean_ranking("smoke"))
     assert len(zoo["mean order"].unique(dim=0)) == 1 and len(zoo["random"].unique(dim=0)) == 20
 
 
