@@ -113,7 +113,7 @@ def test_profiles_stand_beside_each_other_each_with_its_seeds(out, tmp_path, mon
         report.Report("09_test", "demo", seed).record(a=a, b=0.1)
     report.Report("09_test", "natural", 0).record(a=0.25)
     names = {"share": "a", "difference": ("a", "b"), "never recorded": "c"}
-    table = report.beside({"clothes": "demo", "photographs": "natural", "nothing yet": "paper"}, "09_test", names, 100, 1)
+    table = out.beside({"clothes": "demo", "photographs": "natural", "nothing yet": "paper"}, names, 100, 1)
     assert list(table) == ["", "clothes, mean over seeds 0, 1 and 2 ± 95 %", "photographs, seed 0", "nothing yet, seed –"]
     assert table.to_numpy().tolist() == [["share", "60.0 ± 24.8", "25.0", "–"], ["difference", "+50.0 ± 24.8", "–", "–"],
                                          ["never recorded", "–", "–", "–"]]  # fmt: skip
