@@ -112,12 +112,12 @@ def _figure(fresh: Path, committed: Path, name: str) -> Finding:
     """All files of one figure or table. A file that only one side has is a difference."""
     if not (committed / f"{name}.json").exists():
         return Finding(name, "new", np.inf)
-    differences = []
+    differences = [(0.0, "")]
     for kind, same in (("json", _cards), ("csv", _tables), ("md", _markdown), ("png", _pictures), ("svg", lambda *_: (0.0, ""))):
         old, new = committed / f"{name}.{kind}", fresh / f"{name}.{kind}"
         if old.exists() != new.exists():
             differences.append((np.inf, f"{old.name} is {'committed and was not made' if old.exists() else 'new'}"))
-        elif old.exists():
+        elif old.exists() and old.read_bytes() != new.read_bytes():
             differences.append(same(old.name, old, new))
     return _finding(name, differences)
 

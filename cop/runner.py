@@ -75,8 +75,8 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
         small = DRY_COUNTS if dry_run else {"brief": True} if seed else {}
         prepared.append((source, {k: v for k, v in small.items() if k in report.parameters(source.stem)} | given))
     own = [source.stem for source, values in prepared if not report.changed(source.stem, values)]
-    if keep and len(own) < len(chosen):
-        raise ValueError("notebooks of other parameters than the profile's own cannot be kept: leave out --keep or -p")
+    if keep and (profile != "demo" or len(own) < len(chosen)):
+        raise ValueError("notebooks/ holds the demo with its own parameters, and nothing else can be kept there: leave out --keep")
     fresh = Path(os.environ.get("COP_FIGURES") or (paths.figures if dry_run else folder / "figures"))
     if fresh == folder / "figures" and not resume:
         shutil.rmtree(fresh, ignore_errors=True)

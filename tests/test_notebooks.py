@@ -223,7 +223,7 @@ def test_unknown_parameters_are_refused_before_anything_runs():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
 def test_the_first_cell_after_the_imports_checks_every_parameter(path):
     own = report.parameters(path.stem)
-    call = re.search(rf"# %%\nout = report\.Report\((.*)\)\n", path.with_suffix(".py").read_text())[1].split(", ")
+    call = re.search(r"# %%\nout = report\.Report\((.*)\)\n", path.with_suffix(".py").read_text())[1].split(", ")
     assert call == [f'"{path.stem}"', "profile", "seed", *(f"{k}={k}" for k in own if k not in ("profile", "seed"))]
     report.check(path.stem, own)
 
