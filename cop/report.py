@@ -117,7 +117,8 @@ def changed(notebook: str, given: Mapping) -> dict:
 
 @functools.cache  # a notebook reads the records several times
 def note(message: str) -> None:
-    print(f"cop: {message}", file=sys.stderr, flush=True)
+    """One line on stderr, with paths as seen from the project: a notebook's output may be committed."""
+    print(f"cop: {message}".replace(f"{paths.root}{os.sep}", ""), file=sys.stderr, flush=True)
 
 
 class Report:
@@ -171,7 +172,8 @@ class Report:
     def record(self, **numbers: float) -> None:
         """Add headline numbers to this seed's record, replacing those of the same name and notebook."""
         path = self.folder / "records" / f"seed{self.seed}.csv"
-        old = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["notebook", "name", "value", "config"])
+        old = _read(path)
+        old = pd.DataFrame(columns=["notebook", "name", "value", "config"]) if old is None else old
         new = pd.DataFrame([{"notebook": self.notebook, "name": k, "value": float(v), "config": self.config} for k, v in numbers.items()])
         keep = old[~((old["notebook"] == self.notebook) & old["name"].isin(new["name"]))]
         rows = new if keep.empty else pd.concat([keep, new])
@@ -239,7 +241,7 @@ def _seed(file: Path, before: str = "") -> int | None:
 def _read(file: Path, columns: tuple[str, ...] = ("notebook", "name", "value")) -> pd.DataFrame | None:
     """A record or a kept table; None if it is not there, and, with a note, if it is not one."""
     try:
-        table = pd.read_csv(file)
+        table = pd.read_csv(file, dtype={"config": str})  # a key may look like a number
     except FileNotFoundError:
         return None
     except (ValueError, OSError):  # pandas' errors of empty and malformed files are ValueErrors

@@ -60,7 +60,7 @@ def replace(findings: Sequence[Finding], fresh: Path, committed: Path) -> None:
             continue
         content = (fresh / name).read_bytes()
         if "_seed" not in name and (committed / name).exists():
-            new, old = pd.read_csv(fresh / name), pd.read_csv(committed / name)
+            new, old = (pd.read_csv(f / name, dtype={"config": str}) for f in (fresh, committed))
             rows = pd.concat([old[~old["notebook"].isin(new["notebook"])], new]).sort_values(["notebook", "name"])
             content = rows.to_csv(index=False, float_format="%.6g").encode()
         write(committed / name, content)

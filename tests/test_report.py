@@ -267,6 +267,13 @@ def test_a_gpu_that_is_not_there_is_said_so(monkeypatch):
         report.Report("03_collapse_order", "demo", 0, device="cuda")
 
 
+def test_a_key_of_digits_alone_stays_a_key(out, monkeypatch):
+    monkeypatch.setattr(report, "key", lambda _: "0123456789e1")
+    out.record(a=1)
+    out.record(b=2)
+    assert out.seeds().of("a").to_dict() == {0: 1.0} and out.seeds().of("b").to_dict() == {0: 2.0}
+
+
 def test_only_the_profiles_own_parameters_write_under_its_name(tmp_path, monkeypatch):
     monkeypatch.delenv("COP_FIGURES", raising=False)
     monkeypatch.setattr(report.paths, "build", tmp_path)

@@ -5,6 +5,7 @@ import csv
 import json
 import re
 import shutil
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -140,6 +141,15 @@ def test_a_retraining_is_held_against_the_interval_of_the_seeds(tmp_path, monkey
     assert text.startswith("Retrained: 2 of 3 recorded numbers lie in the 95 % interval of one more run beside seeds 0, 1, 2.\n")
     assert "outside  09_test: c is 0.8, not from 0.341" in text and text.count("outside") == 1
     assert not reproduction.interval(tmp_path / "fresh" / "demo", tmp_path / "none" / "demo", 0)
+
+
+def test_git_ignores_what_notebooks_run_by_hand_leave():
+    left = ["build/figures/demo/fig2.png", "build/demo/timings.json", "notebooks/03_collapse_order.nbconvert.ipynb",
+            "notebooks/03_collapse_order.html", "notebooks/03_collapse_order_files/a.png"]  # fmt: skip
+    done = subprocess.run(["git", "-C", str(paths.root), "check-ignore", *left], capture_output=True, text=True)
+    if done.returncode == 128:
+        pytest.skip("not a git repository")
+    assert done.stdout.split() == left
 
 
 @pytest.fixture
