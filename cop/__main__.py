@@ -10,11 +10,13 @@ from cop.profiles import PROFILES
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="cop", description="A companion to The Collapse of Patches")
     commands = parser.add_subparsers(dest="command", required=True)
-    p = commands.add_parser("figures", help="run the notebooks and write paper_figures/<profile>")
+    p = commands.add_parser("figures", help="run the notebooks, compare with paper_figures/<profile>, replace what differs")
     p.add_argument("--profile", default="demo", help=f"one of {', '.join(PROFILES)}")
     p.add_argument("--seeds", type=int, nargs="+", default=[0], help="0 draws the figures; others leave a record")
     p.add_argument("--retrain", action="store_true", help="ignore artefacts stored before this run")
-    p.add_argument("--keep", action="store_true", help="write the executed notebooks back to notebooks/")
+    p.add_argument("--keep", action="store_true", help="write the executed notebooks back to notebooks/, with --timings")
+    p.add_argument("--timings", action="store_true", help="write the seconds to paper_figures/<profile>/timings.json too")
+    p.add_argument("--check", action="store_true", help="a difference is an error, and paper_figures stays as it is")
     p.add_argument("--only", help="part of a notebook's name")
     p.add_argument("--dry-run", action="store_true", help="one step of every stage on synthetic images; stamped figures")
     p.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
@@ -44,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
 
             for seed in args.seeds:
                 run(args.profile, seed, args.retrain, args.keep, resume=seed > 0, only=args.only,
-                    parameters={k: value(v) for k, v in args.parameter}, dry_run=args.dry_run)  # fmt: skip
+                    parameters={k: value(v) for k, v in args.parameter}, dry_run=args.dry_run, check=args.check,
+                    timings=args.timings)  # fmt: skip
         elif args.command == "rank":
             from cop.overlay import draw
 
