@@ -184,9 +184,9 @@ def read(file, prepare: Callable[[Image.Image], Image.Image] = upright, name: st
     except PermissionError as error:
         raise ValueError(f"cannot read image {name}: {error.strerror}; check its permissions") from error
     except Exception as error:  # Pillow's decoders raise a dozen types on damaged input
-        help = HEIC_HELP if is_heic(file) else (
+        advice = HEIC_HELP if is_heic(file) and not heif() else (
             f"Expected a whole file of one of the formats {', '.join(FORMATS)}; replace or remove it")  # fmt: skip
-        raise ValueError(f"cannot read image {name}: {error}. {help}") from error
+        raise ValueError(f"cannot read image {name}: {error}. {advice}") from error
 
 
 @cache
@@ -213,7 +213,7 @@ def is_heic(file) -> bool:
 def walk(folder: Path, unreadable: dict[Path, str] | None = None) -> list[Path]:
     """All files below `folder`, without the hidden ones and those in hidden folders (macOS's `._*` companions are hidden).
 
-    A folder that is missing or may not be read raises FileNotFoundError, or is put into `unreadable` with the reason.
+    Links to folders are followed, each folder once. A folder that is missing or may not be read raises FileNotFoundError, or is put into `unreadable` with the reason.
     """
 
     def refuse(error: OSError):
@@ -222,9 +222,11 @@ def walk(folder: Path, unreadable: dict[Path, str] | None = None) -> list[Path]:
             raise FileNotFoundError(reason) from error
         unreadable[Path(error.filename)] = reason
 
-    found = []
-    for d, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [f for f in folders if not f.startswith(".")]
+    found, seen = [], {os.path.realpath(folder)}
+    for d, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        below = {os.path.realpath(os.path.join(d, f)): f for f in sorted(folders, reverse=True) if not f.startswith(".")}
+        folders[:] = [f for real, f in below.items() if real not in seen]
+        seen |= below.keys()
         found += [Path(d, f) for f in files if not f.startswith(".")]
     return found
 
@@ -258,12 +260,12 @@ def photographs(paths: Iterable[str | os.PathLike]) -> tuple[list[Path], dict[Pa
             left_out[Path(os.fspath(path)[:200])] = str(error)
             continue
         inside, without = [path], {}
-        if path.is_dir():
+        if os.path.isdir(path):
             files = [p for p in sorted(walk(path, without)) if p.suffix.lower() in SUFFIXES + HEIC + UNREAD]
             without |= {p: reasons[p.suffix.lower()] for p in files if p.suffix.lower() in reasons}
             inside = [p for p in files if p not in without]
         inside = [p for p in inside if not p.name.startswith("._") and not is_drawing(p)]
-        if path.is_dir() and not inside and not without:
+        if os.path.isdir(path) and not inside and not without:
             without[path] = f"no images in {path}; expected files {', '.join(SUFFIXES)}"
         left_out |= without
         for p in inside:

@@ -59,8 +59,9 @@ def overlay(photo: Image.Image, ranking: Tensor, first: float = 0.22) -> Image.I
 def places(photos: list[Path], out: str | Path | None) -> list[Path]:
     """Where the drawing of each photograph goes: FILE.order.png beside it, or in the folder `out`, which is made.
 
-    The drawings of photographs of one name lie in folders of `out` named after theirs, as is logged. For a single photograph `out` may be the PNG file
-    itself. Raises ValueError for several photographs and one file, or a file in the way; OSError where no folder can be.
+    The drawings of photographs of one name lie in folders of `out` named after theirs, as is logged. For a single
+    photograph `out` may be the PNG file itself. Raises ValueError for several photographs and one file, or a file in the
+    way; OSError where no folder can be made.
     """
     if not out:
         return [photo.with_name(photo.name + DRAWN) for photo in photos]

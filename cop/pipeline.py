@@ -242,8 +242,8 @@ def rank(images, profile: str | Profile = "natural", seed: int = 0, device: str 
     The profile says whose encoder: that of `natural` was trained on photographs and comes with the package.
     images: one of these, or several in a list, a tuple, a generator, `Path.glob(...)`, and the rows are in their order:
     - a path (`~` is your home) or an open file of an image, or a PIL image of any mode;
-    - a uint8 array (H, W), (H, W, 1) grey, (H, W, 3) RGB or (H, W, 4) RGBA, or a batch (B, H, W, 1, 3 or 4). The first axis
-      of one image may not be 1, 3 or 4 pixels long where the last one is channels: that looks like (channels, H, W);
+    - a uint8 array (H, W) or (H, W, 1) grey, (H, W, 3) RGB or (H, W, 4) RGBA, or a batch of the last three with B in front.
+      Channels come last; with channels H may not be 1, 3 or 4, for then they might come first;
     - a float tensor (C, H, W) of the profile's size and channels in [-1, 1], or a batch (B, C, H, W).
     A set of paths is sorted by path. Files, PIL images and arrays are centre-cropped and resized to the profile's size.
     A folder, given alone, is all images in it and below it, sorted by path, without hidden files and drawings of
@@ -263,7 +263,7 @@ def rank(images, profile: str | Profile = "natural", seed: int = 0, device: str 
 def as_batch(images, profile: Profile) -> Tensor:
     """What `rank` accepts, as one float tensor (B, C, H, W) in [-1, 1] of the profile's size."""
     size, channels = profile.data.image_size, profile.data.channels
-    if isinstance(images, (str, os.PathLike)) and local(images).is_dir():
+    if isinstance(images, (str, os.PathLike)) and os.path.isdir(local(images)):
         return _folder_batch(images, size, channels)
     if isinstance(images, (set, frozenset)):
         if not all(isinstance(x, (str, os.PathLike)) for x in images):
@@ -316,7 +316,7 @@ def _image(image, size: int, channels: int) -> Tensor:
         image = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
     elif isinstance(image, (str, os.PathLike)):
         image = local(image)
-        if image.is_dir():
+        if os.path.isdir(image):
             raise ValueError(f"{image} is a folder among several images; expected files, or one folder alone")
     elif not isinstance(image, Image.Image) and not hasattr(image, "read"):
         raise ValueError(f"an image is given as {type(image).__name__}; expected a path, a PIL image, a uint8 array, a float "

@@ -412,12 +412,17 @@ def test_folder_errors(tmp_path, monkeypatch):
         image_folder(tmp_path / "cat", 8)
 
 
-def test_photographs_of_a_folder_and_below(tmp_path):
+def test_photographs_of_a_folder_and_below(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "heif", lambda: ())
     write_tree(tmp_path, {n: encoded(i) for i, n in enumerate(("b/z/1.png", "b/2.JFIF", "a.png", "b.png", "b/._2.jpg", ".x/3.png",
                                                               "b/a.png.order.png", "c.dng", "d/e.heic", "d/f.HEIC", "notes.txt"))})
     (tmp_path / "broken.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "d" / "round").symlink_to(tmp_path)  # a link to a folder is followed, but not round in circles
+    (tmp_path / "elsewhere").symlink_to(tmp_path.with_name("other"))
+    write_tree(tmp_path.with_name("other"), {"linked.png": encoded(9)})
     files, left_out = images.photographs([tmp_path, str(tmp_path / "b.png"), tmp_path / "d/../b/2.JFIF", tmp_path / "b/._2.jpg"])
-    assert [p.relative_to(tmp_path).as_posix() for p in files] == ["a.png", "b/2.JFIF", "b/z/1.png", "b.png", "broken.jpg"]
+    assert [p.relative_to(tmp_path).as_posix() for p in files] == [
+        "a.png", "b/2.JFIF", "b/z/1.png", "b.png", "broken.jpg", "elsewhere/linked.png"]  # fmt: skip
     lines = images.told(left_out)
     assert len(left_out) == 3 and len(lines) == 2
     assert f"{tmp_path}/c.dng: the format is not read" in lines[0]
@@ -447,6 +452,7 @@ def test_one_unreadable_folder_does_not_hide_the_others(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_read_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "heif", lambda: ())
     (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")  # HEIC under a wrong name
     with pytest.raises(ValueError, match="phone.jpg.*pip install pillow-heif"):
         images.read(tmp_path / "phone.jpg")
