@@ -24,10 +24,11 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--profile", default="paper", help=f"one of {', '.join(PROFILES)}")
     p.add_argument("--devices", nargs="+", help="names of cop.plan.DEVICES; all, if left out")
     p.add_argument("--utilisation", type=float, default=0.35, help="of the data sheet's rate")
-    p = commands.add_parser("rank", help="draw the collapse order over photographs")
-    p.add_argument("photos", nargs="+", help="image files, or folders of them")
+    p = commands.add_parser("rank", help="draw the collapse order over photographs",
+                            epilog="exit status: 0 all drawn, 1 some left out and named, 2 none drawn")  # fmt: skip
+    p.add_argument("photos", nargs="+", help="image files, or folders of them, with all folders below")
     p.add_argument("--profile", default="natural", help=f"whose encoder: one of {', '.join(PROFILES)}")
-    p.add_argument("--out", help="folder for the drawings; beside each photograph, if left out")
+    p.add_argument("--out", help="folder for the drawings, or NAME.png for one; beside each photograph, if left out")
     commands.add_parser("gallery", help="rebuild paper_figures/README.md")
     p = commands.add_parser("book", help="a static site of README, notebooks, gallery and modules; runs no notebook")
     p.add_argument("--out", type=Path, help="folder of the site; build/book, if left out")
@@ -51,9 +52,11 @@ def main(argv: list[str] | None = None) -> int:
         elif args.command == "rank":
             from cop.overlay import draw
 
-            written = draw(args.photos, args.profile, out=args.out)
-            print(*written, sep="\n")
-            return 0 if len(written) else 2
+            written, left_out = draw(args.photos, args.profile, out=args.out)
+            print(*written, sep="\n", end="\n" if written else "")
+            if left_out:
+                print(f"cop: {len(written)} drawn, {len(left_out)} left out", file=sys.stderr)
+            return 2 if not written else 1 if left_out else 0
         elif args.command == "plan":
             from cop import plan
 
@@ -83,7 +86,9 @@ def main(argv: list[str] | None = None) -> int:
 
             size = artefacts.release([artefacts.load(paths.cache() / name) for name in args.names])
             print(f"released artefacts: {size / 1e6:.2f} MB in all (12 MB at most)")
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.strerror:  # of the system, which names no path but in `filename`
+            error = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         print(f"cop: {error}", file=sys.stderr)
         return 2
     return 0

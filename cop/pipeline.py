@@ -4,7 +4,9 @@ Everything here is plumbing between a profile and the modules; the equations are
 again by the hash of what determines it (`cop.artefacts`), so a notebook that needs CoMAE never trains it twice.
 """
 
-from collections.abc import Callable
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,9 +21,10 @@ from cop import paths, ranking, shards, weights
 from cop.artefacts import Artefact, clear_if_old, key, load_or_compute, versioned
 from cop.comae import CoMAE, comae_loss
 from cop.cvit import CViT, masked_loss
-from cop.data import ImageSet, decode, first_stratified, image_folder, load_data
+from cop.data import ImageSet, decode, first_stratified, load_data
 from cop.entropy import GaussianTokens, TokenPredictor, predictor_loss
 from cop.imagenet import data_config
+from cop.images import local, photographs, told
 from cop.orders import (
     centre_out_order,
     collapse_order,
@@ -39,6 +42,7 @@ from cop.train import fit, restored, seeded, seeded_build
 
 LOG_EVERY = 10  # steps per row of a released history
 RANKED = 64  # images ranked at a time, by one process
+ROUNDING = 1e-3  # by which the values of images may lie outside [-1, 1]
 
 
 def resolve_device(device: str = "auto") -> str:
@@ -236,14 +240,21 @@ def rank(images, profile: str | Profile = "natural", seed: int = 0, device: str 
     """The collapse order of any images, (B, N) long, `[b, 0]` the patch seen first.
 
     The profile says whose encoder: that of `natural` was trained on photographs and comes with the package.
-    images: a path, a folder of images, a PIL image, a list of paths and PIL images, a uint8 array (B, H, W, 3) or
-    (H, W, 3) or (H, W), or a float tensor (B, C, H, W) in [-1, 1] of the profile's size. Files, PIL images and
-    arrays are centre-cropped and resized to the profile's size. Raises ValueError or FileNotFoundError for anything
-    else, naming the file.
+    images: one of these, or several in a list, a tuple, a generator, `Path.glob(...)`, and the rows are in their order:
+    - a path (`~` is your home) or an open file of an image, or a PIL image of any mode;
+    - a uint8 array (H, W) or (H, W, 1) grey, (H, W, 3) RGB or (H, W, 4) RGBA, or a batch of the last three with B in front.
+      Channels come last; with channels H may not be 1, 3 or 4, for then they might come first;
+    - a float tensor (C, H, W) of the profile's size and channels in [-1, 1], or a batch (B, C, H, W).
+    A set of paths is sorted by path. Files, PIL images and arrays are centre-cropped and resized to the profile's size.
+    A folder, given alone, is all images in it and below it, sorted by path, without hidden files and drawings of
+    `python -m cop rank`; what cannot be read is left out, and a warning names it: `cop.images.photographs([folder])[0]`
+    are the files of the rows otherwise.
+    Raises ValueError or FileNotFoundError, naming the file or the value, for anything else, for no images, for a folder
+    of which nothing can be read, and for an unreadable file that is not in a folder.
     """
     profile, device = get_profile(profile), resolve_device(device)
-    model, tokens = comae(profile, seed, device)[0], tokenizer(profile)
     batch = as_batch(images, profile)
+    model, tokens = comae(profile, seed, device)[0], tokenizer(profile)
     parts = [tokens.encode(x).to(device) for x in batch.split(64)]
     graphs = (model.dependencies(x, profile.ranking.chunk_bytes) for x in parts)
     return torch.cat([collapse_order(scores_of(A, profile)).cpu() for A in graphs])
@@ -252,31 +263,65 @@ def rank(images, profile: str | Profile = "natural", seed: int = 0, device: str 
 def as_batch(images, profile: Profile) -> Tensor:
     """What `rank` accepts, as one float tensor (B, C, H, W) in [-1, 1] of the profile's size."""
     size, channels = profile.data.image_size, profile.data.channels
-    if torch.is_tensor(images):
-        if images.ndim != 4 or tuple(images.shape[1:]) != (channels, size, size) or not images.is_floating_point():
-            raise ValueError(f"images are {tuple(images.shape)} {images.dtype}; expected a float tensor (B, {channels}, "
-                             f"{size}, {size}) in [-1, 1] for profile {profile.name!r}, or files, PIL images or arrays")
-        if not torch.isfinite(images).all():
-            raise ValueError("images contain NaN or infinite values; expected numbers in [-1, 1]")
-        return images.float()
-    if isinstance(images, (str, Path)) and Path(images).is_dir():
-        folder = image_folder(images, size, channels)
-        return folder.batch(torch.arange(len(folder)))[0]
-    if isinstance(images, np.ndarray):
+    if isinstance(images, (str, os.PathLike)) and os.path.isdir(local(images)):
+        return _folder_batch(images, size, channels)
+    if isinstance(images, (set, frozenset)):
+        if not all(isinstance(x, (str, os.PathLike)) for x in images):
+            raise ValueError("images are a set, which has no order; expected a list, or a set of paths")
+        images = sorted(images, key=os.fspath)
+    if isinstance(images, (np.ndarray, Tensor)):
         images = list(images) if images.ndim == 4 else [images]
-    images = images if isinstance(images, (list, tuple)) else [images]
-    if not images:
+    elif isinstance(images, (str, bytes, bytearray, memoryview, Mapping)) or hasattr(images, "read") or not isinstance(images, Iterable):
+        images = [images]
+    parts = [_image(x, size, channels) for x in images]
+    if not parts:
         raise ValueError("images is empty; expected at least one")
-    pixels = np.stack([_pixels(x, size, channels) for x in images])
-    return torch.from_numpy(pixels).float() / 127.5 - 1
+    batch = torch.stack(parts)
+    if not torch.isfinite(batch).all():
+        raise ValueError("images contain NaN or infinite values; expected numbers in [-1, 1]")
+    low, high = (x.item() for x in batch.aminmax())
+    if low < -1 - ROUNDING or high > 1 + ROUNDING:
+        raise ValueError(f"images range from {low:.4g} to {high:.4g}; expected [-1, 1]: x / 127.5 - 1 if x is in 0..255, and "
+                         "clamp(-1, 1) what an interpolation has overshot")  # fmt: skip
+    return batch
 
 
-def _pixels(image, size: int, channels: int) -> np.ndarray:
+def _folder_batch(folder: str | os.PathLike, size: int, channels: int) -> Tensor:
+    files, left_out = photographs([folder])
+    parts = []
+    for file in files:
+        try:
+            parts.append(_image(file, size, channels))
+        except (ValueError, OSError) as error:
+            left_out[file] = str(error)
+    if not parts:
+        raise ValueError("; ".join(told(left_out)))
+    if left_out:
+        warnings.warn(f"{len(left_out)} left out of {folder}: {'; '.join(told(left_out))}", stacklevel=4)
+    return torch.stack(parts)
+
+
+def _image(image, size: int, channels: int) -> Tensor:
+    """One image, not a folder, as a float tensor (C, H, W)."""
+    if torch.is_tensor(image):
+        if tuple(image.shape) != (channels, size, size) or not image.is_floating_point():
+            raise ValueError(f"an image is {tuple(image.shape)} {image.dtype}; expected a float tensor (B, {channels}, {size}, "
+                             f"{size}) or ({channels}, {size}, {size}) in [-1, 1], or files, PIL images or uint8 arrays")
+        return image.detach().float()
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
-            raise ValueError(f"array of shape {image.shape} and type {image.dtype}; expected uint8 (H, W) or (H, W, 3)")
-        image = Image.fromarray(image)
-    return decode(image, size, channels)
+        layout = image.ndim == 2 or image.ndim == 3 and image.shape[2] in (1, 3, 4) and image.shape[0] not in (1, 3, 4)
+        if image.dtype != np.uint8 or not layout or 0 in image.shape:
+            raise ValueError(f"an array of shape {image.shape} and type {image.dtype}; expected uint8 (H, W), (H, W, 1), (H, W, 3), "
+                             "(H, W, 4) or a batch (B, H, W, 3), channels last, H not 1, 3 or 4; give others as PIL images")
+        image = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
+    elif isinstance(image, (str, os.PathLike)):
+        image = local(image)
+        if os.path.isdir(image):
+            raise ValueError(f"{image} is a folder among several images; expected files, or one folder alone")
+    elif not isinstance(image, Image.Image) and not hasattr(image, "read"):
+        raise ValueError(f"an image is given as {type(image).__name__}; expected a path, a PIL image, a uint8 array, a float "
+                         "tensor, or several of them in a list; open bytes with PIL.Image.open(io.BytesIO(...))")
+    return torch.from_numpy(decode(image, size, channels)).float() / 127.5 - 1
 
 
 def target_patches(tokens: Tokens, context: Tensor, targets: Tensor, values: Tensor) -> Tensor:
