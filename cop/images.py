@@ -161,6 +161,14 @@ def walk(folder: Path) -> list[Path]:
     return [Path(d, f) for d, _, files in walked for f in files if not f.startswith(".")]
 
 
+def file_size(path: str | Path) -> int:
+    """Bytes of a file, −1 of one that cannot be looked at, such as a broken link: who reads it gets the error."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
 def save_npz(path: Path, **arrays: np.ndarray) -> None:
     """Write arrays atomically; a cache that cannot be written (full or read-only disk) is not an error."""
 

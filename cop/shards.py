@@ -23,9 +23,8 @@ from torch import Tensor
 
 from cop import paths
 from cop.artefacts import alone, key
-from cop.data import ImageSet
+from cop.data import ImageSet, data_config
 from cop.files import write
-from cop.imagenet import data_config
 from cop.kl16 import TOKEN_SCALE
 from cop.processes import agreed, processes, wait
 from cop.profiles import Profile, as_dict
@@ -213,7 +212,7 @@ def moments(profile: Profile, split: str, data: ImageSet, tokens: KL16Tokens, de
                 found[name].append(torch.stack(values, 1).half().cpu())  # (B, 2, N, 16)
         return {name: torch.cat(parts) for name, parts in found.items()}
 
-    directory = paths.cache() / f"moments-{images['name']}-{split}"
+    directory = paths.cache() / f"moments-{images['name']}-{split}-{key(made_with)}"
     return compute_shards(directory, made_with, len(data), compute, desc=f"encoding {split}")
 
 
