@@ -94,7 +94,7 @@ def data_root(cfg: DataConfig, root: str | os.PathLike | None = None) -> Path | 
 
 
 def data_config(cfg: DataConfig) -> dict:
-    """What determines the images, for hashes: not where the files lie, nor in which of ImageNet's layouts.
+    """What determines the images, for hashes: not where the files lie, nor in which layout all of ImageNet-1k does.
 
     Named data sets as they are published, and embedded or synthetic ones, are known by their fields. Anything else adds
     `source`, the fingerprint of the files at `data_root`: names and sizes, which say the labels too (`CONTENTS`). It is

@@ -246,9 +246,10 @@ def _pictures(folder: Path | str) -> list[os.DirEntry]:
 
 
 def imagenet_contents(cfg: DataConfig, root: Path | None) -> list[str] | None:
-    """Name and size of every file of an ImageNet subset, in whatever layout: two subsets may have as many classes.
+    """Name and size of every file of an ImageNet subset (images, or the parquet files or tar shards that hold them), for
+    another subset may have as many classes. The same subset in another layout counts as another one.
 
-    None for 1,000 classes, which are all of ImageNet-1k: `image_set` takes no other number of images.
+    None for 1,000 classes, which are all of ImageNet-1k in any layout: `image_set` takes no other number of images.
     """
     if cfg.num_classes == 1000:
         return None
@@ -256,7 +257,7 @@ def imagenet_contents(cfg: DataConfig, root: Path | None) -> list[str] | None:
         return []
     if cfg.name == "imagenet":
         parts = [root / part for part in ("train", "val") if (root / part).is_dir()]
-        files = [e.path for part in parts for f in os.scandir(part) if f.is_dir() for e in _pictures(f.path)]
+        files = [e.path for part in parts for f in os.scandir(part) if f.is_dir() and f.name[0] != "." for e in _pictures(f.path)]
     else:
         suffix = ".tar" if cfg.name == "imagenet-wds" else ".parquet"
         files = [str(f) for place in (root, root / "data") for f in place.glob(f"*{suffix}")]
