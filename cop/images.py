@@ -295,6 +295,14 @@ def told(left_out: dict[Path, str]) -> list[str]:
     return [reason if p[0].name in reason else f"{files[reason]}: {reason}" for reason, p in by_reason.items()]
 
 
+def file_size(path: str | Path) -> int:
+    """Bytes of a file, −1 of one that cannot be looked at, such as a broken link: who reads it gets the error."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
 def save_npz(path: Path, **arrays: np.ndarray) -> None:
     """Write arrays atomically; a cache that cannot be written (full or read-only disk) is not an error."""
 

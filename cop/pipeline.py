@@ -21,9 +21,8 @@ from cop import paths, ranking, shards, weights
 from cop.artefacts import Artefact, clear_if_old, key, load_or_compute, versioned
 from cop.comae import CoMAE, comae_loss
 from cop.cvit import CViT, masked_loss
-from cop.data import ImageSet, decode, first_stratified, load_data
+from cop.data import ImageSet, data_config, decode, first_stratified, load_data
 from cop.entropy import GaussianTokens, TokenPredictor, predictor_loss
-from cop.imagenet import data_config
 from cop.images import local, photographs, told
 from cop.orders import (
     centre_out_order,

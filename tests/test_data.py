@@ -4,6 +4,7 @@ import hashlib
 import json
 import lzma
 import zipfile
+from dataclasses import fields
 from io import BytesIO
 
 import numpy as np
@@ -13,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cop import images, paths
+from cop import data as cop_data
+from cop import images, paths, pipeline, tiny_imagenet
+from cop.artefacts import key
 from cop.data import (
     SPLITS,
     center_crop,
+    data_config,
     decode,
     fashion_files,
     first_stratified,
@@ -26,7 +30,7 @@ from cop.data import (
     read_idx,
 )
 from cop.embedded import recipe
-from cop.profiles import DataConfig, Profile, TokenConfig, replace, smoke
+from cop.profiles import DataConfig, Profile, TokenConfig, get_profile, replace, smoke
 
 
 def test_every_class_is_a_rule_of_the_sorted_classes():
@@ -302,6 +306,66 @@ def test_tiny_imagenet_in_every_layout(tmp_path, layout):
     assert len(set().union(*(digests(d) for d in sets.values()))) == sum(map(len, sets.values()))
 
 
+PARTS = ("tiny_imagenet_train_100pc.zip", "tiny_imagenet_train_20classes_100to499.zip", "tiny_imagenet_val.zip")
+
+
+def place_parts(root, first):
+    """Three zips: the first images of each class, the others of every second class, the rest."""
+    train = {n: d for n, d in tiny_files().items() if n.startswith("train")}
+    number = {n: int(n.rsplit("_", 1)[1].removesuffix(".JPEG")) for n in train}
+    few = {n: d for n, d in train.items() if number[n] < first}
+    more = {n: d for n, d in train.items() if n not in few and "n02" not in n}
+    root.mkdir()
+    for name, files in zip(PARTS, (few, more, {n: d for n, d in tiny_files().items() if n not in train}), strict=True):
+        write_zip(root / name, files)
+    return root
+
+
+def tiny(**kwargs):
+    return profile("tiny-imagenet", num_classes=3, **kwargs)
+
+
+@pytest.mark.parametrize("kwargs", [{"per_class": 10}, {"per_class": 20, "class_step": 2}])
+def test_the_first_images_of_a_class_are_the_same_from_the_whole_and_from_parts(tmp_path, kwargs):
+    whole, parts = place("one zip", tmp_path), place_parts(tmp_path / "parts", first=10)
+    for split in SPLITS:
+        a, b = (load_data(tiny(**kwargs), split, root) for root in (whole, parts))
+        assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+    numbers = range(kwargs["per_class"])
+    first = {np.asarray(Image.open(BytesIO(tiny_files()[f"train/{w}/images/{w}_{i}.JPEG"]))).tobytes() for w in WNIDS for i in numbers}
+    used = [x.permute(1, 2, 0).numpy().tobytes() for s in ("train", "val") for x in load_data(tiny(**kwargs), s, parts).images]
+    assert set(used) <= first and len(used) >= len(WNIDS[:: kwargs.get("class_step", 1)]) * len(numbers) - 2  # two copies
+    assert len(load_data(tiny(), "train", whole)) > len(load_data(tiny(per_class=10), "train", whole))  # not one cached file
+
+
+def test_a_class_with_fewer_images_than_per_class_is_named(tmp_path):
+    parts = place_parts(tmp_path / "parts", first=10)
+    with pytest.raises(ValueError, match=r"class n02 of .*parts has 10 training images; expected per_class, 11 \(1 classes"):
+        load_data(tiny(per_class=11), "train", parts)
+    for bad in (tiny(per_class=0), profile("folder", per_class=5)):
+        with pytest.raises(ValueError, match="per_class is [05] for data .*; expected None, or a positive number"):
+            load_data(bad, "train", parts)
+
+
+def test_tiny_imagenet_itself_is_known_by_name_and_anything_else_by_its_files(tmp_path, monkeypatch):
+    def source(root, **kwargs):
+        return data_config(tiny(root=str(root), **kwargs).data).get("source")
+
+    whole, parts = place("one zip", tmp_path), place_parts(tmp_path / "parts", first=10)
+    (tmp_path / "unpacked").mkdir()
+    unpacked = place("folder", tmp_path / "unpacked")
+    assert source(whole) == source(unpacked) != source(parts) and source(whole, per_class=10) == source(parts, per_class=10)
+    assert len({source(whole), source(whole, per_class=10), source(whole, class_step=2), source(parts)}) == 4
+    assert source(tmp_path / "nowhere") is None
+    # as if these were the published classes and labels
+    known = (sorted(WNIDS), sorted([f"val_{i}.JPEG", WNIDS[i % 3]] for i in range(6)))
+    monkeypatch.setattr(tiny_imagenet, "OFFICIAL", hashlib.sha256(repr(known).encode()).hexdigest()[:16])
+    monkeypatch.setattr(tiny_imagenet, "PER_CLASS", 20)
+    monkeypatch.setattr(cop_data, "_fingerprints", {})
+    assert source(whole) is source(unpacked) is source(parts, per_class=10) is source(parts, per_class=20, class_step=2) is None
+    assert source(parts) and source(parts, per_class=20)
+
+
 def test_tiny_imagenet_cache_is_used_renewed_and_survives_damage(tmp_path, monkeypatch):
     root = place("one zip", tmp_path)
     first = load_data(profile("tiny-imagenet"), "val", root)
@@ -353,6 +417,51 @@ def test_tiny_imagenet_errors(tmp_path):
     with pytest.raises(ValueError, match=r"val/images/val_2\.JPEG in .*bad\.zip"):
         load_data(natural, "test", bad)
     assert not (paths.cache() / "data").exists()  # failures leave no cache
+
+
+# ------------------------------------------------------------------------------------------ which data, for hashes
+
+
+def test_named_and_embedded_data_keep_their_keys(tmp_path, monkeypatch):
+    """Whatever $COP_DATA is: the released artefacts are found by these."""
+    noise(0).save(tmp_path / "0.png")
+    monkeypatch.setenv("COP_DATA", str(tmp_path))
+    for name in ("demo", "smoke", "natural", "paper", "paper-dry-run"):
+        assert data_config(get_profile(name).data).keys() <= {f.name for f in fields(DataConfig)}
+    assert key(pipeline.images_config(get_profile("demo"))) in {p.name.partition("-")[2] for p in paths.released.glob("tokens-*")}
+
+
+def test_two_folders_have_two_fingerprints_wherever_they_lie(tmp_path):
+    def source(root):
+        return data_config(DataConfig("folder", str(root))).get("source")
+
+    for name in "abcdef":
+        for label in ("x", "y"):
+            (tmp_path / name / label).mkdir(parents=True)
+            noise(0 if name == "c" else 1).save(tmp_path / name / label / "0.bmp")  # all of one size
+    (tmp_path / "d" / "x" / "0.bmp").rename(tmp_path / "d" / "x" / "1.bmp")
+    (tmp_path / "e" / "y").rename(tmp_path / "e" / "z")
+    noise(1).save(tmp_path / "f" / "x" / "1.bmp")
+    found = {name: source(tmp_path / name) for name in "abcdef"}
+    assert found["a"] == found["b"] and len(set(found.values())) == 5 and None not in found.values()
+    assert source(tmp_path / "later") is None
+    (tmp_path / "a").rename(tmp_path / "later")
+    assert source(tmp_path / "later") == found["a"]  # that there was nothing is not remembered
+
+
+def test_fashion_mnist_itself_is_known_by_name_and_other_idx_files_by_their_contents(tmp_path, monkeypatch):
+    def source(root):
+        return data_config(DataConfig("fashion", str(root))).get("source")
+
+    write_fashion(tmp_path / "a", 1, 1), write_fashion(tmp_path / "b", 2, 1)
+    assert source(tmp_path / "nowhere") is None and None not in {source(tmp_path / "a"), source(tmp_path / "b")}
+    assert source(tmp_path / "a") != source(tmp_path / "b")
+    (tmp_path / "embedded").mkdir()
+    sums = {row.split()[0]: row.split()[1] for row in cop_data._fashion_contents(DataConfig("fashion"), tmp_path / "a")}
+    (tmp_path / "embedded" / "checksums.json").write_text(json.dumps({"sources": sums}))
+    monkeypatch.setattr(paths, "embedded", tmp_path / "embedded")
+    monkeypatch.setattr(cop_data, "_fingerprints", {})
+    assert source(tmp_path / "a") is None and source(tmp_path / "b")
 
 
 # ------------------------------------------------------------------------------------------ folders

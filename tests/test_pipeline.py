@@ -160,6 +160,24 @@ def test_rankings_are_cached_and_limited_equally_over_classes():
         pipeline.rankings("smoke", "test", by="degree")
 
 
+def test_two_folders_have_two_tokenizers_and_two_rankings(tmp_path, monkeypatch):
+    """The same names and as many images, but others: one may not get what was made for the other."""
+    for k, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        for i in range(20):
+            pixels = np.random.default_rng(100 * k + i).integers(0, 64 if k else 256, (32, 32), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    smoke = PROFILES["smoke"]
+    a, b = (replace(smoke, data=replace(smoke.data, name="folder", root=str(tmp_path / name), limit=None)) for name in "ab")
+    means = [pipeline.tokenizer(p).state()["mean"] for p in (a, b)]
+    assert means[0] > -0.1 and means[1] < -0.7
+    assert not torch.equal(pipeline.rankings(a, "train"), pipeline.rankings(b, "train"))
+    (tmp_path / "a").rename(tmp_path / "moved")
+    moved = replace(a, data=replace(a.data, root=str(tmp_path / "moved")))
+    monkeypatch.setattr(pipeline, "fit_tokens", lambda *_: pytest.fail("fitted again although only the place changed"))
+    assert torch.equal(pipeline.tokenizer(moved).state()["mean"], means[0])
+
+
 def test_orders_are_permutations_of_the_sampled_images():
     zoo = pipeline.orders("smoke", "test", 20)
     assert len(zoo) == 9
