@@ -6,7 +6,7 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: install figures test lab bench seeds notebooks lint gallery book student address browser clean
+.PHONY: install figures test portable lab bench seeds notebooks lint gallery book student address browser clean
 .DEFAULT_GOAL := figures
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -28,6 +28,11 @@ test: $(VENV)/.installed $(VENV)/.installed-book  ## lint, unit tests, then the 
 	$(PY) -m pytest tests
 	COP_CACHE=$(CURDIR)/build/test-cache COP_FIGURES=$(CURDIR)/build/test-figures \
 	$(PY) -m pytest --nbval notebooks --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg
+
+FLOATS := tokens ranking orders diffusion entropy comae cvit dynamicvit metrics kl16 mar pipeline classification generation
+portable: $(VENV)/.installed  ## the files that compare floating-point results, as an older processor rounds them
+	ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=AVX2 OMP_NUM_THREADS=1 \
+	$(PY) -m pytest -m "not slow" $(FLOATS:%=tests/test_%.py)
 
 lab: $(VENV)/.installed  ## open the notebooks in JupyterLab, paired with their .py
 	$(VENV)/bin/jupyter lab notebooks

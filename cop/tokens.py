@@ -114,7 +114,7 @@ class RawPatches(Tokens):
 
     def __init__(self, image_size: int, channels: int, patch_size: int, mean: float, std: float):
         super().__init__(image_size, channels, patch_size, patch_size**2 * channels)
-        if not std > 1e-6:
+        if not std > 1e-5:
             raise ValueError(f"the standard deviation of the pixels is {std}; expected images that vary")
         self.mean, self.std = float(mean), float(std)
 
@@ -143,7 +143,8 @@ class PCAPatches(Tokens):
     def __init__(self, image_size: int, channels: int, patch_size: int, mean: Tensor, basis: Tensor,
                  variance: Tensor, total_variance: float):  # fmt: skip
         super().__init__(image_size, channels, patch_size, basis.shape[1])
-        self.mean, self.basis, self.variance = mean.double(), basis.double(), variance.double()
+        self.mean, self.variance = mean.double(), variance.double()
+        self.basis = basis.double().contiguous()  # a product's last bits depend on the layout: one for fitted and restored
         self.total_variance = float(total_variance)
 
     @property
@@ -159,7 +160,7 @@ class PCAPatches(Tokens):
         return unpatchify(tokens @ colour.to(tokens) + self.mean.to(tokens), self.patch_size, self.channels)
 
     def _state(self):
-        return {"mean": self.mean, "basis": self.basis.contiguous(), "variance": self.variance,
+        return {"mean": self.mean, "basis": self.basis, "variance": self.variance,
                 "total_variance": torch.tensor(self.total_variance).double()}  # fmt: skip
 
 
@@ -240,7 +241,8 @@ def fit_tokens(profile: str | Profile, train: ImageSet, limit: int = 5000) -> To
 
     variance, basis = torch.linalg.eigh(covariance)  # ascending
     variance, basis = variance.flip(0), basis.flip(1)
-    rank = int((variance > 1e-12 * (variance[0] + mean.square().max())).sum())  # above rounding errors
+    # One part in 1e9 is above the rounding errors of sums in any order, and far below the variance of rounding to 8 bits (5e-6).
+    rank = int((variance > 1e-9 * (variance[0] + mean.square().max())).sum())
     if cfg.dim > rank:
         raise ValueError(f"dim is {cfg.dim} but the training patches vary in {rank} directions; choose at "
                          f"most {rank}")  # fmt: skip

@@ -147,8 +147,9 @@ def test_hits_are_those_of_the_first_patches_one_image_at_a_time(profile, test_i
     for i in (0, 5, 40):
         for s, k in enumerate(FEW):
             with torch.no_grad():
-                guess = model(images[i : i + 1], order[i : i + 1, :k]).argmax()
-            assert h.top1[s, i] == bool(guess == labels[i])
+                logits = model(images[i : i + 1], order[i : i + 1, :k])[0]
+            lead = logits[labels[i]] - logits[torch.arange(len(logits)) != labels[i]].max()
+            assert lead > -1e-4 if h.top1[s, i] else lead < 1e-4  # rounding may decide a tie otherwise in another batch
     assert same(hits(profile, "CViT", counts=FEW), h), "the stored hits differ from the computed"
     assert (h.top5 >= h.top1).all()
 
