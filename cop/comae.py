@@ -5,6 +5,7 @@ D width. A target is *dropped* from the sequence, so nothing that is computed fo
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -233,22 +234,69 @@ def evaluate(model: CoMAE, tokens: Tensor, generator: torch.Generator, batch: in
     return total
 
 
-def trivial_losses(tokens: Tensor, grid: int) -> dict[str, float]:
-    """L_r of two reconstructions that learn nothing: the mean token of these images, and the mean of the up to four
-    neighbours of the target. tokens: (n, N, C)."""
-    maps = tokens.transpose(1, 2).unflatten(2, (grid, grid))  # (n, C, G, G)
-    kernel = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]]).expand(maps.shape[1], 1, 3, 3)
-    total = F.conv2d(maps, kernel, padding=1, groups=maps.shape[1])
-    count = F.conv2d(torch.ones_like(maps), kernel, padding=1, groups=maps.shape[1])
-    return {
-        "mean token": (tokens - tokens.mean((0, 1))).abs().sum(-1).mean().item(),
-        "mean of the neighbours": (maps - total / count).abs().sum(1).mean().item(),
-    }
+class Baseline:
+    """A reconstruction from clean tokens in the place of CoMAE's, for `evaluate`: an equal generator then draws the same
+    targets of the same images for both.
+
+    predict: tokens (B, N, C) -> (B, N, C), every patch from the others or from none."""
+
+    def __init__(self, config: CoMAEConfig, predict: Callable[[Tensor], Tensor]):
+        self.config, self.predict = config, predict
+
+    def __call__(self, tokens: Tensor, targets: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """`reconstruction` as of `CoMAE.forward`; the noise is not used."""
+        error = (tokens - self.predict(tokens)).abs().sum(-1)  # (B, N)
+        return {"reconstruction": error.gather(1, targets).mean()}
+
+
+def baselines(config: CoMAEConfig, grid: int, train: Tensor) -> dict[str, Baseline]:
+    """What L_r costs without a network, fitted on training tokens (n, N, C): the mean token, the median of each position,
+    the mean of the up to four neighbours of the target, and ridge regression of each patch on all others."""
+    mean, median = train.mean((0, 1)), train.median(0).values  # (C,), (N, C)
+    kernel = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]]).expand(train.shape[2], 1, 3, 3)
+
+    def neighbours(tokens: Tensor) -> Tensor:
+        maps = tokens.transpose(1, 2).unflatten(2, (grid, grid))  # (B, C, G, G)
+        total, count = (F.conv2d(x, kernel, padding=1, groups=len(kernel)) for x in (maps, torch.ones_like(maps)))
+        return (total / count).flatten(2).transpose(1, 2)
+
+    found = {"mean token": mean.expand_as, "per-position median": median.expand_as,
+             "mean of the neighbours": neighbours, "ridge regression": ridge(train)}  # fmt: skip
+    return {name: Baseline(config, predict) for name, predict in found.items()}
+
+
+def ridge(train: Tensor, strengths: Sequence[float] = (1e-3, 1e-2, 1e-1)) -> Callable[[Tensor], Tensor]:
+    """Ridge regression of every patch on all others, (B, N, C) -> (B, N, C), fitted on tokens (n, N, C), n >= 2.
+
+    All N regressions come from one matrix: with S the covariance of whole images, N C x N C, and P = (S + s I)^-1, the
+    residual of patch n is P_nn^-1 (P (e - mean))_n, which is ridge regression with penalty s. The strength s, in units of
+    the mean variance, is the one with the least L_r on every tenth image, which the fit leaves out.
+    """
+    n, N, C = train.shape
+    held = torch.arange(n) % 10 == 0
+    mean = train[~held].mean(0)
+    x = (train[~held] - mean).flatten(1)  # (n', N C)
+    S = (x.T @ x).double() / len(x)
+    scale = S.diagonal().mean().clamp_min(1e-12)
+
+    def residual_map(s: float) -> tuple[Tensor, Tensor]:
+        """P and the inverses of its diagonal blocks: (N C, N C), (N, C, C)."""
+        P = torch.cholesky_inverse(torch.linalg.cholesky(S + s * scale * torch.eye(N * C, dtype=S.dtype)))
+        own = torch.stack([P[i : i + C, i : i + C] for i in range(0, N * C, C)])
+        return P.to(train.dtype), torch.linalg.inv(own).to(train.dtype)
+
+    def residual(tokens: Tensor, P: Tensor, own: Tensor) -> Tensor:
+        """What is left of tokens (B, N, C) after the regressions: (B, N, C)."""
+        return torch.einsum("bnc,ncd->bnd", ((tokens - mean).flatten(1) @ P).unflatten(1, (N, C)), own)
+
+    best = min((residual_map(s) for s in strengths), key=lambda m: residual(train[held], *m).abs().sum().item())
+    return lambda tokens: tokens - residual(tokens, *best)
 
 
 @torch.no_grad()
-def mask_swaps(model: CoMAE, tokens: Tensor, generator: torch.Generator) -> dict[str, float]:
-    """L_r when the decoder gets other masks or other patches than the encoder meant: what carries the information?
+def mask_swaps(model: CoMAE, tokens: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """L_r of each image (n,) when the decoder gets other masks or other patches than the encoder meant: what carries the
+    information?
 
     tokens: (n, N, C), at least two images. The noise is the same in every row. If selected *patches* inform the
     decoder, showing everything (w = 1) cannot hurt and a mask over blank patches cannot help. If the *pattern of the
@@ -263,8 +311,8 @@ def mask_swaps(model: CoMAE, tokens: Tensor, generator: torch.Generator) -> dict
     allowed = torch.ones_like(w).scatter(2, targets[..., None], 0.0)
     blank = tokens.mean(0, keepdim=True).expand_as(tokens)  # the mean image: no content of this one
 
-    def loss(shown: Tensor, mask: Tensor) -> float:
-        return (truth - model.reconstruct(shown, targets, mask, noise)).abs().sum(-1).mean().item()
+    def loss(shown: Tensor, mask: Tensor) -> Tensor:
+        return (truth - model.reconstruct(shown, targets, mask, noise)).abs().sum(-1).mean(1).cpu()
 
     return {
         "its own mask": loss(tokens, w),

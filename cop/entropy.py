@@ -278,6 +278,20 @@ def predictor_curve(
 
 
 @torch.no_grad()
+def removed_curve(model, tokens: Tensor, ranking: Tensor, ks: list[int]) -> Tensor:
+    """What the first k patches of an order would cost if nothing were seen, (B, len(ks)) nats, arguments as `predictor_curve`.
+
+    A fall of its `nll` curve is this *removal*, for a seen patch costs nothing, plus *information*: what the seen patches
+    tell about the unseen ones. An order that takes costly patches first removes much even if it tells nothing.
+    """
+    B, N, _ = tokens.shape
+    nothing = torch.zeros(B, N, dtype=torch.bool, device=tokens.device)
+    alone = excess_nll(tokens, *model(tokens, nothing), model.floor).sum(-1).double().cpu()  # (B, N)
+    along = alone.gather(1, check_ranking(ranking, N).cpu().expand(B, N))
+    return F.pad(along.cumsum(1), (1, 0))[:, ks]
+
+
+@torch.no_grad()
 def certainty_curve(
     classifier: nn.Module, images: Tensor, labels: Tensor, ranking: Tensor, ks: list[int], batch: int = 256
 ) -> dict[str, Tensor]:

@@ -172,11 +172,17 @@ def first_of_each(images: np.ndarray, rankings: Mapping[str, np.ndarray], grid: 
 
 @styled
 def fig6_training(step: np.ndarray, reconstruction: np.ndarray, entropy: np.ndarray, contrastive: np.ndarray,
-                  unit: str = "training step") -> Figure:  # fmt: skip
-    """Fig. 6: reconstruction loss and mask entropy over training on twin axes, and below the contrastive loss."""
+                  levels: Mapping[str, float], unit: str = "training step") -> Figure:  # fmt: skip
+    """Fig. 6: reconstruction loss and mask entropy over training on twin axes, and below the contrastive loss.
+
+    levels: name -> L_r of a reconstruction that needs no training steps, drawn as a line across."""
     step = np.asarray(step)
     fig, (ax, below) = plt.subplots(2, 1, figsize=(6.4, 4.6), sharex=True, height_ratios=(3, 1.3))
     (a,) = ax.plot(step, reconstruction, color=BLUE, lw=1.8, label="reconstruction loss $L_r$")
+    for name, level in levels.items():
+        ax.axhline(level, color=GREY, lw=0.9, ls=":")
+        ax.text(0.01, level, name, transform=ax.get_yaxis_transform(), color=GREY, fontsize=7.5, va="bottom")
+    ax.set_ylim(bottom=0)
     ax.set_ylabel("$L_r$ (L1, sum over a token)", color=BLUE)
     twin = ax.twinx()
     (b,) = twin.plot(step, entropy, "--", color=PINK, lw=1.8, label="mask entropy (normalised)")

@@ -50,6 +50,27 @@ def fig8_accuracy(rates: Sequence[float], curves: Mapping[str, np.ndarray], knee
 
 
 @styled
+def knee_range(ends: Sequence[float], knees: Mapping[str, Sequence[float | None]], asked: float = 0.78) -> Figure:
+    """The knee of each system's curve when it is drawn up to a mask rate of `ends` only; a line where the knee is the end.
+
+    knees: name -> one knee per end, None where the curve has none; asked: the knee that the paper reports."""
+    fig, ax = plt.subplots(figsize=(4.6, 3.2))
+    for name, found in knees.items():
+        colour, dash, width = SYSTEMS[name]
+        ax.plot(ends, [np.nan if k is None else k for k in found], dash, color=colour, lw=width, marker="o", ms=3, label=name)
+    ax.plot(ends, ends, color=GREY, lw=0.8, ls=":")
+    ax.text(ends[0], ends[0], " knee = end", color=GREY, fontsize=8, va="bottom")
+    ax.axhline(asked, color=GREY, lw=0.6)
+    ax.text(ends[-1], asked, f"{asked:.0%}, the paper's knee", color=GREY, fontsize=8, ha="right", va="bottom")
+    ax.set(xlabel="the curve ends at this mask ratio", ylabel="knee", title="The knee against the end of its curve")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PERCENT)
+        axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
+    ax.legend(fontsize=7)
+    return fig
+
+
+@styled
 def order_controls(rates: Sequence[float], curves: Mapping[str, np.ndarray], at: Mapping[str, tuple[float, float, float]],
                    rate: float, left: str, title: str, coarser: tuple[float, float] | None = None) -> Figure:  # fmt: skip
     """Left: top-1 against mask ratio per order. Right: (mean, low, high) at one rate, best on top.
@@ -96,7 +117,7 @@ def cost_chart(bars: Mapping[str, Mapping[str, float]], fractions: Sequence[floa
             ax.barh(y, value, height * 0.9, color=colours[i], label=part if g == 0 else None)
             ax.text(value * 1.08, y, f"{value:.2g}×" if value < 100 else f"{value:.0f}×", va="center", fontsize=8)
     ax.set_yticks(range(len(bars)), list(bars))
-    ax.set(xscale="log", xlabel="multiply-adds, whole-image classifier = 1", title="22 % of the patches, told honestly")
+    ax.set(xscale="log", xlabel="multiply-adds, whole-image classifier = 1", title="Multiply-adds with 22 % of the patches")
     ax.set_xlim(right=max(v for p in bars.values() for v in p.values()) * 4)
     ax.axvline(1, color=INK, lw=0.8, ls=":")
     ax.invert_yaxis()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cop import generation, pipeline
 from cop.artefacts import load_or_compute, versioned
 from cop.data import load_data
-from cop.metrics import Interval
+from cop.metrics import Interval, holm, of_mean
 from cop.orders import random_order, reversed_order
 from cop.profiles import Profile, get_profile
 from cop.train import seeded
@@ -61,21 +61,25 @@ def losses_by_order(
     }
 
 
-def gap(losses: dict[tuple[str, str], Tensor], a: str, b: str, order: str) -> Interval:
-    """Loss of model a less that of model b under one order, with its 95 % interval over paired batches."""
-    gap = losses[a, order] - losses[b, order]
-    spread = 1.96 * gap.std().item() / len(gap) ** 0.5
-    return Interval(gap.mean().item(), gap.mean().item() - spread, gap.mean().item() + spread)
+def gap(losses: dict[tuple[str, str], Tensor], a: str, b: str, order: str) -> tuple[Interval, float]:
+    """Loss of model a less that of model b under one order, with Student's 95 % interval over paired batches, and its p-value."""
+    return of_mean(losses[a, order] - losses[b, order])
 
 
 def table(losses: dict[tuple[str, str], Tensor], control: str = "continued random") -> pd.DataFrame:
-    """Loss of each model under each order, and below zero where it beats the control."""
+    """Loss of each model under each order, and below zero where it beats the control; a star where Holm's correction over
+    all differences of this table leaves p below .05. Compare within an order only, see `losses_by_order`."""
+    models, orders = list(dict.fromkeys(model for model, _ in losses)), ("random", "collapse", "reversed")
+    found = {(m, o): gap(losses, m, control, o) for m in models for o in orders if m != control}
+    starred = dict(zip(found, holm([p for _, p in found.values()]) < 0.05, strict=True))
     rows = []
-    for name in dict.fromkeys(model for model, _ in losses):
+    for name in models:
         row = {"model": name}
-        for order in ("random", "collapse", "reversed"):
-            value, low, high = gap(losses, name, control, order)
+        for order in orders:
             row[f"hidden by {order}"] = f"{losses[name, order].mean():.4f}"
-            row[f"{order}, less control"] = "–" if name == control else f"{value:+.4f} ({low:+.4f} … {high:+.4f})"
+            row[f"{order}, less control"] = "–"
+            if name != control:
+                value, low, high = found[name, order][0]
+                row[f"{order}, less control"] = f"{value:+.4f} ({low:+.4f} … {high:+.4f}){' *' * starred[name, order]}"
         rows.append(row)
     return pd.DataFrame(rows)

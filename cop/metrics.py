@@ -5,6 +5,7 @@ Fréchet distance, inception score, precision and recall come from torch-fidelit
 with a small classifier's features it is not, and must not be called so.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from kneed import KneeLocator
-from scipy.stats import binomtest
+from scipy import stats
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
@@ -27,20 +28,23 @@ __all__ = [
     "Interval",
     "auc",
     "auc_trapezoid",
-    "bootstrap",
     "classifier_extractor",
     "frechet",
     "frechet_from",
     "generation_metrics",
+    "holm",
     "inception_extractor",
     "inception_score",
     "knee",
     "load_statistics",
     "mcnemar",
-    "paired_bootstrap",
+    "of_jackknife",
+    "of_mean",
     "precision_recall",
     "reference_images",
+    "share_interval",
     "statistics",
+    "student",
 ]
 
 SMALL = 256  # dimensions: up to here the eigenvalues of any matrix are quick
@@ -215,7 +219,7 @@ def frechet_from(real: dict[str, np.ndarray]) -> Callable[[dict[str, np.ndarray]
     """`frechet` from one reference, for many others: what depends on the reference alone is computed once.
 
     tr (S S')^(1/2) is the sum of the roots of the eigenvalues of S^(1/2) S' S^(1/2) too, which is symmetric, so that
-    they take a tenth of the time; at 768 or 2048 dimensions a bootstrap needs that. Up to `SMALL` dimensions the
+    they take a tenth of the time; at 768 or 2048 dimensions a jackknife needs that. Up to `SMALL` dimensions the
     library's own formula is quick enough, and is used. Raises ValueError as `frechet`.
     """
     if real["mu"].size <= SMALL:
@@ -330,29 +334,56 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap(
-    fn: Callable[[Tensor], float],
-    n: int,
-    generator: torch.Generator,
-    level: float = 0.95,
-    samples: int = 1000,
-) -> Interval:
-    """Percentile bootstrap over n images: fn takes indices, LongTensor (n,), and returns the statistic.
+def student(value: float, error: float, freedom: int) -> tuple[Interval, float]:
+    """Student's 95 % interval of an estimate with this standard error and so many degrees of freedom, and the two-sided
+    p of its being 0. Both are nan without a degree of freedom; an estimate that does not vary is its own interval."""
+    if freedom < 1:
+        return Interval(value, math.nan, math.nan), math.nan
+    half = stats.t.ppf(0.975, freedom) * error
+    p = 2 * stats.t.sf(abs(value) / error, freedom) if error > 0 else float(value == 0)
+    return Interval(value, value - half, value + half), float(p)
 
-    The same indices for two methods make it paired. Statistics that repeated images distort (Fréchet
-    distance, recall) shift: read their interval's width, not its position. Raises ValueError for n < 2 or a
-    level outside 0..1.
+
+def of_mean(values: Tensor | np.ndarray) -> tuple[Interval, float]:
+    """`student` of the mean of values (n,), one per image or batch; of their differences it is the paired test.
+
+    It equals the jackknife that leaves out one value at a time. Raises ValueError for another shape or no values.
     """
-    if n < 2 or samples < 1 or not 0 < level < 1:
-        raise ValueError(
-            f"n is {n}, samples {samples}, level {level}; expected n >= 2, samples >= 1 and 0 < level < 1"
-        )
-    draws = torch.tensor(
-        [float(fn(torch.randint(n, (n,), generator=generator))) for _ in range(samples)]
-    ).double()
-    tail = (1 - level) / 2
-    low, high = torch.quantile(draws, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return Interval(float(fn(torch.arange(n))), low, high)
+    x = np.asarray(values, dtype=float)
+    if x.ndim != 1 or len(x) == 0:
+        raise ValueError(f"values have shape {x.shape}; expected (n,), one value per image or batch")
+    return student(float(x.mean()), float(x.std() / max(len(x) - 1, 1) ** 0.5), len(x) - 1)
+
+
+def of_jackknife(value: float, left_out: Tensor) -> tuple[Interval, float]:
+    """`student` of a statistic of a sample, from its values without each of G equal groups of the sample, (G,).
+
+    For two systems pass the difference of their values, and of their values without the same groups: that is paired.
+    It keeps every image single, where a bootstrap repeats some: repeats alone raise a Fréchet distance, lower recall,
+    and moved intervals below what is possible.
+    """
+    G = len(left_out)
+    error = ((G - 1) / G * (left_out - left_out.mean()).square().sum()).sqrt().item()
+    return student(value, error, G - 1)
+
+
+def share_interval(hits: Tensor | np.ndarray) -> Interval:
+    """A share with its 95 % interval by Wilson's method, which stays within 0..1. hits: (n,) bool."""
+    found = stats.binomtest(int(np.sum(np.asarray(hits, dtype=bool))), len(hits))
+    return Interval(found.statistic, *map(float, found.proportion_ci(method="wilson")))
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Holm's correction of a family of p-values (m,): adjusted ones in the same order, significant where below .05.
+
+    The chance that any true null hypothesis of the family is rejected then stays below .05, however the tests depend on
+    each other. Values that are nan stay nan and do not count.
+    """
+    p = np.asarray(p, dtype=float)
+    order = [i for i in p.argsort(kind="stable") if not np.isnan(p[i])]
+    adjusted = p.copy()
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)).clip(max=1)
+    return adjusted
 
 
 def _pair(correct_a: Tensor, correct_b: Tensor) -> tuple[Tensor, Tensor]:
@@ -364,17 +395,6 @@ def _pair(correct_a: Tensor, correct_b: Tensor) -> tuple[Tensor, Tensor]:
     return correct_a.bool().cpu(), correct_b.bool().cpu()
 
 
-def paired_bootstrap(
-    correct_a: Tensor, correct_b: Tensor, generator: torch.Generator, level: float = 0.95, samples: int = 2000
-) -> Interval:
-    """Interval of accuracy a minus accuracy b. correct_*: (n,), is image i classified right?"""
-    a, b = _pair(correct_a, correct_b)
-    difference = a.double() - b.double()  # (n,)
-    return bootstrap(
-        lambda index: difference[index].mean().item(), len(difference), generator, level, samples
-    )
-
-
 def mcnemar(correct_a: Tensor, correct_b: Tensor) -> dict[str, float]:
     """Exact McNemar test: the images that only one of two classifiers gets right, is their split fair?
 
@@ -382,7 +402,7 @@ def mcnemar(correct_a: Tensor, correct_b: Tensor) -> dict[str, float]:
     """
     a, b = _pair(correct_a, correct_b)
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    p = binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
+    p = stats.binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
     return {"only_a": only_a, "only_b": only_b, "p": float(p)}
 
 

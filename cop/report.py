@@ -35,7 +35,7 @@ MANIFEST = {
                           "mean_rank_seeds", "seeds_agree", "first_of_each", "photographs"],
     "04_generation_along_the_order": ["fig1", "fig7", "fig9", "generation_systems", "generation_metrics", "tab2", "tab3", "tab4",
                                       "generation_gaps", "generation_seeds", "order_loss", "order_gain"],
-    "05_first_patches": ["fig8", "tab5", "controls", "cross", "comparisons", "classification_seeds", "cost", "first_patches",
+    "05_first_patches": ["fig8", "tab5", "knee_range", "controls", "cross", "comparisons", "classification_seeds", "cost", "first_patches",
                          "photographs_classified"],
 }
 TITLES = {
@@ -53,7 +53,7 @@ TITLES = {
     "generation_systems": "Every system and order source", "generation_metrics": "Metrics of generation",
     "generation_gaps": "Paired differences between systems", "generation_seeds": "Generation, by seed",
     "order_loss": "Test loss by order", "order_gain": "What training along an order teaches",
-    "fig8": "Figure 8", "tab5": "Table 5", "controls": "Other orders, trained and tested like CViT",
+    "fig8": "Figure 8", "tab5": "Table 5", "knee_range": "The knee against the range of its curve", "controls": "Other orders, trained and tested like CViT",
     "cross": "One network tested along every order", "comparisons": "Differences on the same images",
     "cost": "What the first patches cost", "first_patches": "An image from its first patches",
     "classification_seeds": "Accuracy from the first 22 % of the patches, by seed",

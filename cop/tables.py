@@ -1,21 +1,24 @@
 """Tables: ours beside the paper's, and the plain verdict on each claim, from numbers the notebooks computed."""
 
 import itertools
+import math
 from collections.abc import Mapping
 
 import pandas as pd
-import torch
 from torch import Tensor
 
-from cop.metrics import Interval, bootstrap
+from cop.metrics import Interval, holm, of_mean
 from cop.orders import mean_order, spearman
 from cop.report import Seeds, paper_numbers
-from cop.train import seeded
 
 
-def mean_interval(values: Tensor, generator: torch.Generator) -> Interval:
-    """Mean of values (n,) over images with its 95 % bootstrap interval."""
-    return bootstrap(lambda idx: values[idx].mean().item(), len(values), generator)
+def over_seeds(seeds: Seeds, name: str | tuple[str, str], better: int = 1, digits: int = 2, scale: float = 1) -> str:
+    """A number of the record, or a difference of two, over all seeds: mean, interval, and how many say that the first is
+    better. better: +1 where more is better, -1 where less is."""
+    of = seeds.of(name)
+    if of.empty:
+        return "–"
+    return f"{seeds.cell(name, scale, digits)}; better with {int((better * of > 0).sum())} of {len(of)} seeds"
 
 
 def smooth(history: pd.DataFrame, rows: int) -> pd.DataFrame:
@@ -23,15 +26,22 @@ def smooth(history: pd.DataFrame, rows: int) -> pd.DataFrame:
     return history.rolling(rows, min_periods=1).mean().assign(step=history["step"])
 
 
-def entropy_table(area: Mapping[str, Tensor], seed_a: torch.Generator, seed_b: torch.Generator):
-    """Areas (images,) per order -> (intervals, table): mean, interval, and the paired difference from random."""
-    interval = {n: mean_interval(a, seed_a) for n, a in area.items()}
+def entropy_table(area: Mapping[str, Tensor]) -> tuple[dict[str, Interval], pd.DataFrame]:
+    """Areas (images,) per order -> (intervals, table): mean, interval, the paired difference from random, its p-value after
+    Holm's correction over the orders of this table, and by that the verdict."""
+    interval = {n: of_mean(a)[0] for n, a in area.items()}
+    found = {n: of_mean(a - area["random"]) for n, a in area.items() if n != "random"}
+    adjusted = dict(zip(found, holm([p for _, p in found.values()]), strict=True))
     rows = []
     for name, (mean, low, high) in sorted(interval.items(), key=lambda item: item[1][0]):
-        d = mean_interval(area[name] - area["random"], seed_b)
-        verdict = "–" if name == "random" else "faster" if d[2] < 0 else "slower" if d[1] > 0 else "no difference found"
-        rows.append({"order": name, "area": f"{mean:.3f}", "95 %": f"{low:.3f} … {high:.3f}",
-                     "minus random": f"{d[0]:+.3f}", "95 % of it": f"{d[1]:+.3f} … {d[2]:+.3f}", "than random": verdict})
+        row = {"order": name, "area": f"{mean:.3f}", "95 %": f"{low:.3f} … {high:.3f}"}
+        if name == "random":
+            rows.append(row | dict.fromkeys(("minus random", "95 % of it", "p (Holm)", "than random"), "–"))
+            continue
+        d, p = found[name][0], adjusted[name]
+        verdict = "no difference found" if not p < 0.05 else "faster" if d.value < 0 else "slower"
+        rows.append(row | {"minus random": f"{d.value:+.3f}", "95 % of it": f"{d.low:+.3f} … {d.high:+.3f}", "p (Holm)": f"{p:.2g}",
+                           "than random": verdict})  # fmt: skip
     return interval, pd.DataFrame(rows)
 
 
@@ -48,26 +58,54 @@ def table1(rows: Mapping[str, Mapping[str, float]], trivial: Mapping[str, float]
     return pd.DataFrame(table).fillna("–")
 
 
-def verdicts_comae(history: pd.DataFrame, rows: Mapping[str, Mapping[str, float]], trivial: Mapping[str, float]) -> pd.DataFrame:
-    """What the paper says of CoMAE and what this run shows."""
+def verdicts_comae(history: pd.DataFrame, rows: Mapping[str, Mapping[str, float]], trivial: Mapping[str, float],
+                   num_tokens: int, seeds: Seeds) -> pd.DataFrame:  # fmt: skip
+    """What the paper says of CoMAE, what this run shows, and what all seeds on record do.
+
+    Masks polarise: `yes` where nine in ten weights end below .1 or above .9, `partly` where more do than at the start."""
     start, end = history.iloc[0], history.iloc[-10:].mean()
-    a, b = rows["without"], rows["with"]
+    a, b, most = rows["without"], rows["with"], math.log(num_tokens - 1)
+    before, after = (r["share_low"] + r["share_high"] for r in (start, b))
+    polarised = "yes" if after > 0.9 else "partly" if after > before else "no"
+    lowest = history.loc[history["mask_entropy"].rolling(10, min_periods=1).mean().idxmin(), "step"]
 
     def change(before: float, after: float) -> str:
         return f"{before:.2f} → {after:.2f}"
 
-    return pd.DataFrame([
+    def seen(name: str, other: str) -> str:
+        return over_seeds(seeds, (f"{name}_with", other), -1)
+
+    table = [
         {"claim": "masks polarise as L_r falls (C1)", "paper": "Fig. 6",
-         "ours": f"w < .1 or > .9: {start['share_low'] + start['share_high']:.0%} → "
-                 f"{end['share_low'] + end['share_high']:.0%} of the entries"},
+         "this run": f"{polarised}: {before:.0%} → {after:.0%} of the weights below .1 or above .9, {1 - after:.0%} between",
+         "all seeds": f"below .1 {seeds.cell('share_low_with', 1, 2)}, above .9 {seeds.cell('share_high_with', 1, 2)}"},
         {"claim": "mask entropy falls with L_r (C1)", "paper": "Fig. 6",
-         "ours": change(start["mask_entropy"], end["mask_entropy"])},
+         "this run": f"{change(start['mask_entropy'], end['mask_entropy'])} of at most {most:.2f} ({end['mask_entropy'] / most:.0%}); "
+                     f"lowest at step {lowest:.0f}", "all seeds": seeds.cell("mask_entropy_with", 1, 2)},
         {"claim": "the contrastive term lowers L_r (C2)", "paper": "8.392 → 1.567",
-         "ours": change(a["reconstruction"], b["reconstruction"])},
-        {"claim": "and the mask entropy (C2)", "paper": "4.816 → 4.267", "ours": change(a["mask_entropy"], b["mask_entropy"])},
-        {"claim": "better than the neighbours' mean", "paper": "not shown",
-         "ours": change(trivial["mean of the neighbours"], b["reconstruction"])},
-    ])  # fmt: skip
+         "this run": change(a["reconstruction"], b["reconstruction"]), "all seeds": seen("reconstruction", "reconstruction_without")},
+        {"claim": "and the mask entropy (C2)", "paper": "4.816 → 4.267", "this run": change(a["mask_entropy"], b["mask_entropy"]),
+         "all seeds": seen("mask_entropy", "mask_entropy_without")},
+    ]  # fmt: skip
+    return pd.DataFrame(table + [
+        {"claim": f"reconstructs better than: {name}", "paper": "not shown", "this run": change(loss, b["reconstruction"]),
+         "all seeds": seen("reconstruction", f"reconstruction_{name.replace(' ', '_')}")}
+        for name, loss in trivial.items()])  # fmt: skip
+
+
+def swap_table(swaps: Mapping[str, Tensor]) -> pd.DataFrame:
+    """`comae.mask_swaps`, L_r of each image (n,) per row: the mean, and the paired difference from the row with its own mask,
+    with 95 % intervals and p corrected by Holm over the table. What the encoder tells the decoder by the mask alone is in
+    the row of its own mask over the mean image, which is compared with the mean mask over that image."""
+    own, message, silent = "its own mask", "its own mask over the mean image", "the mean mask over the mean image"
+    against = {name: silent if name == message else own for name in swaps if name != own}
+    found = {name: of_mean(swaps[name].double() - swaps[other].double()) for name, other in against.items()}
+    adjusted = dict(zip(found, holm([p for _, p in found.values()]), strict=True))
+    rows = [{"what the decoder gets": own, "L_r": f"{swaps[own].mean():.2f}"}]
+    for name, ((value, low, high), _) in found.items():
+        rows.append({"what the decoder gets": name, "L_r": f"{swaps[name].mean():.2f}", "less that of": against[name],
+                     "difference": f"{value:+.3f} [{low:+.3f}, {high:+.3f}]", "p (Holm)": f"{adjusted[name]:.2g}"})  # fmt: skip
+    return pd.DataFrame(rows).fillna("–")
 
 
 def agreement_table(agreement: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
@@ -84,8 +122,8 @@ def across_seeds(rankings: Mapping[str, Tensor]) -> pd.DataFrame:
     the mean Spearman correlation of the two orders of an image with its 95 % interval over images, and that of the two
     mean orders."""
     rows = []
-    for (i, (a, of_a)), (j, (b, of_b)) in itertools.combinations(enumerate(rankings.items()), 2):
-        mean, low, high = mean_interval(spearman(of_a, of_b), seeded(i, j, 90))
+    for (a, of_a), (b, of_b) in itertools.combinations(rankings.items(), 2):
+        mean, low, high = of_mean(spearman(of_a, of_b))[0]
         means = spearman(mean_order(of_a)[None], mean_order(of_b)[None]).item()
         rows.append([f"{a} and {b}", f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]", f"{means:+.2f}"])
     return pd.DataFrame(rows, columns=["seeds", "Spearman, same image", "Spearman, mean orders"])

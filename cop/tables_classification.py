@@ -10,22 +10,16 @@ from torch import Tensor
 
 from cop import cost
 from cop.artefacts import load_or_compute, versioned
-from cop.classification import RATES, SHOWN, Hits, build, tested_counts
+from cop.classification import RATES, SHOWN, Hits, build, spread_counts
 from cop.comae import CoMAE
 from cop.cvit import keep_count
 from cop.kl16 import KL16
-from cop.metrics import Interval, bootstrap, knee, mcnemar
+from cop.metrics import holm, knee, mcnemar, of_mean, share_interval
 from cop.profiles import Profile, as_dict, get_profile
 from cop.report import Seeds, paper_numbers
 from cop.train import seeded, threads
 
 # --------------------------------------------------------------------------------------------------- accuracy
-
-
-def interval(values: np.ndarray, generator: torch.Generator) -> Interval:
-    """Mean over images (n,) with its 95 % bootstrap interval."""
-    x = torch.from_numpy(np.asarray(values, float))
-    return bootstrap(lambda idx: x[idx].mean().item(), len(x), generator)
 
 
 def table5(systems: Mapping[str, Hits], seed: int = 0, seeds: Seeds | None = None) -> pd.DataFrame:
@@ -35,9 +29,8 @@ def table5(systems: Mapping[str, Hits], seed: int = 0, seeds: Seeds | None = Non
     measured = [(f"T{top}@{rate:.0%}", f"top{top}", rate, top) for rate in SHOWN for top in (1, 5)]
     rows = []
     for name, h in systems.items():
-        generator = seeded(seed, 60)
-        found = [interval(100.0 * h.at(rate, top), generator) for *_, rate, top in measured]
-        found.append(interval(h.area(), generator))
+        found = [100 * np.array(share_interval(h.at(rate, top))) for *_, rate, top in measured]
+        found.append(of_mean(h.area())[0])
         shown = [f"{v:.1f} ± {(high - low) / 2:.1f}" for v, low, high in found]
         bend = knee(RATES, h.curve())
         rows.append([name, f"seed {seed}", *shown, "–" if bend is None else f"{bend:.0%}"])
@@ -50,27 +43,29 @@ def table5(systems: Mapping[str, Hits], seed: int = 0, seeds: Seeds | None = Non
     return pd.DataFrame(rows, columns=["system", "", *(m[0] for m in measured), "AuC", "knee"])
 
 
-def compare(pairs: Mapping[str, tuple[Hits, Hits]], seed: int = 0, rates: Sequence[float] = SHOWN) -> pd.DataFrame:
+def compare(pairs: Mapping[str, tuple[Hits, Hits]], rates: Sequence[float] = SHOWN) -> pd.DataFrame:
     """Difference of accuracy in points, first minus second, on the same images: at each rate and in the AuC.
 
-    Columns: comparison, at, difference, low, high (95 % paired bootstrap), p (exact McNemar; nan for the AuC).
+    Columns: comparison, at, difference, low, high (Student's 95 % over the images' differences), p (exact McNemar; of the AuC
+    Student's), holm (p corrected for all rows of this table, which are one family).
     """
     rows = []
     for name, (a, b) in pairs.items():
-        generator = seeded(seed, 61)
         for rate in rates:
             x, y = a.at(rate), b.at(rate)
             p = mcnemar(torch.from_numpy(x), torch.from_numpy(y))["p"]
-            rows.append([name, f"{rate:.0%}", *interval(100.0 * x - 100.0 * y, generator), p])
-        rows.append([name, "AuC", *interval(a.area() - b.area(), generator), np.nan])
-    return pd.DataFrame(rows, columns=["comparison", "at", "difference", "low", "high", "p"])
+            rows.append([name, f"{rate:.0%}", *of_mean(100.0 * x - 100.0 * y)[0], p])
+        gap, p = of_mean(a.area() - b.area())
+        rows.append([name, "AuC", *gap, p])
+    table = pd.DataFrame(rows, columns=["comparison", "at", "difference", "low", "high", "p"])
+    return table.assign(holm=holm(table["p"]))
 
 
 def show_comparisons(table: pd.DataFrame) -> pd.DataFrame:
-    """`compare` for a reader: one row per comparison, one column per rate; a star where the interval excludes 0."""
+    """`compare` for a reader: one row per comparison, one column per rate; a star where the corrected p is below .05."""
 
     def cell(r) -> str:
-        return f"{r.difference:+.1f} [{r.low:+.1f}, {r.high:+.1f}]{' *' if r.low * r.high > 0 else ''}"
+        return f"{r.difference:+.1f} [{r.low:+.1f}, {r.high:+.1f}]{' *' if r.holm < 0.05 else ''}"
 
     shown = table.assign(text=[cell(r) for r in table.itertuples()])
     wide = shown.pivot(index="comparison", columns="at", values="text")
@@ -78,9 +73,9 @@ def show_comparisons(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(table: pd.DataFrame, comparison: str, at: str) -> str:
-    """One row of `compare` in words."""
+    """One row of `compare` in words, by its corrected p-value."""
     row = table[(table["comparison"] == comparison) & (table["at"] == at)].iloc[0]
-    words = "better" if row.low > 0 else "worse" if row.high < 0 else "no difference found"
+    words = "no difference found" if not row.holm < 0.05 else "better" if row.difference > 0 else "worse"
     return f"{words}: {row.difference:+.1f} points [{row.low:+.1f}, {row.high:+.1f}]"
 
 
@@ -129,7 +124,7 @@ def throughput(profile: str | Profile, rounds: int = 7) -> pd.DataFrame:
     """
     profile = get_profile(profile)
     N, d, batch = profile.num_tokens, profile.data, min(64, profile.classifier.batch_size)
-    counts = [k for k in tested_counts(N) if k >= N // 16]
+    counts = [k for k in spread_counts(N) if k >= N // 16]
     config = versioned("throughput", 1, {
         "classifier": as_dict(profile.classifier), "image": [d.channels, d.image_size, profile.tokens.patch_size],
         "counts": counts, "rounds": rounds, "batch": batch})  # fmt: skip

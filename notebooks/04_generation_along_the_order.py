@@ -20,7 +20,7 @@
 # | | |
 # |---|---|
 # | **Paper** | Sections 3.3, 4.2 and 4.3, Figs. 1, 7, 9 and Tables 2–4 of [*The Collapse of Patches*](https://arxiv.org/abs/2511.22281) |
-# | **Time** | under a minute with the released artefacts, about 20 minutes when everything is trained anew |
+# | **Time** | under a minute with the released artefacts, some minutes more when everything is trained anew |
 # | **Hardware** | a laptop; two cores are enough |
 # | **Before** | [3 · The collapse order](03_collapse_order.ipynb) |
 # | **Next** | [5 · Classification from the first patches](05_first_patches.ipynb) |
@@ -49,7 +49,18 @@ device: str = "auto"  # auto | cpu | cuda
 import numpy as np
 import pandas as pd
 
-from cop import evaluation, exercises, figures, figures_generation, generation, held_out, metrics, pipeline, report
+from cop import (
+    evaluation,
+    exercises,
+    figures,
+    figures_generation,
+    generation,
+    held_out,
+    metrics,
+    pipeline,
+    report,
+    tables,
+)
 
 # %%
 out = report.Report("04_generation_along_the_order", profile, seed, shown=shown, example=example, brief=brief, device=device)
@@ -114,7 +125,7 @@ made = {n: generation.pictures(config, seed, *generation.SYSTEMS[n], scale, show
 ks = evaluation.stage_sizes(config)
 pair = {"random": made["MAR"], "collapse": made["CMAR"]}
 y = generation.new_labels(config, len(made["MAR"][0]))
-certainty = {n: evaluation.class_certainty(config, seed, x, y, r, ks, device) for n, (x, r) in pair.items()}
+certainty = {n: evaluation.class_certainty(config, x, y, r, ks, device) for n, (x, r) in pair.items()}
 
 # %%
 label = names[int(y[example])]
@@ -126,19 +137,21 @@ out.figure(fig, "fig1", f"Two generations of the class {label} in six stages, MA
            pd.DataFrame({"patches": ks} | {n: c[example].numpy() for n, c in certainty.items()}))  # fmt: skip
 
 # %% [markdown]
-# One image proves nothing, so here is the mean over all the images shown:
+# One image proves nothing, so here is the mean over all the images shown, with Student's 95 % interval of the paired difference:
 
 # %%
 gap = certainty["collapse"] - certainty["random"]
-spread = 1.96 * gap.std(0) / len(gap) ** 0.5
-out.record(**{f"certainty_gap_{k}": v for k, v in zip(ks, gap.mean(0).tolist(), strict=True)})
+found = [metrics.of_mean(column)[0] for column in gap.T]
+out.record(**{f"certainty_gap_{k}": v.value for k, v in zip(ks, found, strict=True)})
+seeds = report.Seeds(profile, out.notebook)
 pd.DataFrame({"patches": ks} | {n: c.mean(0).numpy().round(3) for n, c in certainty.items()}
-             | {"difference": [f"{m:+.3f} ± {s:.3f}" for m, s in zip(gap.mean(0).tolist(), spread.tolist(), strict=True)]})
+             | {"difference": [f"{m:+.3f} [{low:+.3f}, {high:+.3f}]" for m, low, high in found],
+                "difference, all seeds": [tables.over_seeds(seeds, f"certainty_gap_{k}", 1, 3) for k in ks]})  # fmt: skip
 
 # %% [markdown]
-# The arrow of Fig. 1 points the other way here: along the collapse order the class becomes certain *later*, with this seed
-# by a quarter after 11 and 24 of the 64 patches, because its orders begin with the empty border, which every class
-# shares. With seeds 1 and 2 the delay is .01 to .15. When all patches are there, the difference is gone.
+# The arrow of Fig. 1 says that the difference is above 0 before the end. Where it is below, the class becomes certain *later* along
+# the collapse order: orders that begin with a border, which all classes share, tell a classifier nothing for long. Mind that
+# the classifier, the same for all seeds, was trained on random subsets, so that such a beginning is new to it.
 
 # %% [markdown]
 # ## The same class, the same noise
@@ -160,15 +173,16 @@ out.figure(fig, "fig9", "More samples of CMAR, one column per class.")
 # One recognises the classes; sandals, thin and full of holes, are the weakest. The seams are those of a small diffusion
 # head that writes 4 × 4 pixels at a time. One thing had to be added to MAR for a model of this size: **the denoised
 # token is held in the range of pixel values** (`clip` of the profile, DDPM's clipping; off at paper scale). Where almost
-# nothing is left of the token, it follows from the predicted noise through a division by $\sqrt{\bar\alpha_T}=5\cdot10^{-5}$,
-# and what a large network keeps small made tokens of size 400 here. All systems share it.
+# nothing is left of the token, it follows from the predicted noise through a division by $\sqrt{\bar\alpha_T}$, which is nearly 0:
+# the division amplifies prediction errors, and without clipping a small network's tokens grow to hundreds. All systems share it.
 
 # %% [markdown]
 # ## Measured
 #
-# A few hundred images per system, the same classes and seeds in all. The features are those of our small classifier, so the
-# distance is a *Fréchet distance (classifier features)* and **not an FID**; the reference is the whole test split.
-# Intervals: the bootstrap, over the generated images.
+# A few hundred images per system, the same classes and seeds in all. The features are those of our small classifier, the
+# same one for every seed of this notebook, so the distance is a *Fréchet distance (classifier features)* and **not an FID**;
+# the reference is the whole test split. Intervals are 95 % of the jackknife over the generated images, an equal number of
+# each class left out at a time. They are about samples of this size: also real images have a distance above 0 (last row).
 
 # %%
 sources = () if brief else ("val", "class_mean", "global_mean", "two_pass", "random", "wrong_class")
@@ -184,9 +198,9 @@ out.figure(fig, "generation_metrics", "Five metrics as dots with 95 % intervals 
            "ascending CMAR, without guidance (filled) and with it (hollow); a dotted line marks real images.", table)
 
 # %% [markdown]
-# A caution first: the classifier finds *more* of the generated images in their class than of the real ones, and gives them
-# a higher inception score. Samples are more typical than reality. So of the five only the Fréchet distance, precision
-# and recall say something about realism.
+# A caution first: compare the row of real images. Where the classifier finds *more* of the generated images in their class
+# than of the real ones, and gives them a higher inception score, generated images are more stereotyped than real ones. Of the
+# five only the Fréchet distance, precision and recall say something about realism.
 
 # %% [markdown]
 # ## Tables 2, 3 and 4
@@ -213,7 +227,8 @@ out.table(table4, "tab4", "Table 4: CMAR in ascending and in descending collapse
 # %% [markdown]
 # ## Are the differences larger than chance?
 #
-# Paired: the bootstrap takes the same images of both systems.
+# Paired: the jackknife leaves out the same images of both systems. Each interval stands by itself; p and the verdict are
+# corrected by Holm's method for all rows of the table, which are one family.
 
 # %%
 pairs = [((a, sa, cfg), (b, sb, cfg)) for cfg in evaluation.scales(config) for (a, sa), (b, sb) in (
@@ -224,17 +239,18 @@ out.table(differences, "generation_gaps", "Paired differences between systems wi
           "the noise.")  # fmt: skip
 
 # %% [markdown]
-# And the order's source: CMAR with the training bank against CMAR with every other source.
+# And the order's source: CMAR with the training bank against CMAR with every other source, another family.
 
 # %%
 pairs = [(("CMAR", "train", cfg), ("CMAR", s, cfg)) for cfg in evaluation.scales(config) for s in sources]
 evaluation.gaps(results, pairs, ["frechet", "right_class"])
 
 # %% [markdown]
-# Here the order does matter: without guidance CMAR is better with an order of the right class (2.13) than with the class mean
-# (2.80), the order of a draft (2.94), of a wrong class (2.84), or one order for all (3.92). Orders of validation images
-# serve as well as those of training images, so the bank leaks nothing. The order of a single image carries layout,
-# and a model that was trained to expect it needs it.
+# An order matters to CMAR where the training bank beats `random` and `wrong_class`, and it is the *image's* order that matters
+# where it beats `class_mean` and `global_mean`. Ask it of both blocks, with and without guidance, and of every run on
+# record (below): a difference that one block shows and the other does not is no property of the method. Nor does a row of `val`
+# with *no difference found* prove that the bank leaks nothing: its interval says how large a leak can still be, and the share
+# of the right class is a second place to look for it.
 #
 # ## A sharper instrument
 #
@@ -244,7 +260,7 @@ evaluation.gaps(results, pairs, ["frechet", "right_class"])
 # %%
 losses = held_out.losses_by_order(config, seed, device=device)
 table = held_out.table(losses)
-chosen = {o: {n: held_out.gap(losses, n, "continued random", o) for n in ("MAR", "CMAR", "ascending")}
+chosen = {o: {n: held_out.gap(losses, n, "continued random", o)[0] for n in ("MAR", "CMAR", "ascending")}
           for o in ("random", "collapse", "reversed")}
 out.record(**{f"loss_gap_{n}_{o}": v[0] for o, row in chosen.items() for n, v in row.items()})
 out.table(table, "order_loss", "MAR's loss on test images hidden along random, collapse and reversed orders, per model, and "
@@ -256,16 +272,17 @@ out.figure(fig, "order_gain", "Loss of MAR, CMAR and ascending CMAR less that of
            "intervals, for tokens hidden by random, collapse and reversed order.", table)
 
 # %% [markdown]
-# This one is not noise. **CMAR did learn its order**: along it the loss is 1.4 % below the control's; at random and against
-# it, it is above. Ascending CMAR is its mirror image. But read the columns downwards, for every model, MAR included: what
-# is left to be generated costs *most* along the collapse order (.126), less along a random one (.110), and least along its
-# reversal (.101). Training along the order repairs a tenth of that. It is [notebook 1](01_patch_entropy.ipynb)'s finding in the generator's own
-# currency: with this seed, the patches that come first in collapse order tell little about the others.
+# A star marks differences that exceed the noise, by Holm's method for this table. **A model has learned its order** where its
+# loss is below the control's along it, and the order has a price where it is above elsewhere; ascending CMAR is the
+# mirror image. Compare within one order only. Different orders hide different patches, and some patches are harder than others:
+# that losses are higher along one order than along another says nothing about either.
 #
 # ## Paper vs ours
+#
+# Better and worse are corrected by Holm's method for the rows of this run. The last column holds the same differences for all seeds.
 
 # %%
-evaluation.verdicts(results, losses, config)
+evaluation.verdicts(results, losses, config, seeds)
 
 # %% [markdown]
 # ### Over seeds
@@ -281,17 +298,19 @@ def name(system: str, metric: str = "frechet") -> str:
 rows = {f"Fréchet: CMAR − {n}": (name("CMAR"), name(n)) for n in ("MAR", "MAR+C", "continued random", "ascending")}
 rows |= {f"right class: CMAR − {n}": (name("CMAR", "right_class"), name(n, "right_class")) for n in ("MAR", "continued random")}
 rows |= {f"test loss along {o}: CMAR − control": f"loss_gap_CMAR_{o}" for o in ("random", "collapse", "reversed")}
+rows |= {f"Fréchet, {'no guidance' if cfg == 1 else f'guidance {cfg:g}'}: own bank − {s}": tuple(
+    evaluation.record_name("frechet", ("CMAR", source, cfg)) for source in ("train", s))
+    for cfg in evaluation.scales(config) for s in ("wrong_class", "class_mean", "random", "val")}  # fmt: skip
 out.table(out.seeds().table(rows, digits=4), "generation_seeds", "Differences between CMAR and the other systems with guidance, and of the "
           "test loss, for every seed on record, with the mean over seeds and its 95 percent interval.")
 
 # %% [markdown]
-# **What holds and what does not.** A model does learn the order it is trained along: with every seed CMAR's loss is below the
-# control's along collapse orders and above it elsewhere. That is all that repeats. Its images are not better: against as much
-# training with random orders the Fréchet distance changes by +.39, +.03 and −.12 with the three seeds, and against
-# ascending order it does not even keep its sign. Only MAR+C, a model surprised by the order, is *worse* every time. The
-# paper's gains (.01 to .09 in tFID at 50,000 images) are far below what our 500 images and three small
-# models can see, so nothing here refutes them; but they were reported without the control and without a second seed,
-# and the luck of a seed here is larger than any gain of an order.
+# **What holds and what does not.** A row of the table is a finding where all seeds have one sign and the mean's interval leaves
+# out 0; a sign that changes from seed to seed is the luck of training. Look first at the test loss along collapse orders: it
+# says whether a model learns the order at all. Then at the Fréchet distance against *continued random*: it says whether images
+# gain from the order, and not from more training. The paper's gains (.01 to .09 in tFID at 50,000 images) are far below what
+# some hundred images and a few small models can see, so nothing here can refute them; but they were reported without
+# the control and without a second seed, and the spread of the seeds above tells how large the luck of a seed can be.
 #
 # ## Exercises
 #

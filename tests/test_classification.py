@@ -156,7 +156,9 @@ def test_hits_are_those_of_the_first_patches_one_image_at_a_time(profile, test_i
 
 def test_the_grid_of_table5_and_interpolation():
     counts = classification.tested_counts(N)
-    assert counts[0] == 1 and counts[-1] == N and len(counts) >= 14 and counts == sorted(set(counts))
+    assert counts == list(range(1, N + 1)), "with 64 patches every number of them is evaluated"
+    many = classification.tested_counts(256)
+    assert many[0] == 3 and many[-1] == 256 and 14 <= len(many) < 20 and many == sorted(set(many))
     assert all(cvit.keep_count(n, r) in classification.tested_counts(n) for r in SHOWN for n in (49, N, 256))
     linear = np.zeros((2, 64), bool)
     linear[1] = True  # no image at K = 1, all at K = 64
@@ -210,7 +212,11 @@ def test_table5_and_verdicts(profile):
     differences = tc.compare(pair, rates=(0.0, 0.78))
     assert tc.verdict(differences, "better − worse", "78%").startswith("better: +5.0 points")
     assert differences["p"].iloc[0] == pytest.approx(0.0134, abs=2e-4)  # two-sided binomial, 40 of 60
+    assert differences["holm"].tolist() == pytest.approx([3 * differences["p"].min()] * 3), "a family: two rates and the AuC"
     assert tc.show_comparisons(differences)["78%"][0].endswith("*")
+    family = tc.compare(pair | {f"nothing {i}": (pair["better − worse"][0],) * 2 for i in range(4)}, rates=(0.78,))
+    assert family["p"].iloc[0] < 0.05 < family["holm"].iloc[0] and not tc.show_comparisons(family)["78%"][0].endswith("*")
+    assert tc.verdict(family, "better − worse", "78%").startswith("no difference found")
     same_twice = tc.compare({"a": (pair["better − worse"][0],) * 2}, rates=(0.78,))
     assert tc.verdict(same_twice, "a", "78%").startswith("no difference found")
 
@@ -236,6 +242,9 @@ def test_figures_are_drawn_from_real_results(profile, test_images):
     curves = {n: hits(profile, s, o, counts=FEW).curve() for n, s, o in (("ViT", "ViT", "random"), ("CViT", "CViT", None))}
     fig = fc.fig8_accuracy(RATES, curves, {"ViT": None, "CViT": 0.78}, 0.1)
     assert [line.get_label() for line in fig.axes[0].lines[:1]] == ["ViT"]
+    fig = fc.knee_range([0.9, 0.95, 0.99], {"CViT": [0.88, None, 0.96], "ViT": [0.5, 0.6, 0.7]})
+    line = fig.axes[0].lines[0]
+    assert line.get_label() == "CViT" and np.isnan(line.get_ydata()[1]) and line.get_ydata()[2] == 0.96
     fig = fc.order_controls(RATES, {"collapse": curves["CViT"]}, {"collapse": (0.5, 0.4, 0.6)}, 0.78, "a", "b", (0.25, 0.4))
     assert len(fig.axes) == 2
     order, (images, labels) = ranking_of(profile, "test", "collapse"), test_images

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cop.blocks import Block, rope_angles, rotate
-from cop.comae import CoMAE, comae_loss, draw_targets, evaluate, mask_statistics, mask_swaps, trivial_losses
+from cop.comae import Baseline, CoMAE, baselines, comae_loss, draw_targets, evaluate, mask_statistics, mask_swaps, ridge
 from cop.profiles import smoke
 from cop.train import seeded, seeded_build
 
@@ -188,15 +188,55 @@ def test_mask_swaps_are_equal_where_the_masks_are():
     blind = seeded_build(lambda: CoMAE(CONFIG, GRID, DIM), 2).eval()
     with torch.no_grad():
         blind.encoder["trunk"].embed.weight.zero_()
-    swaps = mask_swaps(blind, tokens_of(4), seeded(1))
+    each = mask_swaps(blind, tokens_of(4), seeded(1))
+    assert all(v.shape == (4,) for v in each.values()), "one loss per image"
+    swaps = {name: v.mean().item() for name, v in each.items()}
     for other in ("the mean mask of all images", "another image's mask"):
         assert swaps[other] == pytest.approx(swaps["its own mask"], rel=1e-5)
     assert swaps["its own mask over the mean image"] == pytest.approx(swaps["the mean mask over the mean image"], rel=1e-5)
     assert swaps["everything shown, w = 1"] != pytest.approx(swaps["its own mask"], rel=1e-5)
 
 
-def test_trivial_losses_and_evaluate(model):
-    flat = torch.ones(2, GRID**2, DIM)
-    assert trivial_losses(flat, GRID) == {"mean token": 0, "mean of the neighbours": pytest.approx(0, abs=1e-6)}
+def test_evaluate_is_repeatable(model):
     a, b = (evaluate(model, tokens_of(6), seeded(4), batch=6) for _ in range(2))
     assert a == b and set(a) > {"loss", "reconstruction", "contrastive", "mask_entropy"}
+
+
+def test_ridge_of_all_patches_at_once_is_each_regression_by_itself():
+    train, new = tokens_of(50, 5) @ torch.randn(DIM, DIM, generator=seeded(6)), tokens_of(3, 7)
+    train = train + train.mean(1, keepdim=True)  # patches that know of one another
+    strength = 0.1
+    got = ridge(train, [strength])(new)
+    fit = train[torch.arange(50) % 10 > 0].double()
+    penalty = strength * (fit - fit.mean(0)).square().mean() * len(fit)
+    for n in (0, 6, 15):
+        others = [i for i in range(GRID**2) if i != n]
+        x, y = ((fit - fit.mean(0))[:, rows].flatten(1) for rows in (others, [n]))
+        W = torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1]).double(), x.T @ y)
+        expected = (new.double() - fit.mean(0))[:, others].flatten(1) @ W + fit.mean(0)[n]
+        torch.testing.assert_close(got[:, n].double(), expected, rtol=1e-3, atol=1e-3)
+    changed = new.clone()
+    changed[:, 6] = 100.0
+    torch.testing.assert_close(ridge(train, [strength])(changed)[:, 6], got[:, 6], rtol=1e-3, atol=1e-3)
+    assert torch.isfinite(ridge(train[:2])(new)).all(), "the dry run has two images"
+
+
+def test_baselines_get_the_targets_of_comae_and_rank_as_they_should(monkeypatch, model):
+    base = torch.randn(300, 1, DIM, generator=seeded(8)).expand(-1, GRID**2, -1)
+    place = 3 * torch.randn(1, GRID**2, 1, generator=seeded(10)).abs()
+    train = base + place + 0.1 * torch.randn(300, GRID**2, DIM, generator=seeded(9))
+    found = {n: evaluate(b, train[:20], seeded(4))["reconstruction"] for n, b in baselines(CONFIG, GRID, train).items()}
+    assert list(found) == ["mean token", "per-position median", "mean of the neighbours", "ridge regression"]
+    assert found["ridge regression"] < 0.5 * found["per-position median"] < 0.5 * found["mean token"]
+    seen = []
+    monkeypatch.setattr(CoMAE, "forward", lambda self, tokens, targets, noise: seen.append(targets) or {"loss": tokens.sum()})
+    monkeypatch.setattr(Baseline, "__call__", lambda self, tokens, targets, noise: seen.append(targets) or {})
+    for network in (model, Baseline(CONFIG, torch.zeros_like)):
+        evaluate(network, train[:6], seeded(4))
+    assert torch.equal(*seen)
+
+
+def test_the_neighbours_of_a_flat_image_are_its_patches():
+    flat = torch.ones(20, GRID**2, DIM)
+    for name, baseline in baselines(CONFIG, GRID, flat).items():
+        assert evaluate(baseline, flat, seeded(1))["reconstruction"] == pytest.approx(0, abs=1e-5), name

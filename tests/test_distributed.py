@@ -65,10 +65,9 @@ def results() -> dict[str, torch.Tensor]:
     found |= generation.generate(PROFILE, 0, "descending", "train", 2.0, device="cpu").tensors
     found["drafts"] = generation.order_bank(PROFILE, 0, "two_pass", 110, "cpu").ranks
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(evaluation, "DRAWS", 5)
         if processes()[0] > 0:
-            m.setattr(evaluation, "bootstrap_metrics", lambda *a: pytest.fail("evaluated twice"))
-        found["values"], found["draws"] = evaluation.evaluate(PROFILE, 0, "base", device="cpu")
+            m.setattr(evaluation, "jackknife_metrics", lambda *a: pytest.fail("evaluated twice"))
+        found["values"], found["parts"] = evaluation.evaluate(PROFILE, 0, "base", device="cpu")
         found["floor"], _ = evaluation.evaluate(PROFILE, 0, "real", device="cpu")
     return found
 

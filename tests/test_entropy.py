@@ -20,6 +20,7 @@ from cop.entropy import (
     excess_nll,
     predictor_curve,
     predictor_loss,
+    removed_curve,
 )
 from cop.profiles import PredictorConfig
 
@@ -216,6 +217,21 @@ def test_predictor_curve_is_the_sum_over_unseen_patches():
     assert (got["nll"][:, -1] == 0).all() and (got["entropy"][:, -1] == 0).all()
     one = predictor_curve(net, tokens, ranking[0], ks)
     assert torch.allclose(one["nll"][0], got["nll"][0], atol=1e-5)
+
+
+def test_a_fall_is_removal_and_information():
+    """A model that learns nothing from what it sees: the whole fall is removal."""
+    net, tokens, ranking, ks = TokenPredictor(4, 3, TINY), torch.randn(5, 4, 3, generator=gen()), orders.random_order(5, 4, gen(1)), [0, 1, 3, 4]
+    scales = torch.rand(1, 4, 3, generator=gen(2)) + 1
+
+    def deaf(x, seen):
+        return torch.zeros_like(x), scales.expand_as(x)
+
+    deaf.floor = net.floor
+    fall = predictor_curve(deaf, tokens, ranking, [0])["nll"] - predictor_curve(deaf, tokens, ranking, ks)["nll"]
+    torch.testing.assert_close(removed_curve(deaf, tokens, ranking, ks), fall, rtol=1e-5, atol=1e-5)
+    removed = removed_curve(net, tokens, ranking, ks)
+    torch.testing.assert_close(removed[:, -1], predictor_curve(net, tokens, ranking, [0])["nll"][:, 0], rtol=1e-5, atol=1e-5)
 
 
 def test_predictor_learns_what_patches_share():

@@ -1,4 +1,4 @@
-"""Order bank, stages, pairing and evaluation on the smoke profile; the bank and the bootstrap also by themselves."""
+"""Order bank, stages, pairing and evaluation on the smoke profile; the bank and the jackknife also by themselves."""
 
 import tempfile
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cop import evaluation, generation, held_out, metrics, pipeline
+from cop import evaluation, generation, held_out, metrics, pipeline, report
 from cop.mar import mask_lengths
 from cop.order_bank import MODES, OrderBank
 from cop.orders import check_ranking, mean_order, random_order
@@ -23,7 +23,6 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as m:
         m.setenv("COP_CACHE", str(tmp_path_factory.mktemp("cache")))
         m.delenv("COP_RETRAIN_SINCE", raising=False)
-        m.setattr(evaluation, "DRAWS", 20)
         yield
 
 
@@ -226,51 +225,89 @@ def test_unknown_systems_and_sources_are_refused():
 def test_two_pass_and_every_other_source_can_be_evaluated_and_tabulated():
     results = evaluation.comparison(SMALL, 0, ["two_pass", "wrong_class"])
     assert ("CMAR", "two_pass", 1.0) in results and ("CMAR", "train", 3.0) in results and evaluation.REAL in results
-    for values, draws in results.values():
-        assert torch.isfinite(values).all() and draws.shape == (evaluation.DRAWS, len(evaluation.METRICS))
+    for values, parts in results.values():
+        assert torch.isfinite(values).all() and parts.shape == (2, len(evaluation.METRICS))
     heading = evaluation.METRICS["frechet"][0]
     assert "FID" not in heading and heading in evaluation.table(results)
-    frame = evaluation.verdicts(results, held_out.losses_by_order(SMALL, 0, count=60), SMALL)
-    assert len(frame) == 8 and list(frame["ours"] == "not run") == [i == 6 for i in range(8)]
+    frame = evaluation.verdicts(results, held_out.losses_by_order(SMALL, 0, count=60), SMALL, report.Seeds("smoke", "none"))
+    assert len(frame) == 5 + 2 + 2 and not frame["claim"].str.contains("leak").any(), "held-out orders were not asked for"
+    assert set(frame["all seeds"]) == {"–"}
     with pytest.raises(ValueError, match="Table 2 has 6 rows, 1 given"):
         evaluation.beside_paper(2, [("MAR", ("MAR", "random", 1.0))], results)
 
 
-def test_bootstrap_values_are_those_of_the_metrics_module():
+def clouds():
+    """60 real and 40 generated images of 4 classes: features, class probabilities, and which are of the right class."""
     g = seeded(8)
-    real, fake = torch.randn(60, 4, generator=g).double(), torch.randn(40, 4, generator=g).double() + 0.5
-    probabilities, labels = torch.rand(40, 3, generator=g).double().softmax(-1), torch.arange(40) % 3
-    values, draws = evaluation.bootstrap_metrics(real, fake, probabilities, probabilities.argmax(1) == labels, seeded(9), draws=50)
+    real, fake = torch.randn(60, 4, generator=g).double(), torch.randn(40, 4, generator=g).double() * 1.2
+    fake[7] = fake[8]
+    probabilities, labels = torch.rand(40, 4, generator=g).double().softmax(-1), torch.arange(40) % 4
+    return real, fake, probabilities, probabilities.argmax(1) == labels, evaluation.kept_by_jackknife(labels)
+
+
+def test_values_are_those_of_the_metrics_module():
+    real, fake, probabilities, right, kept = clouds()
+    values, parts = evaluation.jackknife_metrics(real, fake, probabilities, right, kept)
     precision, recall = metrics.precision_recall(real, fake, 3)
     inside = (torch.cdist(fake, real) <= evaluation.neighbour_radii(real)).any(1).double().mean()
     covered = (torch.cdist(fake, real) <= evaluation.neighbour_radii(fake)[:, None]).any(0).double().mean()
     assert values[2] == pytest.approx(precision) == pytest.approx(inside.item())
     assert values[3] == pytest.approx(recall) == pytest.approx(covered.item())
-    assert draws.shape == (50, 5) and (draws.std(0) > 0).all()
+    assert parts.shape == (10, 5) and (parts.std(0) > 0).all()
+
+
+def test_what_is_left_out_has_equally_many_images_of_every_class():
+    labels = torch.arange(60) // 6  # 6 images of each of 10 classes, whose order does not matter
+    kept = evaluation.kept_by_jackknife(labels)
+    assert len(kept) == 6 and all(labels[k].bincount().tolist() == [5] * 10 for k in kept)
+    assert torch.cat(kept).bincount().tolist() == [5] * 60, "every image is left out once"
+    assert len(evaluation.kept_by_jackknife(torch.arange(200) % 2)) == evaluation.GROUPS
+    assert evaluation.kept_by_jackknife(torch.arange(2))[0].tolist() == [0, 1], "one image per class: nothing to leave out"
 
 
 @pytest.mark.parametrize(("block", "known"), [(8 * 60 * 7, 64), (1, 64), (8 * 60 * 7, 5)])
-def test_bootstrap_in_parts_is_that_of_whole_matrices(monkeypatch, block, known):
-    """Recall of every draw from its own matrix of distances, against blocks of 7 rows or one, and with so few remembered
-    neighbours that most radii must be computed again."""
-    g = seeded(8)
-    real, fake = torch.randn(60, 4, generator=g).double(), torch.randn(40, 4, generator=g).double() * 1.2
-    fake[7] = fake[8]
-    probabilities, labels = torch.rand(40, 3, generator=g).double().softmax(-1), torch.arange(40) % 3
-    right = probabilities.argmax(1) == labels
-    _, whole = evaluation.bootstrap_metrics(real, fake, probabilities, right, seeded(9), draws=20)
+def test_metrics_in_parts_are_those_of_whole_matrices(monkeypatch, block, known):
+    """Recall of every part from its own matrix of distances, against blocks of 7 rows or one, and with so few remembered
+    neighbours that many radii must be computed again."""
+    real, fake, probabilities, right, kept = clouds()
+    _, whole = evaluation.jackknife_metrics(real, fake, probabilities, right, kept)
     monkeypatch.setattr(evaluation, "BLOCK", block)
     monkeypatch.setattr(evaluation, "NEAREST", known)
-    _, parts = evaluation.bootstrap_metrics(real, fake, probabilities, right, seeded(9), draws=20)
+    _, parts = evaluation.jackknife_metrics(real, fake, probabilities, right, kept)
     assert len(evaluation.blocks(60, 60)) == (9 if block > 1 else 60)
     torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)
-    generator, inside = seeded(9), torch.cdist(fake, real) <= evaluation.neighbour_radii(real)
-    for row in whole:
-        idx = torch.randint(40, (40,), generator=generator)
-        chosen = fake[idx.unique()]
-        covered = torch.cdist(chosen, real) <= torch.cdist(chosen, chosen).kthvalue(4).values[:, None]
-        expected = [x.double().mean().item() for x in (inside.any(1)[idx], covered.any(0))]
-        assert row[2:4].tolist() == pytest.approx(expected)
+    inside = torch.cdist(fake, real) <= evaluation.neighbour_radii(real)
+    for row, idx in zip(whole, kept, strict=True):
+        precision, recall = metrics.precision_recall(real, fake[idx], 3)
+        expected = [inside.any(1)[idx].double().mean().item(), recall]
+        assert row[2:4].tolist() == pytest.approx(expected) and precision == pytest.approx(expected[0])
+        assert row[0] == pytest.approx(metrics.frechet(metrics.statistics(real), metrics.statistics(fake[idx])))
+
+
+def test_intervals_cover_and_stay_possible_for_two_samples_of_one_distribution():
+    """A generator that is perfect: samples of 100 against 400 of the same five clusters. Each metric's interval should cover
+    its mean over all samples in about 95 of 100 of them, and no Fréchet distance may reach 0 or less. The distance's is
+    wider than it need be here, where its first-order term vanishes; so 100 of 100 is right for it."""
+    labels, centres = torch.arange(100) % 5, 1.2 * torch.randn(5, 6, generator=seeded(20)).double()
+    real = centres[torch.arange(400) % 5] + torch.randn(400, 6, generator=seeded(21)).double()
+    kept, results = evaluation.kept_by_jackknife(labels), []
+    for i in range(120):
+        fake = centres[labels] + torch.randn(100, 6, generator=seeded(22, i)).double()
+        probabilities = (-torch.cdist(fake, centres)).softmax(1)
+        results.append(evaluation.jackknife_metrics(real, fake, probabilities, probabilities.argmax(1) == labels, kept))
+    for j, metric in enumerate(evaluation.METRICS):
+        found = [evaluation.interval(r, metric) for r in results]
+        mean = sum(i.value for i in found) / len(found)
+        covered = sum(i.low <= mean <= i.high for i in found) / len(found)
+        assert covered >= 0.9, f"{metric}: {covered:.2f}"
+        low, high = (0, 1) if metric in evaluation.SHARES else (0, 5)
+        assert all(low <= i.low <= i.value <= i.high <= high for i in found), metric
+        width = sum(i.high - i.low for i in found) / len(found)
+        spread = torch.stack([r[0][j] for r in results]).std().item()
+        assert width < 3 * 2 * 1.96 * spread, f"{metric}: {width:.3f} wide, spread {spread:.3f}"
+        null = [evaluation.difference(a, b, metric)[1] for a, b in zip(results[::2], results[1::2], strict=True)]
+        assert sum(p < 0.05 for p in null) <= 0.13 * len(null), f"{metric}: too many differences of equals"
+    assert min(evaluation.interval(r, "frechet").low for r in results) > 0
 
 
 def test_collapsed_and_tiny_sets_can_be_resampled():
@@ -286,14 +323,44 @@ def test_real_images_are_judged_by_a_classifier_that_depends_on_its_training():
     assert configs[0] != configs[1]
 
 
+def test_one_network_judges_the_images_of_all_seeds(monkeypatch):
+    asked = []
+    monkeypatch.setattr(evaluation.pipeline, "classifier", lambda profile, seed, device: asked.append(seed) or [None])
+    evaluation.judge(SMALL)
+    assert asked == [evaluation.JUDGE]
+    by_seed = [evaluation.evaluation_config(SMALL, seed, "base", "random", 1.0) for seed in (0, 1)]
+    assert by_seed[0] != by_seed[1] and by_seed[0]["judge"] == by_seed[1]["judge"] == pipeline.classifier_config(SMALL, 0)
+    real = [evaluation.evaluation_config(SMALL, seed, "real", "–", 1.0) for seed in (0, 1)]
+    assert real[0] == real[1]
+
+
 def test_verdicts_know_which_direction_is_better():
-    draws = torch.randn(200, 5, generator=seeded(10)).double() * 0.01
+    parts = torch.randn(50, 5, generator=seeded(10)).double() * 0.01
     low, high = torch.ones(5).double(), torch.ones(5).double() * 2
     for metric, want in (("frechet", "better"), ("precision", "worse")):
-        gap = evaluation.difference((low, draws), (high, draws.flip(0)), metric)
-        assert gap.value == pytest.approx(-1) and evaluation.verdict(gap, metric) == want
-    same = evaluation.difference((low, draws), (low, draws.flip(0)), "frechet")
-    assert evaluation.verdict(same, "frechet") == "no difference found"
+        gap, p = evaluation.difference((low, parts), (high, parts.flip(0)), metric)
+        assert gap.value == pytest.approx(-1) and evaluation.verdict(gap.value, p, metric) == want
+    gap, p = evaluation.difference((low, parts), (low, parts.flip(0)), "frechet")
+    assert evaluation.verdict(gap.value, p, "frechet") == "no difference found"
+
+
+def test_starred_differences_are_corrected_for_the_size_of_their_table():
+    """One difference with p = .02 is starred alone, and not among 14 others that show nothing."""
+    noise = torch.randn(50, 5, generator=seeded(10)).double() * 0.01
+    error = (49 / 50 * (noise - noise.mean(0)).square().sum(0)).sqrt()
+    one, same = torch.ones(5).double(), torch.zeros(50, 5).double()
+    results = {("a", "x", 1.0): (one, noise), ("b", "x", 1.0): (one + 2.4 * error, same), ("c", "x", 1.0): (one, same)}
+    pair, nothing = (("b", "x", 1.0), ("a", "x", 1.0)), (("c", "x", 1.0), ("a", "x", 1.0))
+    alone = evaluation.gaps(results, [pair], ["precision"])
+    among = evaluation.gaps(results, [pair] + [nothing] * 14, ["precision"])
+    assert alone["the first is"][0] == "better" and among["the first is"][0] == "no difference found"
+    assert float(among["p (Holm)"][0]) == pytest.approx(15 * float(alone["p (Holm)"][0]), rel=0.05)
+
+
+def test_few_batches_have_students_interval():
+    losses = {("a", "random"): torch.tensor([1.0, 2.0, 3.0]).double(), ("b", "random"): torch.zeros(3).double()}
+    gap, p = held_out.gap(losses, "a", "b", "random")
+    assert gap == pytest.approx((2, 2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3) and p == pytest.approx(0.0742, abs=1e-3)
 
 
 def test_a_better_model_has_a_lower_held_out_loss():

@@ -9,6 +9,7 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from cop import cvit, metrics
 
@@ -280,19 +281,27 @@ def test_missing_inception_weights_are_told(tmp_path):
 # ---- uncertainty ---------------------------------------------------------------------------------
 
 
-def test_bootstrap_of_a_mean_is_the_normal_interval():
-    x = gaussian(400, 1)[:, 0]
-    interval = metrics.bootstrap(lambda index: x[index].mean().item(), 400, generator(), samples=3000)
-    half = 1.96 * x.std().item() / 20
-    assert interval.value == pytest.approx(x.mean().item())
-    assert interval.low == pytest.approx(x.mean().item() - half, abs=0.2 * half)
-    assert interval.high == pytest.approx(x.mean().item() + half, abs=0.2 * half)
-    again = metrics.bootstrap(lambda index: x[index].mean().item(), 400, generator(), samples=3000)
-    assert again == interval
-    wider = metrics.bootstrap(
-        lambda index: x[index].mean().item(), 400, generator(), level=0.99, samples=3000
-    )
-    assert wider.low < interval.low < interval.high < wider.high
+def test_intervals_of_a_mean_are_students_even_with_few_values():
+    """Against scipy's one-sample test. With 4 values 1.96 standard errors would be three fifths of the width."""
+    for n in (4, 400):
+        x = gaussian(n, 1)[:, 0]
+        interval, p = metrics.of_mean(x)
+        theirs = stats.ttest_1samp(x, 0)
+        assert interval == pytest.approx((x.mean().item(), *theirs.confidence_interval()))
+        assert p == pytest.approx(theirs.pvalue)
+    assert metrics.of_mean(torch.zeros(5)) == ((0, 0, 0), 1)
+    alone, p = metrics.of_mean(torch.ones(1))
+    assert alone.value == 1 and math.isnan(alone.low) and math.isnan(alone.high) and math.isnan(p)
+    with pytest.raises(ValueError, match=r"shape \(0,\); expected \(n,\)"):
+        metrics.of_mean(torch.ones(0))
+
+
+def test_jackknife_of_a_mean_is_the_interval_of_the_mean():
+    x = gaussian(60, 1)[:, 0]
+    left_out = torch.stack([torch.cat([x[:i], x[i + 1 :]]).mean() for i in range(60)])
+    (interval, p), (expected, q) = metrics.of_jackknife(x.mean().item(), left_out), metrics.of_mean(x)
+    assert interval == pytest.approx(expected) and p == pytest.approx(q)
+    assert all(math.isnan(v) for v in metrics.of_jackknife(1.0, torch.ones(1))[0][1:]), "one part says nothing"
 
 
 def test_pairing_narrows_the_interval():
@@ -300,10 +309,22 @@ def test_pairing_narrows_the_interval():
     a = torch.rand(1000, generator=generator()) < 0.7
     b = a.clone()
     b[:20] = False
-    interval = metrics.paired_bootstrap(a, b, generator())
-    assert interval.value == pytest.approx((a.double() - b.double()).mean().item())
-    assert 0 < interval.low < interval.value < interval.high < 0.03
-    assert metrics.paired_bootstrap(a, a, generator()) == (0, 0, 0)
+    interval, p = metrics.of_mean(a.double() - b.double())
+    assert 0 < interval.low < interval.value < interval.high < 0.03 and p < 0.001
+
+
+def test_shares_stay_within_0_and_1():
+    low, high = metrics.share_interval(torch.ones(50, dtype=torch.bool))[1:]
+    assert 0.9 < low < high == 1
+    assert metrics.share_interval(torch.arange(4) < 2) == pytest.approx((0.5, 0.150, 0.850), abs=1e-3)
+
+
+def test_holm_against_known_values():
+    """The four p-values of the textbook example (Holm 1979's procedure as R's p.adjust prints it)."""
+    assert metrics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert metrics.holm([0.9, 0.8]) == pytest.approx([1, 1])
+    assert metrics.holm([0.02, math.nan, 0.03]) == pytest.approx([0.04, math.nan, 0.04], nan_ok=True)
+    assert len(metrics.holm([])) == 0
 
 
 def test_mcnemar_by_hand():
@@ -320,9 +341,7 @@ def test_unpaired_input_is_refused():
     with pytest.raises(ValueError, match="same images"):
         metrics.mcnemar(torch.ones(5), torch.ones(6))
     with pytest.raises(ValueError, match="same images"):
-        metrics.paired_bootstrap(torch.ones(5), torch.ones(5, 1), generator())
-    with pytest.raises(ValueError, match="n is 1"):
-        metrics.bootstrap(lambda index: 0.0, 1, generator())
+        metrics.mcnemar(torch.ones(5), torch.ones(5, 1))
 
 
 # ---- curves --------------------------------------------------------------------------------------

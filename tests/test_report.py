@@ -27,7 +27,7 @@ DRAWN = {
     "area_bars": lambda: figures.area_bars({"collapse": (0.4, 0.3, 0.5), "random": (0.5, 0.45, 0.6)}, "x", "t"),
     "fig1_reveal": lambda: figures.fig1_reveal(IMAGE, {"random": ORDER[0], "collapse": ORDER[1]},
                                                {"random": [0.1, 0.9], "collapse": [0.2, 0.8]}, [4, 16], G, "cat"),
-    "fig6_training": lambda: figures.fig6_training(np.arange(9), W[0, :9], W[1, :9], W[2, :9]),
+    "fig6_training": lambda: figures.fig6_training(np.arange(9), W[0, :9], W[1, :9], W[2, :9], {"ridge": 0.4}),
     "polarisation": lambda: figures.polarisation(W.ravel(), np.arange(9), W[0, :9], W[1, :9]),
     "masks": lambda: figures.masks(IMAGE[None], [[0, 5, 9]], W[None], RNG.random((1, 3, 4, 4)), G),
     "fig4_order": lambda: figures.fig4_order(np.stack([IMAGE] * 2), ORDER, G, 5, ["a", "b"]),
@@ -319,8 +319,47 @@ def test_of_first_by_hand():
     assert tables.of_first(values, ranking, 1.0).item() == pytest.approx(1)
 
 
-def test_mean_interval_covers_the_mean():
-    values = torch.randn(400, generator=seeded(1)).double() + 3
-    mean, low, high = tables.mean_interval(values, seeded(2))
-    assert low < mean < high and mean == pytest.approx(values.mean().item())
-    assert high - low == pytest.approx(4 / 20, rel=0.3)  # 2 x 1.96 sigma / sqrt(n)
+def test_orders_are_compared_with_random_as_one_family():
+    """Ten orders without any effect, one of which looks faster by chance (p about .02); and one that is far faster."""
+    g = seeded(1)
+    area = {"random": torch.rand(100, generator=g).double()}
+    noise = torch.randn(100, generator=g).double()
+    noise = (noise - noise.mean()) / noise.std()
+    area |= {f"o{i}": area["random"] + 0.1 * torch.randn(100, generator=seeded(3, i)).double() for i in range(8)}
+    area["lucky"], area["fast"] = area["random"] + 0.1 * (noise - 0.235), area["random"] - 0.5 + 0.1 * noise
+    interval, table = tables.entropy_table(area)
+    verdict = dict(zip(table["order"], table["than random"], strict=True))
+    assert verdict["fast"] == "faster" and verdict["lucky"] == "no difference found" and verdict["random"] == "–"
+    alone = tables.entropy_table({n: area[n] for n in ("random", "lucky")})[1]
+    assert alone["than random"].tolist().count("faster") == 1
+    assert interval["fast"].low < interval["fast"].value == pytest.approx(area["fast"].mean().item())
+
+
+def test_masks_that_stay_in_between_polarise_partly(out):
+    history = pd.DataFrame({"step": np.arange(0, 200, 10), "share_low": np.linspace(0, 0.3, 20), "share_high": 0.0,
+                            "mask_entropy": np.r_[np.linspace(4, 3.5, 10), np.linspace(3.5, 3.8, 10)]})  # fmt: skip
+    rows = {k: {"mask_entropy": 3.8, "reconstruction": 5.0, "share_low": 0.3, "share_high": 0.1} for k in ("without", "with")}
+    table = tables.verdicts_comae(history, rows, {"ridge regression": 2.0}, 64, report.Seeds("none", "none"))
+    this = dict(zip(table["claim"], table["this run"], strict=True))
+    assert this["masks polarise as L_r falls (C1)"] == "partly: 0% → 40% of the weights below .1 or above .9, 60% between"
+    assert "of at most 4.14" in this["mask entropy falls with L_r (C1)"] and "lowest at step 1" in this["mask entropy falls with L_r (C1)"]
+    assert this["reconstructs better than: ridge regression"] == "2.00 → 5.00"
+
+
+def test_a_message_through_the_mask_would_be_found():
+    g = seeded(2)
+    own = 5 + torch.rand(50, generator=g)
+    names = ("its own mask", "another image's mask", "its own mask over the mean image", "the mean mask over the mean image")
+    swaps = dict(zip(names, (own, own + 0.001 * torch.randn(50, generator=g), own + 1, own + 2 + 0.1 * torch.rand(50, generator=g)), strict=True))
+    table = tables.swap_table(swaps).set_index("what the decoder gets")
+    assert table.loc[names[2], "less that of"] == names[3] and table.loc[names[2], "difference"].startswith("-1.0")
+    assert float(table.loc[names[2], "p (Holm)"]) < 0.001 < 0.05 < float(table.loc[names[1], "p (Holm)"])
+
+
+def test_seeds_are_counted_with_their_direction(out, tmp_path, monkeypatch):
+    monkeypatch.setattr(report.paths, "figures", tmp_path)
+    for seed, value in enumerate((1.0, 3.0, -1.0)):
+        report.Report("01_patch_entropy", "demo", seed).record(a=value, b=0.0)
+    seeds = report.Seeds("demo", "01_patch_entropy", tmp_path)
+    assert tables.over_seeds(seeds, ("a", "b"), -1).endswith("better with 1 of 3 seeds")
+    assert tables.over_seeds(seeds, "a").startswith("1.00 ± ") and tables.over_seeds(seeds, "missing") == "–"

@@ -597,15 +597,15 @@ def test_the_paper_profile_is_evaluated_with_inception(inception_file, tmp_path,
     monkeypatch.setattr(weights, "fetch", lambda name: files[name])
     assert paper.generation.features == "inception"
     small = replace(smoke, generation=replace(smoke.generation, features="inception", count=5))
-    values, draws = evaluation.evaluate(small, 0, "real", "–", 1.0)
-    assert values.shape == (6,) and draws.shape == (5, 6) and draws.isfinite().all()
+    values, parts = evaluation.evaluate(small, 0, "real", "–", 1.0)  # one image per class: the one part is everything
+    assert values.shape == (6,) and parts.shape == (1, 6) and parts.isfinite().all()
     val = load_data(small, "val")
     fake, _ = extract(evaluation.as_bytes(val.batch(selection(val, 5))[0]))
     named = dict(zip(evaluation.INCEPTION, values.tolist(), strict=True))
     assert named["fid"] == pytest.approx(metrics.frechet(metrics.statistics(own), metrics.statistics(fake)), rel=1e-3)
     apart = metrics.statistics(fake)["mu"] - metrics.statistics(own)["mu"]  # moving the reference by 1 everywhere
     assert named["frechet"] - named["fid"] == pytest.approx((1 - 2 * apart).sum(), rel=1e-3)
-    table = evaluation.table({evaluation.REAL: (values, draws)})
+    table = evaluation.table({evaluation.REAL: (values, parts)})
     assert "tFID (FID-50K)" in table and "FID against 10,000 images" in table
     np.savez(tmp_path / "reference.npz", **shifted)
     with pytest.raises(ValueError, match="expected the reference images, uint8"):
