@@ -143,7 +143,7 @@ out.figure(fig, "fig1", f"Two generations of the class {label} in six stages, MA
 gap = certainty["collapse"] - certainty["random"]
 found = [metrics.of_mean(column)[0] for column in gap.T]
 out.record(**{f"certainty_gap_{k}": v.value for k, v in zip(ks, found, strict=True)})
-seeds = report.Seeds(profile, out.notebook)
+seeds = out.seeds()
 pd.DataFrame({"patches": ks} | {n: c.mean(0).numpy().round(3) for n, c in certainty.items()}
              | {"difference": [f"{m:+.3f} [{low:+.3f}, {high:+.3f}]" for m, low, high in found],
                 "difference, all seeds": [tables.over_seeds(seeds, f"certainty_gap_{k}", 1, 3) for k in ks]})  # fmt: skip
