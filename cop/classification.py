@@ -19,6 +19,7 @@ from cop import pipeline
 from cop.artefacts import Artefact, load_or_compute, stored
 from cop.cvit import CViT, attention_rollout, keep_count, masked_loss
 from cop.data import ImageSet, load_data
+from cop.devices import inference
 from cop.dynamicvit import DynamicViT, dynamicvit_loss, matched_base_rate, mean_tokens
 from cop.orders import (
     centre_out_order,
@@ -94,9 +95,10 @@ def _by_looking(profile: Profile, split: str, order: str, seed: int, device: str
     """Orders that need the pixels of an image, but no CoMAE: computed in batches."""
     data, parts = load_data(profile, split), []
     model = classifier(profile, "ViT", seed, device)[0] if order == "attention" else None
-    tokens = pipeline.tokenizer(profile)
+    tokens = pipeline.tokenizer(profile, device)
     for images, _ in data.batches(250):
-        scores = attention_rollout(model, images.to(device)).cpu() if model else None
+        with inference(profile, device):
+            scores = attention_rollout(model, images) if model else None
         parts.append(variance_order(pipeline.looked_at(tokens, images)) if model is None else collapse_order(scores))
     return torch.cat(parts)
 
@@ -222,7 +224,7 @@ def tested_counts(num_patches: int) -> list[int]:
     return sorted({keep_count(num_patches, r) for r in (*SHOWN, *(1 - f for f in fractions))})
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evaluate(model, images: Tensor | ImageSet, labels: Tensor, ranking: Tensor | None, counts: Sequence[int], *,
              matched: bool = False, batch: int = 250, device: str = "cpu") -> Hits:  # fmt: skip
     """Test a classifier with K patches per image, for each K of `counts`.
@@ -288,7 +290,8 @@ def hits(profile: str | Profile, system: str, order: str | None = None, seed: in
         )
         if processes()[0] > 0:  # the first of many processes tests, the others wait for what it stores
             return {}, None
-        found = evaluate(model, data, data.labels, ranking, counts, matched=matched, device=device)
+        with inference(profile, device):
+            found = evaluate(model, data, data.labels, ranking, counts, matched=matched, device=device)
         packed = {k: torch.from_numpy(np.packbits(getattr(found, k), axis=1)) for k in ("top1", "top5")}
         return packed | {"n": torch.tensor([len(data)])}, None
 

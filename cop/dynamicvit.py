@@ -10,6 +10,8 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from cop.devices import own_device
+
 __all__ = ["DynamicViT", "dynamicvit_loss", "matched_base_rate", "mean_tokens", "stage_counts"]
 
 
@@ -162,6 +164,7 @@ class DynamicViT(VisionTransformer):
         x = self.norm(x)
         return self.forward_head(x), decisions, x[:, P:]
 
+    @own_device
     def forward(self, images: Tensor, base_rate: float = 1.0) -> Tensor:
         """Class logits with hard pruning: after stage s the int(N base_rate^s) best-scored tokens stay.
 

@@ -20,6 +20,7 @@ from cop import generation, metrics, pipeline
 from cop import weights as weights_of
 from cop.artefacts import load_or_compute
 from cop.data import load_data
+from cop.devices import inference
 from cop.entropy import certainty_curve
 from cop.held_out import gap as loss_gap
 from cop.mar import mask_lengths
@@ -186,7 +187,8 @@ def evaluate(
                 return map(generation.to_float, made.tensors["images"].split(judge.batch_size))
         if processes()[0] > 0:
             return {}, None
-        fake, probabilities = judge(images())
+        with inference(profile, pipeline.resolve_device(device)):
+            fake, probabilities = judge(images())
         right, reference = probabilities.argmax(1) == labels, None
         if profile.generation.features == "inception":
             fake, probabilities = _inception(pipeline.resolve_device(device))(as_bytes(x) for x in images())
@@ -225,7 +227,9 @@ def _features(profile: Profile, seed: int, device: str) -> metrics.Features:
 
 @functools.lru_cache(maxsize=2)  # features of the test images, once per process
 def _reference(profile: Profile, seed: int, device: str) -> Tensor:
-    return _features(profile, seed, device)(x for x, _ in load_data(profile, "test").batches(250))[0]
+    features = _features(profile, seed, device)
+    with inference(profile, pipeline.resolve_device(device)):
+        return features(x for x, _ in load_data(profile, "test").batches(250))[0]
 
 
 def centred(value: float, draws: Tensor) -> Interval:
@@ -404,6 +408,7 @@ def stage_sizes(profile: str | Profile, stages: int = 6) -> list[int]:
 def class_certainty(profile: str | Profile, seed: int, images: Tensor, labels: Tensor, rankings: Tensor, ks: Sequence[int],
                     device: str = "auto") -> Tensor:  # fmt: skip
     """Probability of the intended class after k generated tokens (B, len(ks)): a token once generated never changes."""
+    profile, device = get_profile(profile), pipeline.resolve_device(device)
     judge, _ = pipeline.classifier(profile, seed, device)
-    target = pipeline.resolve_device(device)
-    return certainty_curve(judge, images.to(target), labels, rankings, list(ks))["prob"]
+    with inference(profile, device):
+        return certainty_curve(judge, images, labels, rankings, list(ks))["prob"]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cop import generation, pipeline
 from cop.artefacts import load_or_compute
 from cop.data import load_data
+from cop.devices import inference
 from cop.metrics import Interval
 from cop.orders import random_order, reversed_order
 from cop.profiles import Profile, get_profile
@@ -44,15 +45,17 @@ def losses_by_order(
     config = {"models": kinds, "bank": generation.bank_config(profile, seed), "count": count}
 
     def compute(_: Path):
-        x = pipeline.sample(profile, "test", count)
-        chosen = pipeline.selection(load_data(profile, "test"), count)
+        tokens, data = pipeline.sample_tokens(profile, "test", count, device), load_data(profile, "test")
+        chosen = pipeline.selection(data, count)
+        tokens, labels = tokens.to(device), data.labels[chosen]
         collapse = pipeline.rankings(profile, "test", seed, device=device)[chosen]
         chance = random_order(len(collapse), profile.num_tokens, seeded(seed, 81))
         orders, losses = {"random": chance, "collapse": collapse, "reversed": reversed_order(collapse)}, {}
         for name, weights in models.items():
             model = generation.model_of(profile, seed, weights, device)
-            for order, ranking in orders.items():
-                losses[f"{name}|{order}"] = held_out_loss(model, x.tokens.to(device), x.labels, ranking, seed)
+            with inference(profile, device):
+                for order, ranking in orders.items():
+                    losses[f"{name}|{order}"] = held_out_loss(model, tokens, labels, ranking, seed)
         return losses, None
 
     tensors = load_or_compute("mar-loss", config, compute).tensors
