@@ -19,7 +19,7 @@ from cop import pipeline
 from cop.artefacts import Artefact, load_or_compute, stored
 from cop.cvit import CViT, attention_rollout, keep_count, masked_loss
 from cop.data import ImageSet, load_data
-from cop.devices import inference
+from cop.devices import at_a_time, inference
 from cop.dynamicvit import DynamicViT, dynamicvit_loss, matched_base_rate, mean_tokens
 from cop.orders import (
     centre_out_order,
@@ -96,7 +96,7 @@ def _by_looking(profile: Profile, split: str, order: str, seed: int, device: str
     data, parts = load_data(profile, split), []
     model = classifier(profile, "ViT", seed, device)[0] if order == "attention" else None
     tokens = pipeline.tokenizer(profile, device)
-    for images, _ in data.batches(250):
+    for images, _ in data.batches(at_a_time(250)):
         with inference(profile, device):
             scores = attention_rollout(model, images) if model else None
         parts.append(variance_order(pipeline.looked_at(tokens, images)) if model is None else collapse_order(scores))
@@ -242,6 +242,7 @@ def evaluate(model, images: Tensor | ImageSet, labels: Tensor, ranking: Tensor |
     pruned = isinstance(model, DynamicViT)
     if ranking is None and not pruned and list(counts) != [N]:
         raise ValueError(f"counts are {list(counts)} without a ranking; expected [{N}], or the order to see patches in")
+    batch = at_a_time(batch)
     parts, rows = torch.arange(len(images)).split(batch), [[] for _ in counts]
     read = images.split(batch) if isinstance(images, Tensor) else (x for x, _ in images.batches(batch))
     for idx, x in progress(zip(parts, read, strict=True), "testing", len(parts)):

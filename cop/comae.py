@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cop.blocks import Block, init_weights, rope_angles
-from cop.devices import own_device
+from cop.devices import at_a_time, own_device
 from cop.profiles import CoMAEConfig
 from cop.tokens import check_tokens
 
@@ -244,7 +244,7 @@ def comae_loss(model: CoMAE, tokens: Tensor, generator: torch.Generator) -> dict
 def evaluate(model: CoMAE, tokens: Tensor, generator: torch.Generator, batch: int = 50) -> dict[str, float]:
     """Losses and mask statistics over tokens (n, N, C) of held-out images, without the tensors of `forward`."""
     total: dict[str, float] = {}
-    for part in tokens.split(batch):
+    for part in tokens.split(at_a_time(batch)):
         out = comae_loss(model, part, generator)
         for k, v in out.items():
             if v.ndim == 0:
@@ -278,7 +278,7 @@ def mask_swaps(model: CoMAE, tokens: Tensor, generator: torch.Generator, chunk_b
     targets = draw_targets(1, N, K, generator).expand(n, -1).to(tokens.device)  # the same in every image
     noise = torch.randn(n, K, N, C, generator=generator).to(tokens.device)
     truth = tokens.gather(1, targets[..., None].expand(-1, -1, C))  # (n, K, C)
-    images = max(1, chunk_bytes // (K * model.sequence_bytes))
+    images = at_a_time(max(1, chunk_bytes // (K * model.sequence_bytes)))
 
     def in_parts(method: Callable, *given: Tensor) -> Tensor:  # (n, ...) each, a few images at a time
         return torch.cat([method(*part) for part in zip(*(x.split(images) for x in given), strict=True)])

@@ -1,4 +1,4 @@
-"""The one rule for devices, and the precision of everything but training.
+"""The one rule for devices, the precision of everything but training, and how many images are on a device at once.
 
 A model lives on one device. What its methods are given may lie on any: they move it to their own, and return their
 results to the device of the first tensor that they were given, gradients included. So a loop that keeps its tensors on
@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from cop.profiles import Profile
+
+_most: int | None = None  # images at a time, where that is limited
 
 
 def own_device(method: Callable) -> Callable:
@@ -61,3 +63,19 @@ def inference(profile: Profile, device: str | torch.device):
             yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def at_a_time(images: int) -> int:
+    """How many images a stage takes at a time: so many, or fewer inside `limited`."""
+    return images if _most is None else min(images, _most)
+
+
+@contextlib.contextmanager
+def limited(most: int):
+    """Inside, stages take at most so many images at a time, and need less memory. Results do not change, to round-off."""
+    global _most
+    before, _most = _most, most
+    try:
+        yield
+    finally:
+        _most = before

@@ -95,7 +95,7 @@ def draw_decisions(log_pi: Tensor, generator: torch.Generator, temperature: floa
 
     Hard going forward, the gradient of the soft sample going backward. The noise is drawn on the CPU.
     """
-    uniform = torch.rand(log_pi.shape, generator=generator).clamp(1e-10, 1 - 1e-7).to(log_pi)
+    uniform = torch.rand(log_pi.shape, generator=generator).clamp(1e-10, 1 - 1e-7).to(log_pi.device)  # float32: 1 - 1e-7 is 1 in bf16
     gumbel = -torch.log(-torch.log(uniform))
     soft = ((log_pi + gumbel) / temperature).softmax(-1)[..., 1]  # (B, n)
     hard = (soft > 0.5).to(soft.dtype)

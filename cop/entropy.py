@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cop.blocks import Block, init_weights, rope_angles
-from cop.devices import own_device
+from cop.devices import at_a_time, own_device
 from cop.orders import check_ranking, random_order, ranks_of
 from cop.profiles import PredictorConfig
 
@@ -269,7 +269,7 @@ def predictor_curve(
     B, N, _ = tokens.shape
     ranks = ranks_of(check_ranking(ranking, N)).expand(B, N).to(tokens.device)
     curves = torch.zeros(2, B, len(ks), dtype=torch.float64)
-    for rows in torch.arange(B).split(batch):
+    for rows in torch.arange(B).split(at_a_time(batch)):
         x, rank = tokens[rows], ranks[rows]
         for i, k in enumerate(ks):
             seen = rank < k  # (b, N)
@@ -291,7 +291,7 @@ def certainty_curve(
     B, N = len(images), ranking.shape[-1]
     ranking, labels = (x.to(images.device) for x in (check_ranking(ranking, N).expand(B, N), labels))
     curves = torch.zeros(2, B, len(ks), dtype=torch.float64)
-    for rows in torch.arange(B).split(batch):
+    for rows in torch.arange(B).split(at_a_time(batch)):
         x, y, order = images[rows], labels[rows], ranking[rows]
         for i, k in enumerate(ks):
             p = classifier(x, keep_idx=order[:, : max(k, 1)]).double().softmax(-1)  # (b, classes)

@@ -20,7 +20,7 @@ from cop import generation, metrics, pipeline
 from cop import weights as weights_of
 from cop.artefacts import load_or_compute
 from cop.data import load_data
-from cop.devices import inference
+from cop.devices import at_a_time, inference
 from cop.entropy import certainty_curve
 from cop.held_out import gap as loss_gap
 from cop.mar import mask_lengths
@@ -178,13 +178,13 @@ def evaluate(
             labels = val.labels[chosen]
 
             def images():
-                return (x for x, _ in val.batches(judge.batch_size, chosen))
+                return (x for x, _ in val.batches(at_a_time(judge.batch_size), chosen))
         else:
             made = generation.generate(profile, seed, weights, source, cfg_scale, device=device)
             labels = generation.new_labels(profile, count)
 
             def images():
-                return map(generation.to_float, made.tensors["images"].split(judge.batch_size))
+                return map(generation.to_float, made.tensors["images"].split(at_a_time(judge.batch_size)))
         if processes()[0] > 0:
             return {}, None
         with inference(profile, pipeline.resolve_device(device)):
@@ -229,7 +229,7 @@ def _features(profile: Profile, seed: int, device: str) -> metrics.Features:
 def _reference(profile: Profile, seed: int, device: str) -> Tensor:
     features = _features(profile, seed, device)
     with inference(profile, pipeline.resolve_device(device)):
-        return features(x for x, _ in load_data(profile, "test").batches(250))[0]
+        return features(x for x, _ in load_data(profile, "test").batches(at_a_time(250)))[0]
 
 
 def centred(value: float, draws: Tensor) -> Interval:

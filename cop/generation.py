@@ -18,7 +18,7 @@ from torch import Tensor
 from cop import pipeline
 from cop.artefacts import Artefact, load_or_compute, stored
 from cop.data import load_data
-from cop.devices import inference
+from cop.devices import at_a_time, inference
 from cop.mar import MAR, MARConfig, load_mar
 from cop.order_bank import MODES, OrderBank
 from cop.orders import collapse_order, random_order, reversed_order
@@ -186,7 +186,7 @@ def _ranked(profile: Profile, seed: int, images: Tensor, device: str) -> Tensor:
             A = model.dependencies(x, profile.ranking.chunk_bytes)
         return collapse_order(pipeline.scores_of(A, profile)).cpu()
 
-    return torch.cat(shared_out(images.split(pipeline.RANKED), order))
+    return torch.cat(shared_out(images.split(at_a_time(pipeline.RANKED)), order))
 
 
 # ---------------------------------------------------------------------------------------------------- images
@@ -243,7 +243,7 @@ def generate(
                                    clip=g.clip, temperature=config["temperature"])  # fmt: skip
             return {"images": ((tokens.decode(new).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()}
 
-        made = compute_shards(directory / "shards", config, count, sampled, size=BATCH, desc=f"{weights}, {source} orders")
+        made = compute_shards(directory / "shards", config, count, sampled, size=at_a_time(BATCH), desc=f"{weights}, {source} orders")
         small = torch.uint8 if profile.num_tokens <= 256 else torch.int16
         return {"images": made.all("images"), "rankings": ranking.to(small)}, None
 

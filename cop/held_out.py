@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cop import generation, pipeline
 from cop.artefacts import load_or_compute
 from cop.data import load_data
-from cop.devices import inference
+from cop.devices import at_a_time, inference
 from cop.metrics import Interval
 from cop.orders import random_order, reversed_order
 from cop.profiles import Profile, get_profile
@@ -27,7 +27,7 @@ def held_out_loss(
 
     Mask sizes, timesteps and noise depend on the seed and the batch only, so differences between models are paired.
     """
-    parts = torch.arange(len(tokens)).split(batch)
+    parts = torch.arange(len(tokens)).split(at_a_time(batch))
     losses = [model(tokens[p], labels[p], seeded(seed, 80, i), ranking[p]) for i, p in enumerate(parts)]
     return torch.stack(losses).double().cpu()
 

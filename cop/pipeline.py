@@ -20,7 +20,7 @@ from cop.artefacts import Artefact, clear_if_old, key, load_or_compute
 from cop.comae import CoMAE, comae_loss
 from cop.cvit import CViT, masked_loss
 from cop.data import ImageSet, decode, first_stratified, image_folder, load_data
-from cop.devices import inference
+from cop.devices import at_a_time, inference
 from cop.entropy import GaussianTokens, TokenPredictor, predictor_loss
 from cop.imagenet import data_config
 from cop.orders import (
@@ -155,7 +155,7 @@ def rankings(
 
         def orders(rows: Tensor) -> dict[str, Tensor]:  # (n, flips, N) each
             found = {"pagerank": [], "in_strength": []}
-            for idx in images[rows].split(RANKED):
+            for idx in images[rows].split(at_a_time(RANKED)):
                 both = [tokens(idx, torch.full((len(idx),), flip)) for flip in flips]
                 with inference(profile, device):
                     graphs = [model.dependencies(x, profile.ranking.chunk_bytes) for x in both]
@@ -177,7 +177,7 @@ def rankings(
         return stored.all(by)[:, int(flipped)].long()
 
     def compute(directory: Path):
-        stored = in_shards(directory / "shards", (flipped,), RANKED)
+        stored = in_shards(directory / "shards", (flipped,), at_a_time(RANKED))
         return {k: stored.all(k)[:, 0] for k in ("pagerank", "in_strength")}, None
 
     config |= {"flipped": True} if flipped else {}
@@ -216,7 +216,7 @@ def sample_tokens(profile: str | Profile, split: str, count: int, device: str = 
     """The tokens alone of so many images, (count, N, C): the images are read and encoded a few at a time."""
     profile, device = get_profile(profile), resolve_device(device)
     tokens = token_source(profile, split, device)
-    return torch.cat([tokens(idx).cpu() for idx in selection(load_data(profile, split), count).split(RANKED)])
+    return torch.cat([tokens(idx).cpu() for idx in selection(load_data(profile, split), count).split(at_a_time(RANKED))])
 
 
 def orders(profile: str | Profile, split: str, count: int, seed: int = 0, mean_from: int = 2000,
@@ -229,7 +229,7 @@ def orders(profile: str | Profile, split: str, count: int, seed: int = 0, mean_f
     data, tokens = load_data(profile, split), tokenizer(profile, device)
     chosen = selection(data, count)
     n = len(chosen)
-    contrast = torch.cat([variance_order(looked_at(tokens, x)) for x, _ in data.batches(RANKED, chosen)])
+    contrast = torch.cat([variance_order(looked_at(tokens, x)) for x, _ in data.batches(at_a_time(RANKED), chosen)])
     collapse, counted = (rankings(profile, split, seed, by=by, device=device)[chosen] for by in ("pagerank", "in_strength"))
     few = mean_from if mean_from < len(load_data(profile, "train")) else None  # None: the orders that training uses too
     fixed = {"mean order": mean_order(rankings(profile, "train", seed, few, device=device)), "centre-out": centre_out_order(profile.grid),
@@ -262,7 +262,7 @@ def rank(images, profile: str | Profile = "natural", seed: int = 0, device: str 
             A = model.dependencies(x, profile.ranking.chunk_bytes)
         return collapse_order(scores_of(A, profile)).cpu()
 
-    return torch.cat([order(x) for x in as_batch(images, profile).split(RANKED)])
+    return torch.cat([order(x) for x in as_batch(images, profile).split(at_a_time(RANKED))])
 
 
 def as_batch(images, profile: Profile) -> Tensor:

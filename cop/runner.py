@@ -49,7 +49,7 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
     retrain: ignore stored artefacts older than this run. resume: skip notebooks already executed for this seed from
     the same source. parameters: further values for the parameters cell; seeds other than 0 are `brief` unless they say
     otherwise. dry_run: `profiles.dry_run` of the profile and `DRY_COUNTS`, with a cache of its own in build/ that is
-    emptied first (not under `only`); the gallery stays as it is. Raises ValueError for an unknown profile,
+    emptied first (not under `only`), and then `memory.check`; the gallery stays as it is. Raises ValueError for an unknown profile,
     notebook or parameter before anything runs, and RuntimeError naming the cell when a notebook fails; the executed
     copy up to there stays in build/.
     """
@@ -87,6 +87,10 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
                 execute(source, notebook, output, values, profile, seed, retrain)
             done.append(output)
             notebook.unlink()
+        if dry_run and only is None:
+            from cop import memory  # which imports this module
+
+            print(memory.table(memory.check(get_profile(profile.removesuffix(DRY)))).to_string(index=False), flush=True)
     if seed == 0 and not dry_run:
         report.gallery()
         if keep:

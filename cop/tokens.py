@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cop import paths, weights
 from cop.data import ImageSet, first_stratified
+from cop.devices import at_a_time
 from cop.profiles import Profile, get_profile
 
 KINDS = ("raw", "pca", "kl16")
@@ -202,11 +203,11 @@ class KL16Tokens(Tokens):
 
     @torch.no_grad()
     def _encode(self, images):
-        return torch.cat([self.autoencoder.encode(part) for part in images.split(BATCH)])
+        return torch.cat([self.autoencoder.encode(part) for part in images.split(at_a_time(BATCH))])
 
     @torch.no_grad()
     def _decode(self, tokens):
-        return torch.cat([self.autoencoder.decode(part) for part in tokens.split(BATCH)])
+        return torch.cat([self.autoencoder.decode(part) for part in tokens.split(at_a_time(BATCH))])
 
     def _state(self):
         return {}
