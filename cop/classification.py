@@ -19,6 +19,7 @@ from cop import pipeline
 from cop.artefacts import Artefact, load_or_compute, stored, versioned
 from cop.cvit import CViT, attention_rollout, keep_count, masked_loss
 from cop.data import ImageSet, load_data
+from cop.devices import at_a_time, inference
 from cop.dynamicvit import DynamicViT, dynamicvit_loss, matched_base_rate, mean_tokens
 from cop.orders import (
     centre_out_order,
@@ -90,9 +91,10 @@ def _by_looking(profile: Profile, split: str, order: str, seed: int, device: str
     """Orders that need the pixels of an image, but no CoMAE: computed in batches."""
     data, parts = load_data(profile, split), []
     model = classifier(profile, "ViT", seed, device)[0] if order == "attention" else None
-    tokens = pipeline.tokenizer(profile)
-    for images, _ in data.batches(250):
-        scores = attention_rollout(model, images.to(device)).cpu() if model else None
+    tokens = pipeline.tokenizer(profile, device)
+    for images, _ in data.batches(at_a_time(250)):
+        with inference(profile, device):
+            scores = attention_rollout(model, images) if model else None
         parts.append(variance_order(pipeline.looked_at(tokens, images)) if model is None else collapse_order(scores))
     return torch.cat(parts)
 
@@ -228,7 +230,7 @@ def tested_counts(num_patches: int) -> list[int]:
     return list(range(1, num_patches + 1)) if num_patches <= 64 else spread_counts(num_patches)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evaluate(model, images: Tensor | ImageSet, labels: Tensor, ranking: Tensor | None, counts: Sequence[int], *,
              matched: bool = False, batch: int = 50, device: str = "cpu") -> Hits:  # fmt: skip
     """Test a classifier with K patches per image, for each K of `counts`.
@@ -247,6 +249,7 @@ def evaluate(model, images: Tensor | ImageSet, labels: Tensor, ranking: Tensor |
     pruned = isinstance(model, DynamicViT)
     if ranking is None and not pruned and list(counts) != [N]:
         raise ValueError(f"counts are {list(counts)} without a ranking; expected [{N}], or the order to see patches in")
+    batch = at_a_time(batch)
     parts, rows = torch.arange(len(images)).split(batch), [[] for _ in counts]
     read = images.split(batch) if isinstance(images, Tensor) else (x for x, _ in images.batches(batch))
     for idx, x in progress(zip(parts, read, strict=True), "testing", len(parts)):
@@ -295,7 +298,8 @@ def hits(profile: str | Profile, system: str, order: str | None = None, seed: in
         )
         if processes()[0] > 0:  # the first of many processes tests, the others wait for what it stores
             return {}, None
-        found = evaluate(model, data, data.labels, ranking, counts, matched=matched, device=device)
+        with inference(profile, device):
+            found = evaluate(model, data, data.labels, ranking, counts, matched=matched, device=device)
         packed = {k: torch.from_numpy(np.packbits(getattr(found, k), axis=1)) for k in ("top1", "top5")}
         return packed | {"n": torch.tensor([len(data)])}, None
 

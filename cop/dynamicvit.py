@@ -10,6 +10,8 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from cop.devices import own_device
+
 __all__ = ["DynamicViT", "dynamicvit_loss", "matched_base_rate", "mean_tokens", "stage_counts"]
 
 
@@ -94,7 +96,7 @@ def draw_decisions(log_pi: Tensor, generator: torch.Generator, temperature: floa
 
     Hard going forward, the gradient of the soft sample going backward. The noise is drawn on the CPU.
     """
-    uniform = torch.rand(log_pi.shape, generator=generator).clamp(1e-10, 1 - 1e-7).to(log_pi)
+    uniform = torch.rand(log_pi.shape, generator=generator).clamp(1e-10, 1 - 1e-7).to(log_pi.device)  # float32: 1 - 1e-7 is 1 in bf16
     gumbel = -torch.log(-torch.log(uniform))
     soft = ((log_pi + gumbel) / temperature).softmax(-1)[..., 0]  # (B, n)
     hard = (soft > 0.5).to(soft.dtype)
@@ -163,6 +165,7 @@ class DynamicViT(VisionTransformer):
         x = self.norm(x)
         return self.forward_head(x), decisions, x[:, P:]
 
+    @own_device
     def forward(self, images: Tensor, base_rate: float = 1.0) -> Tensor:
         """Class logits with hard pruning: after stage s the int(N base_rate^s) best-scored tokens stay.
 

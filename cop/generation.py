@@ -18,6 +18,7 @@ from torch import Tensor
 from cop import pipeline
 from cop.artefacts import Artefact, load_or_compute, stored, versioned
 from cop.data import load_data
+from cop.devices import at_a_time, inference
 from cop.mar import MAR, MARConfig, load_mar
 from cop.order_bank import MODES, OrderBank
 from cop.orders import collapse_order, random_order, reversed_order
@@ -174,13 +175,15 @@ def order_bank(
 
 def _ranked(profile: Profile, seed: int, images: Tensor, device: str) -> Tensor:
     device = pipeline.resolve_device(device)
-    model, tokens = pipeline.comae(profile, seed, device)[0], pipeline.tokenizer(profile)
+    model, tokens = pipeline.comae(profile, seed, device)[0], pipeline.tokenizer(profile, device)
 
     def order(part: Tensor) -> Tensor:
-        A = model.dependencies(tokens.encode(to_float(part)).to(device), profile.ranking.chunk_bytes)
+        x = tokens.encode(to_float(part.to(device)))
+        with inference(profile, device):
+            A = model.dependencies(x, profile.ranking.chunk_bytes)
         return collapse_order(pipeline.scores_of(A, profile)).cpu()
 
-    return torch.cat(shared_out(images.split(64), order))
+    return torch.cat(shared_out(images.split(at_a_time(pipeline.RANKED)), order))
 
 
 # ---------------------------------------------------------------------------------------------------- images
@@ -225,18 +228,19 @@ def generate(
     config = sampling_config(profile, seed, weights, source, cfg_scale, count)
 
     def compute(directory: Path):
-        model, tokens = model_of(profile, seed, weights, device), pipeline.tokenizer(profile)
+        model, tokens = model_of(profile, seed, weights, device), pipeline.tokenizer(profile, device)
         labels = new_labels(profile, count)
         ranking = order_bank(profile, seed, source, count, device).draw(labels, seeded(seed, 60))
         ranking = reversed_order(ranking) if weights == "ascending" else ranking
 
         def sampled(rows: Tensor) -> dict[str, Tensor]:
-            new = model.sample(labels[rows], [seed * 1_000_000 + int(i) for i in rows], ranking[rows], num_iter=g.num_iter,
-                               num_sampling_steps=g.num_sampling_steps, cfg_scale=cfg_scale,
-                               clip=g.clip, temperature=config["temperature"])  # fmt: skip
-            return {"images": ((tokens.decode(new.cpu()).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)}
+            with inference(profile, device):
+                new = model.sample(labels[rows].to(device), [seed * 1_000_000 + int(i) for i in rows], ranking[rows],
+                                   num_iter=g.num_iter, num_sampling_steps=g.num_sampling_steps, cfg_scale=cfg_scale,
+                                   clip=g.clip, temperature=config["temperature"])  # fmt: skip
+            return {"images": ((tokens.decode(new).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()}
 
-        made = compute_shards(directory / "shards", config, count, sampled, size=BATCH, desc=f"{weights}, {source} orders")
+        made = compute_shards(directory / "shards", config, count, sampled, size=at_a_time(BATCH), desc=f"{weights}, {source} orders")
         small = torch.uint8 if profile.num_tokens <= 256 else torch.int16
         return {"images": made.all("images"), "rankings": ranking.to(small)}, None
 

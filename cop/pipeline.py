@@ -22,6 +22,7 @@ from cop.artefacts import Artefact, clear_if_old, key, load_or_compute, versione
 from cop.comae import CoMAE, comae_loss
 from cop.cvit import CViT, masked_loss
 from cop.data import ImageSet, data_config, decode, first_stratified, load_data
+from cop.devices import at_a_time, inference
 from cop.entropy import GaussianTokens, TokenPredictor, predictor_loss
 from cop.images import local, photographs, told
 from cop.orders import (
@@ -57,14 +58,15 @@ def images_config(profile: Profile) -> dict:
     return versioned("tokens", 1, {"data": data_config(profile.data), "tokens": as_dict(profile.tokens)})
 
 
-def tokenizer(profile: str | Profile) -> Tokens:
-    """The profile's token map, fitted on its training images."""
+def tokenizer(profile: str | Profile, device: str = "auto") -> Tokens:
+    """The profile's token map, fitted on its training images. device: of KL-16; the other kinds need none."""
     profile = all_classes(get_profile(profile))
 
     def compute(_: Path):
         return fit_tokens(profile, load_data(profile, "train")).state(), None
 
-    return tokens_from_state(profile, load_or_compute("tokens", images_config(profile), compute).tensors)
+    state = load_or_compute("tokens", images_config(profile), compute).tensors
+    return tokens_from_state(profile, state).to(resolve_device(device))
 
 
 def token_source(profile: str | Profile, split: str, device: str = "cpu") -> Callable[..., Tensor]:
@@ -75,11 +77,11 @@ def token_source(profile: str | Profile, split: str, device: str = "cpu") -> Cal
     kinds are computed from the images and draw nothing.
     """
     profile = get_profile(profile)
-    data, tokens = load_data(profile, split), tokenizer(profile)
+    data, tokens = load_data(profile, split), tokenizer(profile, device)
     if profile.tokens.kind == "kl16":
         stored = shards.moments(profile, split, data, tokens, device)
         return lambda idx, flip=None, generator=None: shards.latents(stored, idx, flip, generator).to(device)
-    return lambda idx, flip=None, generator=None: tokens.encode(data.batch(idx, flip)[0]).to(device)
+    return lambda idx, flip=None, generator=None: tokens.encode(data.batch(idx, flip)[0].to(device))
 
 
 def draw_flip(profile: Profile, batch: int, generator: torch.Generator) -> Tensor | None:
@@ -154,9 +156,10 @@ def rankings(
 
         def orders(rows: Tensor) -> dict[str, Tensor]:  # (n, flips, N) each
             found = {"pagerank": [], "in_strength": []}
-            for idx in images[rows].split(RANKED):
+            for idx in images[rows].split(at_a_time(RANKED)):
                 both = [tokens(idx, torch.full((len(idx),), flip)) for flip in flips]
-                graphs = [model.dependencies(x, profile.ranking.chunk_bytes) for x in both]
+                with inference(profile, device):
+                    graphs = [model.dependencies(x, profile.ranking.chunk_bytes) for x in both]
                 found["pagerank"].append(torch.stack([collapse_order(scores_of(A, profile)).cpu() for A in graphs], 1))
                 found["in_strength"].append(torch.stack([collapse_order(ranking.in_strength(A)).cpu() for A in graphs], 1))
             return {k: torch.cat(v).to(small) for k, v in found.items()}
@@ -175,7 +178,7 @@ def rankings(
         return stored.all(by)[:, int(flipped)].long()
 
     def compute(directory: Path):
-        stored = in_shards(directory / "shards", (flipped,), RANKED)
+        stored = in_shards(directory / "shards", (flipped,), at_a_time(RANKED))
         return {k: stored.all(k)[:, 0] for k in ("pagerank", "in_strength")}, None
 
     config |= {"flipped": True} if flipped else {}
@@ -202,12 +205,19 @@ class Sample:
     tokens: Tensor  # (B, N, C)
 
 
-def sample(profile: str | Profile, split: str, count: int) -> Sample:
-    """`count` images of a split, the classes in turn, with their tokens."""
+def sample(profile: str | Profile, split: str, count: int, device: str = "auto") -> Sample:
+    """`count` images of a split, the classes in turn, with their tokens. Of many images take `sample_tokens`."""
     profile = get_profile(profile)
     data = load_data(profile, split)
     images, labels = data.batch(selection(data, count))
-    return Sample(images, labels, data.class_names, tokenizer(profile).encode(images))
+    return Sample(images, labels, data.class_names, tokenizer(profile, device).encode(images))
+
+
+def sample_tokens(profile: str | Profile, split: str, count: int, device: str = "auto") -> Tensor:
+    """The tokens alone of so many images, (count, N, C): the images are read and encoded a few at a time."""
+    profile, device = get_profile(profile), resolve_device(device)
+    tokens = token_source(profile, split, device)
+    return torch.cat([tokens(idx).cpu() for idx in selection(load_data(profile, split), count).split(at_a_time(RANKED))])
 
 
 def mean_ranking(profile: str | Profile, seed: int = 0, device: str = "auto") -> Tensor:
@@ -216,17 +226,18 @@ def mean_ranking(profile: str | Profile, seed: int = 0, device: str = "auto") ->
     return mean_order(rankings(for_classifiers(profile), "train", seed, device=device))
 
 
-def orders(profile: str | Profile, split: str, count: int, seed: int = 0) -> dict[str, Tensor]:
+def orders(profile: str | Profile, split: str, count: int, seed: int = 0, device: str = "auto") -> dict[str, Tensor]:
     """The collapse order of `sample(profile, split, count)` and every control, by name, each (count, N)."""
-    profile = get_profile(profile)
-    drawn = sample(profile, split, count)
-    n, chosen = len(drawn.tokens), selection(load_data(profile, split), count)
-    collapse, counted = (rankings(profile, split, seed, by=by)[chosen] for by in ("pagerank", "in_strength"))
-    fixed = {"mean order": mean_ranking(profile, seed), "centre-out": centre_out_order(profile.grid),
+    profile, device = get_profile(profile), resolve_device(device)
+    data, tokens = load_data(profile, split), tokenizer(profile, device)
+    chosen = selection(data, count)
+    n = len(chosen)
+    contrast = torch.cat([variance_order(looked_at(tokens, x)) for x, _ in data.batches(at_a_time(RANKED), chosen)])
+    collapse, counted = (rankings(profile, split, seed, by=by, device=device)[chosen] for by in ("pagerank", "in_strength"))
+    fixed = {"mean order": mean_ranking(profile, seed, device), "centre-out": centre_out_order(profile.grid),
              "low-discrepancy": low_discrepancy_order(profile.grid), "raster": raster_order(profile.grid)}  # fmt: skip
     return {"collapse": collapse, "in-strength": counted, "random": random_order(n, profile.num_tokens, seeded(seed, 40)),
-            "variance": variance_order(looked_at(tokenizer(profile), drawn.images)),
-            "reversed": reversed_order(collapse)} | {k: v.expand(n, -1) for k, v in fixed.items()}  # fmt: skip
+            "variance": contrast, "reversed": reversed_order(collapse)} | {k: v.expand(n, -1) for k, v in fixed.items()}  # fmt: skip
 
 
 def looked_at(tokens: Tokens, images: Tensor) -> Tensor:
@@ -253,10 +264,15 @@ def rank(images, profile: str | Profile = "natural", seed: int = 0, device: str 
     """
     profile, device = get_profile(profile), resolve_device(device)
     batch = as_batch(images, profile)
-    model, tokens = comae(profile, seed, device)[0], tokenizer(profile)
-    parts = [tokens.encode(x).to(device) for x in batch.split(64)]
-    graphs = (model.dependencies(x, profile.ranking.chunk_bytes) for x in parts)
-    return torch.cat([collapse_order(scores_of(A, profile)).cpu() for A in graphs])
+    model, tokens = comae(profile, seed, device)[0], tokenizer(profile, device)
+
+    def order(x: Tensor) -> Tensor:
+        x = tokens.encode(x.to(device))
+        with inference(profile, device):
+            A = model.dependencies(x, profile.ranking.chunk_bytes)
+        return collapse_order(scores_of(A, profile)).cpu()
+
+    return torch.cat([order(x) for x in batch.split(at_a_time(RANKED))])
 
 
 def as_batch(images, profile: Profile) -> Tensor:
@@ -333,14 +349,13 @@ def target_patches(tokens: Tokens, context: Tensor, targets: Tensor, values: Ten
     return chosen.unflatten(-1, (tokens.patch_size, tokens.patch_size, -1)).unflatten(0, (B, K)).movedim(-1, 2)
 
 
-def greedy_order(profile: str | Profile) -> Tensor:
+def greedy_order(profile: str | Profile, device: str = "auto") -> Tensor:
     """The greedy order of the Gaussian model of the training tokens, one for all images: (N,)."""
     profile = all_classes(get_profile(profile))
     config = versioned("greedy", 1, images_config(profile) | {"greedy": {"floor": profile.predictor.floor, "images": 10_000}})
 
     def compute(_: Path):
-        chosen = selection(load_data(profile, "train"), 10_000)
-        train = token_source(profile, "train")(chosen)
+        train = sample_tokens(profile, "train", 10_000, device)
         return {"order": GaussianTokens.fit(train, floor=profile.predictor.floor).greedy_order()}, None
 
     return load_or_compute("greedy", config, compute).tensors["order"].long()

@@ -47,9 +47,9 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
     retrain: ignore stored artefacts older than this run. resume: skip notebooks already executed for this seed from
     the same source. parameters: further values for the parameters cell; seeds other than 0 are `brief` unless they say
     otherwise. dry_run: `profiles.dry_run` of the profile and `DRY_COUNTS`, with a cache of its own in build/ that is
-    emptied first (not under `only`); figures are not compared, and the gallery stays as it is. check: a difference is a
-    RuntimeError, and nothing is replaced. keep: also write the executed notebooks to notebooks/. timings: also write the
-    seconds of every notebook to the committed timings.json, as keep does. Raises ValueError for an unknown profile,
+    emptied first (not under `only`), and then `memory.check`; figures are not compared, and the gallery stays as it is.
+    check: a difference is a RuntimeError, and nothing is replaced. keep: also write the executed notebooks to notebooks/.
+    timings: also write the seconds of every notebook to the committed timings.json, as keep does. Raises ValueError for an unknown profile,
     notebook or parameter before anything runs, and RuntimeError naming the cell when a notebook fails; the executed
     copy up to there stays in build/.
     """
@@ -98,6 +98,10 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
                 took(source.stem, time.time() - start, retrain, times if seed == 0 and source.stem in own else [])
             done.append(output)
             notebook.unlink()
+        if dry_run and only is None:
+            from cop import memory  # which imports this module
+
+            print(memory.table(memory.check(get_profile(profile.removesuffix(DRY)))).to_string(index=False), flush=True)
     if dry_run:
         return done
     if len(own) < len(chosen):

@@ -24,6 +24,7 @@ from torch import Tensor
 from cop import paths
 from cop.artefacts import alone, key
 from cop.data import ImageSet, data_config
+from cop.devices import at_a_time
 from cop.files import write
 from cop.kl16 import TOKEN_SCALE
 from cop.processes import agreed, processes, wait
@@ -205,7 +206,7 @@ def moments(profile: Profile, split: str, data: ImageSet, tokens: KL16Tokens, de
     @torch.no_grad()
     def compute(idx: Tensor) -> dict[str, Tensor]:
         found = {"mean": [], "logvar": []}
-        for x, _ in data.batches(BATCH, idx):
+        for x, _ in data.batches(at_a_time(BATCH), idx):
             x = x.to(device)
             both = [autoencoder.posterior(x), autoencoder.posterior(x.flip(-1))]
             for name, values in zip(found, zip(*both, strict=True), strict=True):

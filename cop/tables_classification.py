@@ -155,7 +155,7 @@ def macs_at(profile: Profile, kept: int) -> int:
 # --------------------------------------------------------------------------------------------------- one image
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def guesses(model, image: Tensor, label: int, ranking: Tensor, ks: Sequence[int], class_names: Sequence[str]) -> list:
     """What the classifier says of one image (1, C, H, W) at its first k patches: [(class, probability, right?)]."""
     found = []

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from cop import paths, weights
 from cop.data import ImageSet, first_stratified
+from cop.devices import at_a_time
 from cop.profiles import Profile, get_profile
 
 KINDS = ("raw", "pca", "kl16")
+BATCH = 16  # images through the autoencoder at a time: feature maps of .16 GiB each at 256 px
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
@@ -100,6 +102,10 @@ class Tokens:
         """tokens (B, N, dim) -> images (B, C, H, H), not clipped. Raises ValueError as `check_tokens`."""
         check_tokens(tokens, self.grid, self.dim)
         return self._decode(tokens)
+
+    def to(self, device: str | torch.device) -> "Tokens":
+        """Itself, computing on that device what needs an autoencoder; the other kinds compute where they are given images."""
+        return self
 
     def state(self) -> dict[str, Tensor]:
         """Everything `tokens_from_state` needs, as tensors for safetensors."""
@@ -192,13 +198,17 @@ class KL16Tokens(Tokens):
 
         return cls(load_kl16(found[0], image_side=image_size))
 
+    def to(self, device):
+        self.autoencoder.to(device)
+        return self
+
     @torch.no_grad()
     def _encode(self, images):
-        return self.autoencoder.to(images.device).encode(images)
+        return torch.cat([self.autoencoder.encode(part) for part in images.split(at_a_time(BATCH))])
 
     @torch.no_grad()
     def _decode(self, tokens):
-        return self.autoencoder.to(tokens.device).decode(tokens)
+        return torch.cat([self.autoencoder.decode(part) for part in tokens.split(at_a_time(BATCH))])
 
     def _state(self):
         return {}

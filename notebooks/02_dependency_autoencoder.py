@@ -50,7 +50,7 @@ from cop import comae, diagrams, exercises, figures, pipeline, report, tables
 # %%
 out = report.Report("02_dependency_autoencoder", profile, seed, images=images, device=device)
 config = pipeline.get_profile(profile)
-sample = pipeline.sample(config, "val", images)
+sample = pipeline.sample(config, "val", images, device)
 model, artefact = pipeline.comae(config, seed, device)
 history, c, N = artefact.history, config.comae, config.num_tokens
 f"{c.steps} steps of {c.batch_size} images with {c.targets_per_image} targets each"
@@ -106,7 +106,7 @@ f"gradient that reaches the target: {to_target:.1f}; that reaches the other patc
 # %%
 four, G = sample.tokens[:4], config.grid
 targets = torch.tensor([[G * (G // 4) + G // 2, G * (G // 2) + G // 3, G * (3 * G // 4) + 2 * G // 3]]).expand(len(four), -1)
-tokens = pipeline.tokenizer(config)
+tokens = pipeline.tokenizer(config, device)
 with torch.no_grad():
     w = model.weights(four, targets)
     noise = torch.randn(*targets.shape, *four.shape[1:], generator=pipeline.seeded(seed, 2))

@@ -295,7 +295,7 @@ ks = sorted({max(1, round(N * f)) for f in (0.03, 0.08, 0.14, 0.22, 0.36, 0.6, 1
 known = np.flatnonzero(systems["CViT"].at(0.0))
 pick = int(known[example]) if len(known) > example else example
 image, label = data.batch([pick])
-said = tc.guesses(model, image.to(model.pos_embed.device), int(label), order[pick], ks, data.class_names)
+said = tc.guesses(model, image, int(label), order[pick], ks, data.class_names)
 
 # %%
 fig = fc.first_patches(figures.to_array(image)[0], order[pick].numpy(), G, ks, said)
