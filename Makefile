@@ -20,7 +20,7 @@ $(VENV)/.installed-book: $(VENV)/.installed
 
 install: $(VENV)/.installed  ## the virtual environment, and nothing else
 
-figures: $(VENV)/.installed  ## run the notebooks, write paper_figures/PROFILE (RETRAIN=1: ignore what is stored; DRY_RUN=1: one step of each stage)
+figures: $(VENV)/.installed  ## run the notebooks, compare with paper_figures/PROFILE, replace what differs (RETRAIN=1: ignore what is stored; DRY_RUN=1: one step of each stage)
 	$(PY) -m cop figures --profile $(PROFILE) $(if $(RETRAIN),--retrain) $(if $(DRY_RUN),--dry-run)
 
 test: $(VENV)/.installed $(VENV)/.installed-book  ## lint, unit tests, then the committed notebooks against a fresh run
@@ -38,7 +38,7 @@ seeds: $(VENV)/.installed  ## rerun the notebooks for SEEDS="1 2": records only,
 bench: $(VENV)/.installed  ## ratios in one run each; outside `make test`
 	$(PY) -m pytest tests/benchmarks -c /dev/null --rootdir . -o python_files="bench_*.py" --benchmark-only -s
 
-notebooks: $(VENV)/.installed  ## for maintainers: rerun and commit the outputs of notebooks/*.ipynb
+notebooks: $(VENV)/.installed  ## for maintainers: rerun and commit the outputs of notebooks/*.ipynb, and the seconds
 	$(PY) -m cop figures --profile demo --keep
 
 lint: $(VENV)/.installed

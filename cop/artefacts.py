@@ -45,6 +45,13 @@ def key(config: dict) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def versioned(stage: str, number: int, config: dict) -> dict:
+    """The configuration with the version of the code of a stage, beside those of the stages it builds on.
+
+    The number stands where the stage is; raise it when the same configuration would give another result."""
+    return config | {"versions": config.get("versions", {}) | {stage: number}}
+
+
 def load_or_compute(
     stage: str,
     config: dict,
@@ -55,9 +62,8 @@ def load_or_compute(
     """The artefact of `stage` under `config`, computed only if neither the cache nor the release has it.
 
     compute(directory) returns tensors and an optional history; `directory` survives an interruption, so a training
-    run can keep its checkpoints there and resume. Float32 tensors are stored (and returned) through float16, so that a
-    fresh computation and a stored one give the same numbers; float64 and integer tensors are kept as they are. All
-    processes call compute, which may share the work among them, and all get what the first one returned.
+    run can keep its checkpoints there and resume. Tensors are stored and returned as they are computed, so a fresh
+    computation and a stored one give the same numbers. All processes call compute, which may share the work among them, and all get what the first one returned.
     Raises ValueError for a stored artefact that is truncated or foreign; it is left untouched.
     """
     name = f"{stage}-{key(config)}"
@@ -74,7 +80,7 @@ def load_or_compute(
     start = time.time()
     tensors, history = compute(work)
     if processes()[0] == 0:
-        tensors = {k: (v.half() if v.dtype == torch.float32 else v).contiguous().cpu() for k, v in tensors.items()}
+        tensors = {k: v.contiguous().cpu() for k, v in tensors.items()}
         provenance = {"stage": stage, "config": config, "seconds": round(time.time() - start, 1),
                       "created": round(time.time(), 1), "threads": torch.get_num_threads(), "commit": _commit(),
                       "versions": {p: _version(p) for p in ("cop", "torch", "numpy", "timm", "accelerate")}}  # fmt: skip

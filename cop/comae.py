@@ -4,6 +4,7 @@ Letters of the shape comments: B images, N patches of an image, K targets drawn 
 D width. A target is *dropped* from the sequence, so nothing that is computed for it can depend on its own content.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -155,8 +156,9 @@ class CoMAE(nn.Module):
         """Eq. 6: tell the targets of an image (or of the batch) apart by their weights w (B, K, N)."""
         w = F.normalize(w, dim=-1)
         w = w if self.config.contrastive_scope == "image" else w.flatten(0, 1)[None]
-        tau = self.encoder.log_tau.exp().clamp_min(self.config.tau_min)
-        logits = w @ w.transpose(1, 2) / tau  # (B, K, K)
+        with torch.no_grad():  # the parameter itself: a clamp of its value would have no gradient and tau would stay there
+            self.encoder.log_tau.clamp_(min=math.log(self.config.tau_min))
+        logits = w @ w.transpose(1, 2) / self.encoder.log_tau.exp()  # (B, K, K)
         labels = torch.arange(logits.shape[1], device=w.device).expand(len(logits), -1)  # (B, K)
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 

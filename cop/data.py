@@ -197,7 +197,7 @@ def _labelled(folder: Path, classes: list[str]) -> tuple[list[Path], list[int]]:
 def image_folder(root: str | os.PathLike, image_size: int, channels: int = 3, split: str = "all") -> ImageSet:
     """Any folder of images, decoded at once: class subfolders, or flat (all label 0).
 
-    split: "all" takes every image (your photos). Otherwise root/train, root/val and root/test are the splits
+    split: "all" takes every image. Otherwise root/train, root/val and root/test are the splits
     where they exist; a folder without them is divided by rank in the class (8 train, 1 val, 1 test of ten).
     Raises FileNotFoundError for a missing, unreadable or empty folder, ValueError naming a damaged file.
     """

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cop import generation, metrics, pipeline
 from cop import weights as weights_of
-from cop.artefacts import load_or_compute
+from cop.artefacts import load_or_compute, versioned
 from cop.data import load_data
 from cop.devices import at_a_time, inference
 from cop.entropy import certainty_curve
@@ -26,7 +26,7 @@ from cop.held_out import gap as loss_gap
 from cop.mar import mask_lengths
 from cop.metrics import Interval
 from cop.processes import processes
-from cop.profiles import Profile, as_dict, get_profile, scale_config
+from cop.profiles import Profile, get_profile, scale_config
 from cop.report import Seeds, paper_numbers
 from cop.together import Job, together
 from cop.train import seeded
@@ -145,12 +145,8 @@ def evaluation_config(profile: Profile, seed: int, weights: str, source: str, cf
     made = (pipeline.images_config(profile) | {"real": count, "seed": seed} | scale_config(profile) if weights == "real"
             else generation.sampling_config(profile, seed, weights, source, cfg_scale, count))  # fmt: skip
     own = {"features": profile.generation.features} if profile.generation.features else {}
-    return made | own | {
-        "classifier": as_dict(profile.classifier),
-        "neighbours": NEIGHBOURS,
-        "draws": min(DRAWS, count),
-        "reference": "adm" if own else "test",
-    }  # fmt: skip
+    how = {"neighbours": NEIGHBOURS, "draws": min(DRAWS, count), "reference": "adm" if own else "test"}
+    return versioned("evaluation", 1, made | own | how | {"judge": pipeline.classifier_config(profile, seed)})
 
 
 def evaluate(
@@ -272,7 +268,7 @@ def comparison(
             tensors[names[row]] = torch.cat([values[None], draws])
         return tensors, None
 
-    tensors = load_or_compute("comparison", configs, compute).tensors
+    tensors = load_or_compute("comparison", versioned("comparison", 1, configs), compute).tensors
     return {row: (tensors[name][0], tensors[name][1:]) for row, name in names.items()}
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cop import generation, pipeline
-from cop.artefacts import load_or_compute
+from cop.artefacts import load_or_compute, versioned
 from cop.data import load_data
 from cop.devices import at_a_time, inference
 from cop.metrics import Interval
@@ -42,7 +42,7 @@ def losses_by_order(
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     models = {"MAR": "base", "continued random": "random", "CMAR": "descending", "ascending": "ascending"}
     kinds = {k: generation.fine_tuned_config(profile, seed, k) for k in generation.KINDS}
-    config = {"models": kinds, "bank": generation.bank_config(profile, seed), "count": count}
+    config = versioned("mar-loss", 1, {"models": kinds, "count": count} | generation.bank_config(profile, seed))
 
     def compute(_: Path):
         tokens, data = pipeline.sample_tokens(profile, "test", count, device), load_data(profile, "test")

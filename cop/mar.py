@@ -117,6 +117,8 @@ class MAR(nn.Module):
     `generator` (on the CPU) draws the initial weights; None is PyTorch's global one, as in any other module.
     """
 
+    undecayed = ("diffloss",)  # the official trainer has no weight decay on the diffusion MLP
+
     def __init__(self, config: MARConfig, generator: torch.Generator | None = None):
         super().__init__()
         for part in ("encoder", "decoder"):

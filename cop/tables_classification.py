@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cop import cost
-from cop.artefacts import load_or_compute
+from cop.artefacts import load_or_compute, versioned
 from cop.classification import RATES, SHOWN, Hits, build, tested_counts
 from cop.comae import CoMAE
 from cop.cvit import keep_count
@@ -130,8 +130,9 @@ def throughput(profile: str | Profile, rounds: int = 7) -> pd.DataFrame:
     profile = get_profile(profile)
     N, d, batch = profile.num_tokens, profile.data, min(64, profile.classifier.batch_size)
     counts = [k for k in tested_counts(N) if k >= N // 16]
-    config = {"classifier": as_dict(profile.classifier), "image": [d.channels, d.image_size, profile.tokens.patch_size],
-              "counts": counts, "rounds": rounds, "batch": batch}  # fmt: skip
+    config = versioned("throughput", 1, {
+        "classifier": as_dict(profile.classifier), "image": [d.channels, d.image_size, profile.tokens.patch_size],
+        "counts": counts, "rounds": rounds, "batch": batch})  # fmt: skip
 
     def compute(_):
         model, generator = build(profile, "CViT").eval(), seeded(70)

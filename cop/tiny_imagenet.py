@@ -48,6 +48,8 @@ class _Tree:
                 except zipfile.BadZipFile as error:
                     raise ValueError(f"{path} is not a whole zip file ({error}). {TINY_HELP}") from error
                 for name in archive.namelist():
+                    if name.rpartition("/")[2].startswith("."):  # a companion that macOS adds
+                        continue
                     short = name.removeprefix("tiny-imagenet-200/")
                     self.read[short] = partial(_read_member, archive, name)
                 state.append((path.name, path.stat().st_size, path.stat().st_mtime_ns))

@@ -53,8 +53,8 @@ from cop import entropy, exercises, figures, orders, pipeline, report, tables
 from cop.profiles import all_classes, for_classifiers
 
 # %%
+out = report.Report("01_patch_entropy", profile, seed, images=images, gaussian_images=gaussian_images, prefixes=prefixes, device=device)
 config = for_classifiers(profile)
-out = report.Report("01_patch_entropy", profile, seed)
 sample = pipeline.sample(config, "test", images, device)
 N, grid = config.num_tokens, config.grid
 f"{len(sample.images)} test images, {N} patches of {sample.tokens.shape[2]} values, unit standard deviation"
@@ -157,7 +157,7 @@ table
 # the seed of everything (CoMAE, predictor, random orders), as `make seeds` leaves them.
 
 # %%
-seeds = report.Seeds(profile, out.notebook)
+seeds = out.seeds()
 rows = names | {"collapse − random": (names["collapse"], names["random"])}
 out.table(seeds.table(rows), "entropy_seeds", "Area under the learned entropy curve per order for every seed on record, "
           "with the mean over seeds and its 95 percent interval.")

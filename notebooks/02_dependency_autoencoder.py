@@ -49,8 +49,8 @@ import torch
 from cop import comae, diagrams, exercises, figures, pipeline, report, tables
 
 # %%
+out = report.Report("02_dependency_autoencoder", profile, seed, images=images, device=device)
 config = pipeline.get_profile(profile)
-out = report.Report("02_dependency_autoencoder", profile, seed)
 sample = pipeline.sample(config, "val", images, device)
 model, artefact = pipeline.comae(config, seed, device)
 history, c, N = artefact.history, config.comae, config.num_tokens
@@ -177,7 +177,7 @@ trivial = comae.trivial_losses(sample.tokens, G)
 
 # %%
 out.record(**{f"{k}_{name}": v for name in rows for k, v in rows[name].items()})
-table = tables.table1(rows, trivial, report.Seeds(profile, out.notebook))
+table = tables.table1(rows, trivial, out.seeds())
 out.table(table, "tab1", "Table 1, ours beside the paper's: mask entropy and reconstruction loss with and without the "
           "contrastive term.")
 

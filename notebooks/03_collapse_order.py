@@ -52,8 +52,8 @@ from cop.profiles import for_classifiers
 from cop.tokens import edge_strength
 
 # %%
+out = report.Report("03_collapse_order", profile, seed, images=images, top=top, device=device)
 config = for_classifiers(profile)
-out = report.Report("03_collapse_order", profile, seed)
 sample = pipeline.sample(config, "test", images, device)
 model, _ = pipeline.comae(config, seed, device)
 N, G = config.num_tokens, config.grid
@@ -257,7 +257,7 @@ rows = {"share of position": "share_position_collapse", "share of class": "share
         "tau within class": "kendall_within_collapse", "tau between classes": "kendall_between_collapse",
         "Spearman with in-strength": "spearman_with_in-strength", "mean weight against variation": "spearman_weight_variation",
         "contrast of the first 22 %": "contrast_of_first", "edges in the first 22 %": "edges_of_first_collapse"}
-out.table(report.Seeds(profile, out.notebook).table(rows), "order_seeds", "What an order consists of and how orders agree, "
+out.table(out.seeds().table(rows), "order_seeds", "What an order consists of and how orders agree, "
           "for every seed on record, with the mean over seeds and its 95 percent interval.")
 
 # %% [markdown]
@@ -269,7 +269,7 @@ out.table(report.Seeds(profile, out.notebook).table(rows), "order_seeds", "What 
 
 # %%
 both = {"clothes (demo)": "demo", "photographs (natural)": "natural"}
-table = report.beside(both, out.notebook, rows | {"edges in the first 22 % by variance": "edges_of_first_variance"})
+table = out.beside(both, rows | {"edges in the first 22 % by variance": "edges_of_first_variance"})
 out.table(table, "photographs", "Statistics of the collapse orders of clothes and of photographs: shares of position, class "
           "and image, agreement within and between classes, contrast and edges among the first 22 percent.")
 

@@ -52,9 +52,9 @@ import pandas as pd
 from cop import evaluation, exercises, figures, figures_generation, generation, held_out, metrics, pipeline, report
 
 # %%
+out = report.Report("04_generation_along_the_order", profile, seed, shown=shown, example=example, brief=brief, device=device)
 config = pipeline.get_profile(profile)
 g, N = config.generation, config.num_tokens
-out = report.Report("04_generation_along_the_order", profile, seed)
 model, trained = generation.mar(config, seed, device)
 size = sum(p.numel() for p in model.parameters())
 f"MAR of {size / 1e6:.1f} M weights, {N} tokens of {config.tokens.dim} values, {g.num_iter} steps per image"
@@ -194,7 +194,7 @@ out.figure(fig, "generation_metrics", "Five metrics as dots with 95 % intervals 
 # Ours beside the paper's. The two live in different feature spaces: compare the order within a column, never the values.
 
 # %%
-seeds = report.Seeds(profile, out.notebook)
+seeds = out.seeds()
 rows = [(f"{n}, {'no CFG' if cfg == 1 else f'CFG {cfg:g}'}", (n, s, cfg)) for cfg in evaluation.scales(config)
         for n, s in (("MAR", "random"), ("MAR+C", "train"), ("CMAR", "train"))]
 table2 = evaluation.beside_paper(2, rows, results, seeds)
@@ -281,7 +281,7 @@ def name(system: str, metric: str = "frechet") -> str:
 rows = {f"Fréchet: CMAR − {n}": (name("CMAR"), name(n)) for n in ("MAR", "MAR+C", "continued random", "ascending")}
 rows |= {f"right class: CMAR − {n}": (name("CMAR", "right_class"), name(n, "right_class")) for n in ("MAR", "continued random")}
 rows |= {f"test loss along {o}: CMAR − control": f"loss_gap_CMAR_{o}" for o in ("random", "collapse", "reversed")}
-out.table(report.Seeds(profile, out.notebook).table(rows, digits=4), "generation_seeds", "Differences between CMAR and the other systems with guidance, and of the "
+out.table(out.seeds().table(rows, digits=4), "generation_seeds", "Differences between CMAR and the other systems with guidance, and of the "
           "test loss, for every seed on record, with the mean over seeds and its 95 percent interval.")
 
 # %% [markdown]

@@ -57,8 +57,8 @@ from cop import tables_classification as tc
 from cop.profiles import for_classifiers
 
 # %%
+out = report.Report("05_first_patches", profile, seed, rate=rate, example=example, rounds=rounds, brief=brief, device=device)
 config = for_classifiers(profile)
-out = report.Report("05_first_patches", profile, seed)
 data = pipeline.load_data(config, "test")
 N, G = config.num_tokens, config.grid
 rates = classification.RATES
@@ -100,7 +100,7 @@ out.figure(fig, "fig8", "Top-1 accuracy of ViT, DynamicViT, ViT+C, RViT and CViT
 out.record(**{f"top{t}_{n}_{r:.0%}": h.at(r, t).mean() for n, h in systems.items() for r in classification.SHOWN for t in (1, 5)},
            **{f"auc_{n}": h.area().mean() for n, h in systems.items()},
            **{f"knee_{n}": k for n, k in knees.items() if k is not None})
-table = tc.table5(systems, seed, report.Seeds(profile, out.notebook))
+table = tc.table5(systems, seed, out.seeds())
 out.table(table, "tab5", "Table 5: top-1 and top-5 accuracy in per cent of five systems at mask rates 0, 30, 50 and 78 "
           "percent, mean over all mask rates (AuC) and knee; intervals over test images, over seeds, and the paper's rows.")
 
@@ -196,7 +196,7 @@ for kind, all_of in (("own training", own), ("one RViT", one)):
     short = "own" if all_of is own else "one"
     rows |= {f"{kind}: collapse − {n}": (f"top1_{short}_collapse_{rate:.0%}", f"top1_{short}_{n}_{rate:.0%}")
              for n in ("random", "mean order", "variance", "reversed")}
-out.table(report.Seeds(profile, out.notebook).table(rows, 100, 1), "classification_seeds", "Top-1 accuracy in per cent with 78 "
+out.table(out.seeds().table(rows, 100, 1), "classification_seeds", "Top-1 accuracy in per cent with 78 "
           "percent masked per order, trained along it and tested with one RViT, for every seed on record, and differences.")
 
 # %%
@@ -233,7 +233,7 @@ out.figure(fig, "cost", "Left: multiply-adds of the classifier on all and on the
 
 # %%
 both = {"clothes (demo)": "demo", "photographs (natural)": "natural"}
-out.table(report.beside(both, out.notebook, rows, 100, 1), "photographs_classified", "Top-1 accuracy in per cent with 78 percent "
+out.table(out.beside(both, rows, 100, 1), "photographs_classified", "Top-1 accuracy in per cent with 78 percent "
           "masked, of clothes and of photographs: per order, trained along it and tested with one RViT, and differences.")
 
 # %% [markdown]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cop import artefacts, paths
-from cop.artefacts import key, load, load_or_compute, release
+from cop.artefacts import key, load, load_or_compute, release, versioned
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def test_computed_once_and_equal_when_loaded(tmp_path):
     compute = once(0.1)
     first, second = load_or_compute("s", {"a": 1}, compute), load_or_compute("s", {"a": 1}, compute)
     for a in (first, second):
-        assert torch.equal(a.tensors["w"], torch.full((3,), 0.1).half().float())  # what is stored is what is returned
+        assert torch.equal(a.tensors["w"], torch.full((3,), 0.1))  # all of float32: a fine-tuning moves weights by less than float16's steps
         assert a.tensors["k"].dtype == torch.int64 and a.tensors["d"].item() == 1 / 3
         assert a.history["step"].tolist() == [0]
         assert a.provenance["config"] == {"a": 1} and a.provenance["commit"] and a.provenance["versions"]["torch"]
@@ -47,6 +47,13 @@ def test_the_key_is_the_configuration():
     load_or_compute("s", {"a": 1}, once())
     load_or_compute("s", {"a": 2}, once())
     load_or_compute("t", {"a": 1}, once())
+
+
+def test_versions_of_the_stages_that_a_result_builds_on_are_part_of_its_key():
+    base = versioned("tokens", 1, {"a": 1})
+    built = versioned("comae", 2, base | {"b": 2})
+    assert base["versions"] == {"tokens": 1} and built["versions"] == {"tokens": 1, "comae": 2}
+    assert key(built) != key(versioned("comae", 3, base | {"b": 2})) != key(versioned("comae", 2, versioned("tokens", 2, {"a": 1, "b": 2})))
 
 
 def test_released_artefacts_serve_an_empty_cache(tmp_path):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cop import paths
+from cop import images, paths
 from cop.data import (
     SPLITS,
     center_crop,
@@ -317,6 +317,19 @@ def test_tiny_imagenet_cache_is_used_renewed_and_survives_damage(tmp_path, monke
     assert not torch.equal(load_data(profile("tiny-imagenet"), "val", root).images, first.images)
 
 
+def test_companions_of_macos_count_as_nothing(tmp_path):
+    """`._name` beside every file of a disk that macOS wrote to, and the same names in its zips."""
+    files = tiny_files()
+    hidden = {f"{n.rpartition('/')[0]}/._{n.rpartition('/')[2]}".lstrip("/"): b"\0\5\x16\7" for n in files}
+    write_zip(tmp_path / "one.zip", files | hidden)
+    write_tree(tmp_path / "tree", files | hidden | {"train/.thumbnails/x/1.JPEG": encoded(1)})
+    for root in (tmp_path / "one.zip", tmp_path / "tree"):
+        for split, count in (("train", 52), ("val", 6), ("test", 6)):
+            assert len(load_data(profile("tiny-imagenet"), split, root)) == count
+    write_tree(tmp_path / "photos", {"cat/1.png": encoded(1), "cat/._1.png": b"x", "cat/.trash/2.png": encoded(2), "._cat.png": b"x"})
+    assert len(image_folder(tmp_path / "photos", 8)) == 1
+
+
 def test_tiny_imagenet_errors(tmp_path):
     natural = profile("tiny-imagenet")
     for root in (None, tmp_path / "nowhere", tmp_path):
@@ -399,6 +412,72 @@ def test_folder_errors(tmp_path, monkeypatch):
         image_folder(tmp_path / "cat", 8)
 
 
+def test_photographs_of_a_folder_and_below(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "heif", lambda: ())
+    write_tree(tmp_path, {n: encoded(i) for i, n in enumerate(("b/z/1.png", "b/2.JFIF", "a.png", "b.png", "b/._2.jpg", ".x/3.png",
+                                                              "b/a.png.order.png", "c.dng", "d/e.heic", "d/f.HEIC", "notes.txt"))})
+    (tmp_path / "broken.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "d" / "round").symlink_to(tmp_path)  # a link to a folder is followed, but not round in circles
+    (tmp_path / "elsewhere").symlink_to(tmp_path.with_name("other"))
+    write_tree(tmp_path.with_name("other"), {"linked.png": encoded(9)})
+    files, left_out = images.photographs([tmp_path, str(tmp_path / "b.png"), tmp_path / "d/../b/2.JFIF", tmp_path / "b/._2.jpg"])
+    assert [p.relative_to(tmp_path).as_posix() for p in files] == [
+        "a.png", "b/2.JFIF", "b/z/1.png", "b.png", "broken.jpg", "elsewhere/linked.png"]  # fmt: skip
+    lines = images.told(left_out)
+    assert len(left_out) == 3 and len(lines) == 2
+    assert f"{tmp_path}/c.dng: the format is not read" in lines[0]
+    assert f"2 files such as {tmp_path}/d/e.heic: HEIC is read with the optional package pillow-heif" in lines[1]
+    with pytest.raises(FileNotFoundError, match="no photographs among what was given"):
+        images.photographs([tmp_path / "b/a.png.order.png"])
+    _, left_out = images.photographs(["https://example.org/a.jpg", "*.jpg", "~nobody-here/a.jpg", "x" * 9000])
+    (url, pattern, home, long) = images.told(left_out)
+    assert "looks like a URL" in url and "https://example.org" in url and "patterns are not expanded" in pattern
+    assert "check the path" in home and len(long) < 300
+    with pytest.raises(FileNotFoundError, match="it is a broken link"):
+        images.read(tmp_path / "broken.jpg")
+
+
+def test_one_unreadable_folder_does_not_hide_the_others(tmp_path, monkeypatch):
+    write_tree(tmp_path, {"a/1.png": encoded(1), "b/2.png": encoded(2)})
+    scan = images.os.scandir
+
+    def refuse(path):
+        if str(path).endswith("/a"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    files, left_out = images.photographs([tmp_path])
+    assert [f.name for f in files] == ["2.png"] and "cannot read folder" in left_out[tmp_path / "a"]
+
+
+def test_what_cannot_be_read_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "heif", lambda: ())
+    (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")  # HEIC under a wrong name
+    with pytest.raises(ValueError, match="phone.jpg.*pip install pillow-heif"):
+        images.read(tmp_path / "phone.jpg")
+    noise(1).save(tmp_path / "large.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # the picture has 64
+        with pytest.raises(ValueError, match=r"large.png.*64 pixels.*Scale it down, or, if you trust the file, set PIL"):
+            images.read(tmp_path / "large.png")
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(ValueError, match="large.png: Permission denied; check its permissions"):
+        images.read(tmp_path / "large.png")
+
+
+def test_heic_is_read_by_the_optional_package(tmp_path):
+    pytest.importorskip("pillow_heif", reason="reading HEIC needs `pip install pillow-heif`")
+    assert images.heif() == ("HEIF",)
+    Image.new("RGB", (64, 48), (200, 100, 50)).save(tmp_path / "a.heic")
+    assert images.photographs([tmp_path]) == ([tmp_path / "a.heic"], {})
+    assert np.abs(decode(tmp_path / "a.heic", 8, 3).mean((1, 2)) - (200, 100, 50)).max() < 4
+
+
 # ------------------------------------------------------------------------------------------ one image
 
 
@@ -416,7 +495,8 @@ def test_center_crop_halves_by_box_means():
     assert np.abs(np.asarray(center_crop(Image.fromarray(x), 16, 1)) - means).max() <= 1  # Pillow rounds once per axis
 
 
-SIDES, MODES = st.integers(1, 70), st.sampled_from(["L", "RGB", "RGBA", "P", "1"])
+SIDES = st.integers(1, 70)
+MODES = st.sampled_from("1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr LAB HSV I F I;16 I;16L I;16B".split())
 
 
 @given(SIDES, SIDES, st.sampled_from([4, 16]), MODES)
@@ -439,6 +519,50 @@ def test_orientation_transparency_and_depth():
     assert grey.shape == (3, 8, 8) and all(np.array_equal(c, x) for c in grey)
     deep = Image.fromarray(x.astype(np.uint16) * 257)
     assert np.array_equal(decode(deep, 8, 1)[0], x)
+
+
+X = np.arange(64).reshape(8, 8) * 4  # 0 .. 252
+
+
+@pytest.mark.parametrize("name, values, want", [
+    ("I of 8 bits", X.astype(np.int32), X),
+    ("I of 16 bits", X.astype(np.int32) * 257, X),
+    ("I of 32 bits", X.astype(np.int32) * 2**22 - 2**29, X / 252 * 255),
+    ("a mask", (X > 99).astype(np.int32), (X > 99) * 255),
+    ("labels", X.astype(np.int32) // 28, X // 28 / 9 * 255),
+    ("F of 0..1", X.astype(np.float32) / 255, X),
+    ("F of 8 bits", X.astype(np.float32), X),
+    ("F of 16 bits", X.astype(np.float32) * 257, X),
+    ("F of high dynamic range", X.astype(np.float32) / 200, X / 252 * 255),
+    ("F with negative values", X.astype(np.float32) / 126 - 1, X / 252 * 255),
+    ("a constant", np.full((8, 8), -7, np.int32), X * 0),
+    ("16 bits", X.astype(np.uint16) * 257, X),
+    ("12 bits in 16", X.astype(np.uint16) * 16, X / 16),
+])  # fmt: skip
+def test_integers_and_floats_are_scaled_as_the_rule_says(name, values, want, tmp_path):
+    image = Image.fromarray(values)
+    assert image.mode in ("I", "F", "I;16")
+    assert np.abs(decode(image, 8, 1)[0].astype(float) - want).max() <= 1
+    image.save(tmp_path / "a.tif")
+    assert np.array_equal(decode(tmp_path / "a.tif", 8, 1), decode(image, 8, 1))
+
+
+def test_other_modes_are_what_a_viewer_shows(tmp_path):
+    grey = X.astype(np.uint8)
+    Image.fromarray(X.astype(np.uint16) * 257).save(tmp_path / "a.pgm")
+    assert np.array_equal(decode(tmp_path / "a.pgm", 8, 1)[0], X)
+    (tmp_path / "b.pfm").write_bytes(b"Pf\n8 8\n-1.0\n" + (X[::-1] / 255).astype("<f4").tobytes())  # rows from below
+    assert np.array_equal(decode(tmp_path / "b.pfm", 8, 1)[0], X)
+    premultiplied = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(grey * 0 + 128)]).convert("La")
+    assert np.abs(decode(premultiplied, 8, 1)[0].astype(float) - (X / 2 + 127)).max() <= 2
+    colour = noise(3)
+    for mode in ("LAB", "HSV", "YCbCr", "CMYK", "RGBX"):
+        assert np.abs(decode(colour.convert(mode), 8, 3).astype(int) - decode(colour, 8, 3)).mean() < 4, mode
+        assert np.abs(decode(colour.convert(mode), 8, 1).astype(int) - decode(colour, 8, 1)).mean() < 4, mode
+    Image.fromarray(X.astype(np.uint16) * 257).save(tmp_path / "c.png", transparency=40 * 257)
+    assert np.array_equal(decode(tmp_path / "c.png", 8, 1)[0], np.where(X == 40, 255, X))
+    with pytest.raises(ValueError, match="mode F with NaN or infinite values"):
+        decode(Image.fromarray(np.full((8, 8), np.nan, np.float32)), 8, 1)
 
 
 # ------------------------------------------------------------------------------------------ arguments

@@ -448,8 +448,9 @@ def test_incomplete_or_damaged_shards(tmp_path):
                 add(archive, name, data)
         with pytest.raises(ValueError, match=lacks):
             load_data(profile("imagenet-wds"), "train", root)
-    for tar in (first, second):
-        tarfile.open(tar, "w").close()
+    with tarfile.open(first, "w") as archive:
+        add(archive, "._a.jpg", b"a companion that macOS adds")
+    tarfile.open(second, "w").close()
     with pytest.raises(ValueError, match="the 2 shards from .* hold no images"):
         load_data(profile("imagenet-wds"), "train", root)
     assert not (paths.cache() / "data").exists()  # failures leave no index
