@@ -72,7 +72,8 @@ def at_a_time(images: int) -> int:
 
 @contextlib.contextmanager
 def limited(most: int):
-    """Inside, stages take at most so many images at a time, and need less memory. Results do not change, to round-off."""
+    """Inside, stages take at most so many images at a time: to measure their memory, for results may depend on it (those of
+    `held_out.held_out_loss` do)."""
     global _most
     before, _most = _most, most
     try:

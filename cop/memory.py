@@ -103,9 +103,9 @@ def stages(profile: Profile, device: str = "auto") -> dict[str, tuple[int, Calla
             judge, data.subset(slice(n)), data.labels[:n], order[:n], [max(1, N // 4), N], device=pipeline.resolve_device(device))),
     }  # fmt: skip
     if g.steps:
-        held_out.losses_by_order(small, 0, 1, device)  # trains what the others need
+        base = generation.mar(small, 0, device)[0]
         found |= {
-            "held-out loss": (1000, lambda n: held_out.losses_by_order(small, 0, n, device)),
+            "held-out loss": (1000, lambda n: held_out.held_out_loss(base, sample.tokens[:n], sample.labels[:n], order[:n], 0)),
             "sampling": (g.count, lambda n: generation.generate(small, 0, "base", "random", g.cfg_scale, n, device)),
             "ranking drafts": (g.count, lambda n: generation._ranked(small, 0, bytes_[:n], device)),
             "judging samples": (g.count, lambda n: evaluation.evaluate(

@@ -202,9 +202,9 @@ def test_noise_is_the_generators_on_the_cpu_and_drawn_on_a_gpu_by_a_seed_of_it(m
     made = []
 
     class Drawn(torch.Generator):
-        def __new__(cls, device):
-            made.append(device)
-            return torch.Generator.__new__(torch.Generator)
+        def __new__(cls, *device):
+            made.extend(device)
+            return super().__new__(cls)
 
     randn = torch.randn
     monkeypatch.setattr(comae.torch, "Generator", Drawn)
