@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--profile", default="natural", help=f"whose encoder: one of {', '.join(PROFILES)}")
     p.add_argument("--out", help="folder for the drawings, or NAME.png for one; beside each photograph, if left out")
     commands.add_parser("gallery", help="rebuild paper_figures/README.md")
+    commands.add_parser("readme", help="fill in the tables of findings in README.md from the records")
     p = commands.add_parser("book", help="a static site of README, notebooks, gallery and modules; runs no notebook")
     p.add_argument("--out", type=Path, help="folder of the site; build/book, if left out")
     p = commands.add_parser("student", help="copies of the notebooks with exercises and without solutions or outputs")
@@ -65,6 +66,10 @@ def main(argv: list[str] | None = None) -> int:
             from cop.report import gallery
 
             gallery()
+        elif args.command == "readme":
+            from cop import findings
+
+            findings.main()
         elif args.command == "book":
             from cop import book
 
