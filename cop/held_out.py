@@ -80,6 +80,6 @@ def table(losses: dict[tuple[str, str], Tensor], control: str = "continued rando
             row[f"{order}, less control"] = "–"
             if name != control:
                 value, low, high = found[name, order][0]
-                row[f"{order}, less control"] = f"{value:+.4f} ({low:+.4f} … {high:+.4f}){' *' * starred[name, order]}"
+                row[f"{order}, less control"] = f"{value:+.4f} ({low:+.4f} … {high:+.4f}){' *' if starred[name, order] else ''}"
         rows.append(row)
     return pd.DataFrame(rows)

@@ -62,6 +62,8 @@ from cop import (
     tables,
 )
 
+pd.options.display.max_colwidth = None  # whole sentences in tables
+
 # %%
 config = pipeline.get_profile(profile)
 g, N = config.generation, config.num_tokens
