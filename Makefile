@@ -6,7 +6,7 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: install figures test lab bench seeds notebooks lint gallery book student address browser clean
+.PHONY: install figures test portable lab bench seeds notebooks lint gallery book student address browser clean
 .DEFAULT_GOAL := figures
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -20,7 +20,7 @@ $(VENV)/.installed-book: $(VENV)/.installed
 
 install: $(VENV)/.installed  ## the virtual environment, and nothing else
 
-figures: $(VENV)/.installed  ## run the notebooks, write paper_figures/PROFILE (RETRAIN=1: ignore what is stored; DRY_RUN=1: one step of each stage)
+figures: $(VENV)/.installed  ## run the notebooks, compare with paper_figures/PROFILE, replace what differs (RETRAIN=1: ignore what is stored; DRY_RUN=1: one step of each stage)
 	$(PY) -m cop figures --profile $(PROFILE) $(if $(RETRAIN),--retrain) $(if $(DRY_RUN),--dry-run)
 
 test: $(VENV)/.installed $(VENV)/.installed-book  ## lint, unit tests, then the committed notebooks against a fresh run
@@ -28,6 +28,11 @@ test: $(VENV)/.installed $(VENV)/.installed-book  ## lint, unit tests, then the 
 	$(PY) -m pytest tests
 	COP_CACHE=$(CURDIR)/build/test-cache COP_FIGURES=$(CURDIR)/build/test-figures \
 	$(PY) -m pytest --nbval notebooks --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg
+
+FLOATS := tokens ranking orders diffusion entropy comae cvit dynamicvit metrics kl16 mar pipeline classification generation
+portable: $(VENV)/.installed  ## the files that compare floating-point results, as an older processor rounds them
+	ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=AVX2 OMP_NUM_THREADS=1 \
+	$(PY) -m pytest -m "not slow" $(FLOATS:%=tests/test_%.py)
 
 lab: $(VENV)/.installed  ## open the notebooks in JupyterLab, paired with their .py
 	$(VENV)/bin/jupyter lab notebooks
@@ -38,7 +43,7 @@ seeds: $(VENV)/.installed  ## rerun the notebooks for SEEDS="1 2": records only,
 bench: $(VENV)/.installed  ## ratios in one run each; outside `make test`
 	$(PY) -m pytest tests/benchmarks -c /dev/null --rootdir . -o python_files="bench_*.py" --benchmark-only -s
 
-notebooks: $(VENV)/.installed  ## for maintainers: rerun and commit the outputs of notebooks/*.ipynb
+notebooks: $(VENV)/.installed  ## for maintainers: rerun and commit the outputs of notebooks/*.ipynb, and the seconds
 	$(PY) -m cop figures --profile demo --keep
 
 lint: $(VENV)/.installed

@@ -10,11 +10,13 @@ from cop.profiles import PROFILES
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="cop", description="A companion to The Collapse of Patches")
     commands = parser.add_subparsers(dest="command", required=True)
-    p = commands.add_parser("figures", help="run the notebooks and write paper_figures/<profile>")
+    p = commands.add_parser("figures", help="run the notebooks, compare with paper_figures/<profile>, replace what differs")
     p.add_argument("--profile", default="demo", help=f"one of {', '.join(PROFILES)}")
     p.add_argument("--seeds", type=int, nargs="+", default=[0], help="0 draws the figures; others leave a record")
     p.add_argument("--retrain", action="store_true", help="ignore artefacts stored before this run")
-    p.add_argument("--keep", action="store_true", help="write the executed notebooks back to notebooks/")
+    p.add_argument("--keep", action="store_true", help="write the executed notebooks back to notebooks/, with --timings")
+    p.add_argument("--timings", action="store_true", help="write the seconds to paper_figures/<profile>/timings.json too")
+    p.add_argument("--check", action="store_true", help="a difference is an error, and paper_figures stays as it is")
     p.add_argument("--only", help="part of a notebook's name")
     p.add_argument("--dry-run", action="store_true", help="one step of every stage on synthetic images; stamped figures")
     p.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
@@ -22,10 +24,11 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--profile", default="paper", help=f"one of {', '.join(PROFILES)}")
     p.add_argument("--devices", nargs="+", help="names of cop.plan.DEVICES; all, if left out")
     p.add_argument("--utilisation", type=float, default=0.35, help="of the data sheet's rate")
-    p = commands.add_parser("rank", help="draw the collapse order over photographs")
-    p.add_argument("photos", nargs="+", help="image files, or folders of them")
+    p = commands.add_parser("rank", help="draw the collapse order over photographs",
+                            epilog="exit status: 0 all drawn, 1 some left out and named, 2 none drawn")  # fmt: skip
+    p.add_argument("photos", nargs="+", help="image files, or folders of them, with all folders below")
     p.add_argument("--profile", default="natural", help=f"whose encoder: one of {', '.join(PROFILES)}")
-    p.add_argument("--out", help="folder for the drawings; beside each photograph, if left out")
+    p.add_argument("--out", help="folder for the drawings, or NAME.png for one; beside each photograph, if left out")
     commands.add_parser("gallery", help="rebuild paper_figures/README.md")
     p = commands.add_parser("book", help="a static site of README, notebooks, gallery and modules; runs no notebook")
     p.add_argument("--out", type=Path, help="folder of the site; build/book, if left out")
@@ -44,13 +47,16 @@ def main(argv: list[str] | None = None) -> int:
 
             for seed in args.seeds:
                 run(args.profile, seed, args.retrain, args.keep, resume=seed > 0, only=args.only,
-                    parameters={k: value(v) for k, v in args.parameter}, dry_run=args.dry_run)  # fmt: skip
+                    parameters={k: value(v) for k, v in args.parameter}, dry_run=args.dry_run, check=args.check,
+                    timings=args.timings)  # fmt: skip
         elif args.command == "rank":
             from cop.overlay import draw
 
-            written = draw(args.photos, args.profile, out=args.out)
-            print(*written, sep="\n")
-            return 0 if len(written) else 2
+            written, left_out = draw(args.photos, args.profile, out=args.out)
+            print(*written, sep="\n", end="\n" if written else "")
+            if left_out:
+                print(f"cop: {len(written)} drawn, {len(left_out)} left out", file=sys.stderr)
+            return 2 if not written else 1 if left_out else 0
         elif args.command == "plan":
             from cop import plan
 
@@ -80,7 +86,9 @@ def main(argv: list[str] | None = None) -> int:
 
             size = artefacts.release([artefacts.load(paths.cache() / name) for name in args.names])
             print(f"released artefacts: {size / 1e6:.2f} MB in all (12 MB at most)")
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.strerror:  # of the system, which names no path but in `filename`
+            error = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         print(f"cop: {error}", file=sys.stderr)
         return 2
     return 0

@@ -4,7 +4,8 @@ Looked up in the user's cache, then among the artefacts released with the packag
 stderr that says which. An artefact is a folder `<stage>-<key>/` of tensors.safetensors, history.csv (if it was
 trained) and provenance.json (configuration, seed, commit, versions). `COP_RETRAIN_SINCE=<unix time>` makes
 everything older invisible, released artefacts included; `make figures RETRAIN=1` sets it. Of many processes
-(`cop.processes`) the first one looks and writes; they must share the cache folder.
+(`cop.processes`) the first one looks and writes; they must share the cache folder. Of several runs that need the same
+artefact one computes it, and the others wait and load it (`alone`).
 """
 
 import functools
@@ -14,19 +15,21 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cop import paths
+from cop.files import write_folder
 from cop.processes import agreed, processes, wait
 
 
@@ -45,6 +48,13 @@ def key(config: dict) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def versioned(stage: str, number: int, config: dict) -> dict:
+    """The configuration with the version of the code of a stage, beside those of the stages it builds on.
+
+    The number stands where the stage is; raise it when the same configuration would give another result."""
+    return config | {"versions": config.get("versions", {}) | {stage: number}}
+
+
 def load_or_compute(
     stage: str,
     config: dict,
@@ -55,16 +65,27 @@ def load_or_compute(
     """The artefact of `stage` under `config`, computed only if neither the cache nor the release has it.
 
     compute(directory) returns tensors and an optional history; `directory` survives an interruption, so a training
-    run can keep its checkpoints there and resume. Float32 tensors are stored (and returned) through float16, so that a
-    fresh computation and a stored one give the same numbers; float64 and integer tensors are kept as they are. All
-    processes call compute, which may share the work among them, and all get what the first one returned.
+    run can keep its checkpoints there and resume. Tensors are stored and returned as they are computed, so a fresh
+    computation and a stored one give the same numbers. All processes call compute, which may share the work among them, and all get what the first one returned.
     Raises ValueError for a stored artefact that is truncated or foreign; it is left untouched.
     """
     name = f"{stage}-{key(config)}"
+    found = _look_up(stage, name)
+    if found:
+        return found
+    with alone(paths.cache() / name):
+        return _look_up(stage, name) or _compute(stage, name, config, compute, estimate)
+
+
+def _look_up(stage: str, name: str) -> Artefact | None:
     where = agreed(_found(name))
-    if where:
-        _say(f"{stage}: loaded from {where} ({name})")
-        return load(_places(name)[where])
+    if where is None:
+        return None
+    _say(f"{stage}: loaded from {where} ({name})")
+    return load(_places(name)[where])
+
+
+def _compute(stage: str, name: str, config: dict, compute: Callable, estimate: str) -> Artefact:
     work = paths.cache() / f"{name}.work"
     if processes()[0] == 0:
         clear_if_old(work)
@@ -74,7 +95,7 @@ def load_or_compute(
     start = time.time()
     tensors, history = compute(work)
     if processes()[0] == 0:
-        tensors = {k: (v.half() if v.dtype == torch.float32 else v).contiguous().cpu() for k, v in tensors.items()}
+        tensors = {k: v.contiguous().cpu() for k, v in tensors.items()}
         provenance = {"stage": stage, "config": config, "seconds": round(time.time() - start, 1),
                       "created": round(time.time(), 1), "threads": torch.get_num_threads(), "commit": _commit(),
                       "versions": {p: _version(p) for p in ("cop", "torch", "numpy", "timm", "accelerate")}}  # fmt: skip
@@ -88,6 +109,35 @@ def load_or_compute(
 def stored(stage: str, config: dict) -> bool:
     """Whether `load_or_compute` would find the artefact."""
     return _found(f"{stage}-{key(config)}") is not None
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Inside, this run is the only one that computes what will stand at `path`; the others wait here, in whatever process
+    or on whatever machine that shares the folder. The lock is held by process 0 of a run and ends with it, also when it is
+    killed. All processes of a run must call this, and go on together. What a run waited for is there, if the other one
+    did not fail: look again inside."""
+    with locked(path) if processes()[0] == 0 else nullcontext():
+        wait()
+        yield
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """`alone` for one process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f"{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _say(f"another process computes {path.name}: waiting for it")
+        lock.acquire(poll_interval=0.2)
+    try:
+        yield
+        with suppress(OSError):  # done, so that whoever comes later finds it; Windows keeps a file that is open
+            Path(lock.lock_file).unlink()
+    finally:
+        lock.release()
 
 
 def _places(name: str) -> dict[str, Path]:
@@ -124,8 +174,7 @@ def release(artefacts: list[Artefact]) -> int:
     for a in artefacts:
         target = paths.released / a.directory.name
         if a.directory != target:
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(a.directory, target)
+            write_folder(target, lambda part, a=a: [shutil.copyfile(f, part / f.name) for f in a.directory.iterdir()])
     return sum(f.stat().st_size for f in paths.released.rglob("*") if f.is_file())
 
 
@@ -143,23 +192,20 @@ def _is_visible(directory: Path) -> bool:
 def clear_if_old(directory: Path) -> None:
     """Under RETRAIN, remove a folder of checkpoints or shards from before this run: as old as a stored artefact."""
     since = float(os.environ.get("COP_RETRAIN_SINCE") or 0)
-    if any(f.stat().st_mtime < since for f in directory.rglob("*") if f.is_file()):
-        shutil.rmtree(directory)
+    if since and directory.exists():
+        with locked(directory):
+            if any(f.stat().st_mtime < since for f in directory.rglob("*") if f.is_file()):
+                shutil.rmtree(directory)
 
 
 def _write(directory: Path, tensors: dict, history: pd.DataFrame | None, provenance: dict) -> None:
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{directory.name}.", suffix=".tmp", dir=directory.parent))
-    try:
-        save_file(tensors, temporary / "tensors.safetensors")
+    def fill(part: Path) -> None:
+        (part / "tensors.safetensors").write_bytes(save(tensors))  # save_file would let only its owner read it
         if history is not None:
-            history.to_csv(temporary / "history.csv", index=False, float_format="%.6g")
-        (temporary / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n")
-        if directory.exists():  # an older one under RETRAIN: replaced only now that the new one is complete
-            shutil.rmtree(directory)
-        os.replace(temporary, directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            history.to_csv(part / "history.csv", index=False, float_format="%.6g")
+        (part / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n")
+
+    write_folder(directory, fill)  # over an older one under RETRAIN
 
 
 @functools.cache  # a stage that is used ten times says once where it came from

@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 
 from cop import pipeline
-from cop.artefacts import Artefact, load_or_compute, stored
+from cop.artefacts import Artefact, load_or_compute, stored, versioned
 from cop.cvit import CViT, attention_rollout, keep_count, masked_loss
 from cop.data import ImageSet, load_data
+from cop.devices import at_a_time, inference
 from cop.dynamicvit import DynamicViT, dynamicvit_loss, matched_base_rate, mean_tokens
 from cop.orders import (
     centre_out_order,
     check_ranking,
     collapse_order,
     low_discrepancy_order,
-    mean_order,
     mirrored,
     random_order,
     reversed_order,
@@ -41,6 +41,7 @@ SHOWN = (0.0, 0.3, 0.5, 0.78)  # the mask rates of Table 5's columns
 CONTROLS = ("mean order", "reversed", "variance")  # trained and tested in exactly CViT's way, with every seed
 FURTHER = ("centre-out", "low-discrepancy", "in-strength", "attention")  # the same, with seed 0 only
 ORDERS = ("collapse", "random", *CONTROLS, *FURTHER)
+ONE_FOR_ALL = ("mean order", "centre-out", "low-discrepancy")  # orders that do not depend on the image
 OF_COMAE = ("collapse", "reversed", "mean order", "in-strength")  # orders that a trained CoMAE determines
 BASE_RATE = 0.7  # DynamicViT is trained to keep 0.7, 0.49 and 0.34 of the patches, its published setting
 FINE_TUNING = 3  # it starts from the trained ViT, which also teaches it, and takes a third of the ViT's steps
@@ -55,8 +56,8 @@ def order_config(profile: Profile, order: str | None, seed: int) -> dict:
         raise ValueError(f"unknown order {order!r}; expected one of {', '.join(ORDERS)}, or None for whole images")
     config = {"order": order}
     if order in OF_COMAE:
-        config |= {"comae": pipeline.comae_config(profile, seed), "ranking": pipeline.ranking_config(profile)}
-    return config
+        config |= {"rankings": pipeline.rankings_config(profile, "train", seed)}
+    return versioned("order", 1, config)
 
 
 def ranking_of(
@@ -82,11 +83,7 @@ def ranking_of(
     if order in ("variance", "attention"):
         return _by_looking(profile, split, order, seed, device)
     fixed = {"centre-out": centre_out_order, "low-discrepancy": low_discrepancy_order}
-    one = (
-        fixed[order](profile.grid)
-        if order in fixed
-        else mean_order(pipeline.rankings(profile, "train", seed, device=device))
-    )
+    one = fixed[order](profile.grid) if order in fixed else pipeline.mean_ranking(profile, seed, device)
     return one.expand(n, -1)
 
 
@@ -94,9 +91,10 @@ def _by_looking(profile: Profile, split: str, order: str, seed: int, device: str
     """Orders that need the pixels of an image, but no CoMAE: computed in batches."""
     data, parts = load_data(profile, split), []
     model = classifier(profile, "ViT", seed, device)[0] if order == "attention" else None
-    tokens = pipeline.tokenizer(profile)
-    for images, _ in data.batches(250):
-        scores = attention_rollout(model, images.to(device)).cpu() if model else None
+    tokens = pipeline.tokenizer(profile, device)
+    for images, _ in data.batches(at_a_time(250)):
+        with inference(profile, device):
+            scores = attention_rollout(model, images) if model else None
         parts.append(variance_order(pipeline.looked_at(tokens, images)) if model is None else collapse_order(scores))
     return torch.cat(parts)
 
@@ -120,10 +118,11 @@ def order_trained_on(system: str) -> str | None:
 
 def system_config(profile: Profile, system: str, seed: int) -> dict:
     """What determines a trained system, for hashes."""
-    config = pipeline.images_config(profile) | {"classifier": as_dict(profile.classifier), "seed": seed, "version": 1}
+    config = pipeline.images_config(profile) | {"classifier": as_dict(profile.classifier), "seed": seed}
     config |= scale_config(profile)
     config |= {"base_rate": BASE_RATE, "fine_tuning": FINE_TUNING} if system == "DynamicViT" else {}
-    return config | {"system": system, "trained": order_config(profile, order_trained_on(system), seed)}
+    config |= {"system": system, "trained": order_config(profile, order_trained_on(system), seed)}
+    return versioned("classifier", 2 if system == "DynamicViT" else 1, config)
 
 
 def classifier(
@@ -144,8 +143,10 @@ def classifier(
         )
         teacher = classifier(profile, "ViT", seed, device)[0] if system == "DynamicViT" else None
 
-        mirror = None  # CoMAE ranks the mirrored image itself, for it is not equivariant; other orders are mirrored
-        if profile.data.hflip and order in ("collapse", "reversed", "in-strength"):
+        # CoMAE ranks the mirrored image itself, for it is not equivariant; other orders of an image are mirrored with it.
+        # An order that is one for all images stays as it is: mirrored, it would be another one.
+        mirror, own = None, ranking is not None and order not in ONE_FOR_ALL
+        if own and profile.data.hflip and order in ("collapse", "reversed", "in-strength"):
             mirror = ranking_of(profile, "train", order, seed, device, flipped=True)
 
         def loss(model, idx, generator, step, u):
@@ -154,19 +155,20 @@ def classifier(
             if system == "DynamicViT":
                 return {"loss": dynamicvit_loss(model, images, labels, BASE_RATE, generator, teacher)}
             seen = None if ranking is None else ranking[idx]
-            if seen is not None and flip is not None:
+            if own and flip is not None:
                 seen = mirrored(seen, profile.grid, flip) if mirror is None else torch.where(flip[:, None], mirror[idx], seen)
             return {"loss": masked_loss(model, images, labels, seen, u)}
 
         # DynamicViT starts from the trained ViT, and no pretrained weights fit coarser patches.
         named = None if system in ("DynamicViT", "coarser") else profile.classifier.pretrained
         model, settings = pipeline.untrained(lambda: build(profile, system), seed, named), profile.classifier
+        warmup = settings.ema_warmup and not named and teacher is None
         if teacher is not None:  # everything but the predictors, which the ViT does not have
             model.load_state_dict(teacher.state_dict(), strict=False)
             settings = replace(settings, steps=max(1, settings.steps // FINE_TUNING))
         model, history = fit(model, loss, settings,
                              size=len(train), seed=seed, directory=directory, device=device, desc=system,
-                             ema=profile.classifier.ema, checkpoint_every=profile.checkpoint_every,
+                             ema=settings.ema, ema_warmup=warmup, checkpoint_every=profile.checkpoint_every,
                              scale=profile.scale, per_step=pipeline.uniform, ahead=train.ahead)  # fmt: skip
         return model.state_dict(), pipeline.thin(history)
 
@@ -228,7 +230,7 @@ def tested_counts(num_patches: int) -> list[int]:
     return list(range(1, num_patches + 1)) if num_patches <= 64 else spread_counts(num_patches)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evaluate(model, images: Tensor | ImageSet, labels: Tensor, ranking: Tensor | None, counts: Sequence[int], *,
              matched: bool = False, batch: int = 50, device: str = "cpu") -> Hits:  # fmt: skip
     """Test a classifier with K patches per image, for each K of `counts`.
@@ -247,6 +249,7 @@ def evaluate(model, images: Tensor | ImageSet, labels: Tensor, ranking: Tensor |
     pruned = isinstance(model, DynamicViT)
     if ranking is None and not pruned and list(counts) != [N]:
         raise ValueError(f"counts are {list(counts)} without a ranking; expected [{N}], or the order to see patches in")
+    batch = at_a_time(batch)
     parts, rows = torch.arange(len(images)).split(batch), [[] for _ in counts]
     read = images.split(batch) if isinstance(images, Tensor) else (x for x, _ in images.batches(batch))
     for idx, x in progress(zip(parts, read, strict=True), "testing", len(parts)):
@@ -272,8 +275,8 @@ def hits_config(profile: Profile, system: str, order: str | None, seed: int, cou
         counts = [N] if system == "coarser" else tested_counts(N)
     if matched:
         counts = [k for k in counts if k >= mean_tokens(N, 0.0, profile.classifier.depth)]
-    return system_config(profile, system, seed) | {"tested": order_config(profile, order, seed), "counts": list(counts),
-                                                   "matched": matched, "split": "test"}  # fmt: skip
+    config = system_config(profile, system, seed) | {"tested": order_config(profile, order, seed)}
+    return versioned("hits", 1, config | {"counts": list(counts), "matched": matched, "split": "test"})
 
 
 def hits(profile: str | Profile, system: str, order: str | None = None, seed: int = 0, counts: Sequence[int] | None = None,
@@ -295,7 +298,8 @@ def hits(profile: str | Profile, system: str, order: str | None = None, seed: in
         )
         if processes()[0] > 0:  # the first of many processes tests, the others wait for what it stores
             return {}, None
-        found = evaluate(model, data, data.labels, ranking, counts, matched=matched, device=device)
+        with inference(profile, device):
+            found = evaluate(model, data, data.labels, ranking, counts, matched=matched, device=device)
         packed = {k: torch.from_numpy(np.packbits(getattr(found, k), axis=1)) for k in ("top1", "top5")}
         return packed | {"n": torch.tensor([len(data)])}, None
 

@@ -4,6 +4,7 @@ Letters of the shape comments: B images, N patches of an image, K targets drawn 
 D width. A target is *dropped* from the sequence, so nothing that is computed for it can depend on its own content.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cop.blocks import Block, init_weights, rope_angles
+from cop.devices import at_a_time, own_device
 from cop.profiles import CoMAEConfig
 from cop.tokens import check_tokens
 
@@ -116,6 +118,7 @@ class CoMAE(nn.Module):
         })  # fmt: skip
         init_weights(self.encoder["to_weights"])
 
+    @own_device
     def weights(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Eq. 2: how much each target relies on each patch, w in [0, 1], own entry 0.
 
@@ -125,6 +128,11 @@ class CoMAE(nn.Module):
         x = self.encoder["trunk"](tokens, targets.flatten())  # (B K, D)
         w = WEIGHT_ACTS[self.config.weight_act](self.encoder["to_weights"](x)).view(B, K, -1)  # (B, K, N)
         return w.scatter(2, targets[..., None], 0.0)  # a target cannot rely on itself
+
+    @property
+    def sequence_bytes(self) -> int:
+        """What an encoder pass for one target holds at once, in float32."""
+        return 4 * self.grid**2 * self.config.enc_dim * int(8 + self.config.mlp_ratio * 2)
 
     def alpha(self, w: Tensor) -> Tensor:
         """Eq. 4: the share of signal that survives, alpha = exp(-(1 - w)^2 / (2 sigma^2)), any shape."""
@@ -136,6 +144,7 @@ class CoMAE(nn.Module):
         rest = 1 - alpha if self.config.noise == "literal" else (1 - alpha**2).clamp_min(0).sqrt()
         return alpha * tokens[:, None] + rest * noise  # (B, K, N, C)
 
+    @own_device
     def reconstruct(self, tokens: Tensor, targets: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         """Eq. 5: the targets from the noised other patches. Returns (B, K, C)."""
         B, K = targets.shape
@@ -147,11 +156,13 @@ class CoMAE(nn.Module):
         """Eq. 6: tell the targets of an image (or of the batch) apart by their weights w (B, K, N)."""
         w = F.normalize(w, dim=-1)
         w = w if self.config.contrastive_scope == "image" else w.flatten(0, 1)[None]
-        tau = self.encoder.log_tau.exp().clamp_min(self.config.tau_min)
-        logits = w @ w.transpose(1, 2) / tau  # (B, K, K)
+        with torch.no_grad():  # the parameter itself: a clamp of its value would have no gradient and tau would stay there
+            self.encoder.log_tau.clamp_(min=math.log(self.config.tau_min))
+        logits = w @ w.transpose(1, 2) / self.encoder.log_tau.exp()  # (B, K, K)
         labels = torch.arange(logits.shape[1], device=w.device).expand(len(logits), -1)  # (B, K)
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
+    @own_device
     def forward(self, tokens: Tensor, targets: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """All training quantities of a batch: tokens (B, N, C), targets (B, K), noise (B, K, N, C).
 
@@ -169,6 +180,7 @@ class CoMAE(nn.Module):
         stats = mask_statistics(w.detach(), targets)
         return dict(loss=loss, reconstruction=reconstruction, contrastive=contrastive, w=w, prediction=prediction, **stats)
 
+    @own_device
     @torch.no_grad()
     def dependencies(self, tokens: Tensor, chunk_bytes: int = 64 << 20) -> Tensor:
         """The dependency graph of each image: all N weight vectors, `A[b, i, j]` = how much target i relies on j.
@@ -179,8 +191,7 @@ class CoMAE(nn.Module):
         """
         check_tokens(tokens, self.grid, self.dim)
         B, N, _ = tokens.shape
-        per_sequence = 4 * N * self.config.enc_dim * int(8 + self.config.mlp_ratio * 2)  # float32 activations, bytes
-        K = max(1, min(N, chunk_bytes // per_sequence))
+        K = max(1, min(N, chunk_bytes // self.sequence_bytes))
         A = torch.empty(B, N, N, dtype=tokens.dtype, device=tokens.device)
         images = max(1, K // N)
         for b in range(0, B, images):
@@ -211,20 +222,31 @@ def draw_targets(batch: int, num_tokens: int, k: int, generator: torch.Generator
     return torch.rand(batch, num_tokens, generator=generator).argsort(1)[:, : min(k, num_tokens)]
 
 
+def draw_noise(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Standard normal noise on a device, from a generator of the CPU.
+
+    On a GPU it is drawn there, by a generator whose seed comes from the given one: at paper size a step has 8 million
+    values, which take a core 42 ms, as long as the GPU takes for the step. They are then other values than the CPU's.
+    """
+    if device.type != "cuda":
+        return torch.randn(shape, generator=generator).to(device)
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return torch.randn(shape, generator=torch.Generator(device).manual_seed(seed), device=device)
+
+
 def comae_loss(model: CoMAE, tokens: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """One training evaluation: targets and noise drawn on the CPU from `generator`, then `CoMAE.forward`."""
+    """One training evaluation: targets and noise drawn from `generator`, then `CoMAE.forward`."""
     B, N, C = tokens.shape
     config = getattr(model, "module", model).config
     targets = draw_targets(B, N, config.targets_per_image, generator)
-    noise = torch.randn(B, targets.shape[1], N, C, generator=generator)
-    return model(tokens, targets.to(tokens.device), noise.to(tokens.device))
+    return model(tokens, targets.to(tokens.device), draw_noise((B, targets.shape[1], N, C), generator, tokens.device))
 
 
 @torch.no_grad()
 def evaluate(model: CoMAE, tokens: Tensor, generator: torch.Generator, batch: int = 50) -> dict[str, float]:
     """Losses and mask statistics over tokens (n, N, C) of held-out images, without the tensors of `forward`."""
     total: dict[str, float] = {}
-    for part in tokens.split(batch):
+    for part in tokens.split(at_a_time(batch)):
         out = comae_loss(model, part, generator)
         for k, v in out.items():
             if v.ndim == 0:
@@ -292,7 +314,7 @@ def ridge(train: Tensor, strengths: Sequence[float] = (1e-3, 1e-2, 1e-1)) -> Cal
 
 
 @torch.no_grad()
-def mask_swaps(model: CoMAE, tokens: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+def mask_swaps(model: CoMAE, tokens: Tensor, generator: torch.Generator, chunk_bytes: int = 1 << 30) -> dict[str, Tensor]:
     """L_r of each image (n,) when the decoder gets other masks or other patches than the encoder meant: what carries the
     information?
 
@@ -305,12 +327,17 @@ def mask_swaps(model: CoMAE, tokens: Tensor, generator: torch.Generator) -> dict
     targets = draw_targets(1, N, K, generator).expand(n, -1).to(tokens.device)  # the same in every image
     noise = torch.randn(n, K, N, C, generator=generator).to(tokens.device)
     truth = tokens.gather(1, targets[..., None].expand(-1, -1, C))  # (n, K, C)
-    w = model.weights(tokens, targets)  # (n, K, N)
+    images = at_a_time(max(1, chunk_bytes // (K * model.sequence_bytes)))
+
+    def in_parts(method: Callable, *given: Tensor) -> Tensor:  # (n, ...) each, a few images at a time
+        return torch.cat([method(*part) for part in zip(*(x.split(images) for x in given), strict=True)])
+
+    w = in_parts(model.weights, tokens, targets)  # (n, K, N)
     allowed = torch.ones_like(w).scatter(2, targets[..., None], 0.0)
     blank = tokens.mean(0, keepdim=True).expand_as(tokens)  # the mean image: no content of this one
 
     def loss(shown: Tensor, mask: Tensor) -> Tensor:
-        return (truth - model.reconstruct(shown, targets, mask, noise)).abs().sum(-1).mean(1).cpu()
+        return (truth - in_parts(model.reconstruct, shown, targets, mask, noise)).abs().sum(-1).mean(1).cpu()
 
     return {
         "its own mask": loss(tokens, w),

@@ -35,29 +35,7 @@ def own_names(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A published state dict under the names of our networks, without what they have no use for."""
     if name == "kl16":
         return {k: v for k, v in state.items() if not k.startswith("loss.")}  # of its training
-    if name == "dynamicvit_deit_base":
-        return own_predictors(state)
     return dict(state)
-
-
-def own_predictors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """DynamicViT's weights with its score predictors as `cop.dynamicvit.KeepPredictor` names them.
-
-    Published, the local and the global features are the two halves of one layer, and "keep" comes before "drop".
-    """
-    layers = {"in_conv.0": "norm", "out_conv.0": "score.0", "out_conv.2": "score.2", "out_conv.4": "score.4"}
-    out = {}
-    for key, value in state.items():
-        if not key.startswith("score_predictor."):
-            out[key] = value
-            continue
-        _, stage, *layer, kind = key.split(".")
-        layer, start = ".".join(layer), f"predictors.{stage}"
-        if layer == "in_conv.1":
-            out[f"{start}.local_mlp.0.{kind}"], out[f"{start}.global_mlp.0.{kind}"] = value.chunk(2)
-        else:
-            out[f"{start}.{layers.get(layer, layer)}.{kind}"] = value.flip(0) if layer == "out_conv.4" else value
-    return out
 
 
 def convert(name: str, source: str | Path | Mapping, target: str | os.PathLike | None = None) -> Path:
@@ -89,9 +67,9 @@ def load_dynamicvit(model: nn.Module, source: str | Path | Mapping) -> nn.Module
     from timm.layers import resample_abs_pos_embed
 
     own = model.state_dict()
-    state = own_predictors(read_state_dict(source))
-    if not any(k.startswith("predictors.") for k in state):
-        state |= {k: v for k, v in own.items() if k.startswith("predictors.")}
+    state = dict(read_state_dict(source))
+    if not any(k.startswith("score_predictor.") for k in state):
+        state |= {k: v for k, v in own.items() if k.startswith("score_predictor.")}
     if (embedding := state.get("pos_embed")) is not None and embedding.shape[-1:] == own["pos_embed"].shape[-1:]:
         state["pos_embed"] = resample_abs_pos_embed(
             embedding.float(), list(model.patch_embed.grid_size), num_prefix_tokens=1

@@ -186,9 +186,11 @@ class CViT(VisionTransformer):
     def forward(self, x: Tensor, keep_idx: Tensor | None = None, **kwargs) -> Tensor:
         """Class logits (B, num_classes) of images (B, C, H, W) seen at the patches keep_idx (B, K) only.
 
-        Raises ValueError for indices that `check_keep_idx` refuses.
+        On the images' device, wherever the model is (see `cop.devices`). Raises ValueError for indices that
+        `check_keep_idx` refuses.
         """
-        return self.forward_head(self.forward_features(x, keep_idx=keep_idx, **kwargs))
+        features = self.forward_features(x.to(self.patch_embed.proj.weight.device), keep_idx=keep_idx, **kwargs)
+        return self.forward_head(features).to(x.device)
 
 
 # Weights: the pretrained tags of timm's ViT-B/16, by timm's own loading, which resamples the position
@@ -302,4 +304,4 @@ def attention_rollout(model: CViT, images: Tensor) -> Tensor:
     finally:
         for hook in hooks:
             hook.remove()
-    return rollout[:, 0, model.num_prefix_tokens :]
+    return rollout[:, 0, model.num_prefix_tokens :].to(images.device)

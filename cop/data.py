@@ -17,17 +17,20 @@ The subset's train (val) lies inside the full Fashion-MNIST's train (val). `imag
 """
 
 import gzip
+import hashlib
+import json
 import lzma
 import os
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from cop import paths
-from cop.imagenet import imagenet
+from cop.imagenet import LAYOUTS, imagenet, imagenet_contents
 from cop.imagenet_shards import imagenet_hf, imagenet_wds
 from cop.images import (
     SPLITS,
@@ -36,15 +39,16 @@ from cop.images import (
     center_crop,
     check_split,
     decode,
+    file_size,
     first_stratified,
     rank_in_class,
     walk,
 )
-from cop.profiles import DataConfig, Profile, get_profile
+from cop.profiles import DataConfig, Profile, as_dict, get_profile
 from cop.synthetic import synthetic
-from cop.tiny_imagenet import tiny_imagenet
+from cop.tiny_imagenet import tiny_contents, tiny_imagenet
 
-__all__ = ["LOADERS", "SPLITS", "ImageSet", "center_crop", "check_split", "decode", "fashion_files", "first_stratified",
+__all__ = ["LOADERS", "SPLITS", "ImageSet", "center_crop", "check_split", "data_config", "decode", "fashion_files", "first_stratified",
            "image_folder", "load_data", "rank_in_class", "read_fashion", "read_idx"]  # fmt: skip
 
 FASHION_CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
@@ -71,14 +75,43 @@ def load_data(profile: str | Profile, split: str, root: str | os.PathLike | None
         raise ValueError(f"channels is {cfg.channels}; expected 1 (grey) or 3 (colour)")
     if cfg.limit is not None and cfg.limit < 1:
         raise ValueError(f"limit is {cfg.limit}; expected a positive number of images, or None for all")
-    given = root or cfg.root or os.environ.get("COP_DATA")
-    data = LOADERS[cfg.name](cfg, split, Path(given).expanduser() if given else None)
+    if cfg.per_class is not None and (cfg.name != "tiny-imagenet" or cfg.per_class < 1):
+        raise ValueError(f"per_class is {cfg.per_class} for data {cfg.name!r}; expected None, or a positive number of training "
+                         "images of each class of tiny-imagenet (limit takes fewer of any data)")  # fmt: skip
+    data = LOADERS[cfg.name](cfg, split, data_root(cfg, root))
     if len(data.class_names) > cfg.num_classes:
         found = len(data.class_names)
         raise ValueError(f"{cfg.name} has {found} classes, num_classes is {cfg.num_classes}; set it to {found}")
     if cfg.class_step:
         data = every_class(data, cfg.class_step)
     return data if cfg.limit is None else data.subset(first_stratified(data.labels, cfg.limit))
+
+
+def data_root(cfg: DataConfig, root: str | os.PathLike | None = None) -> Path | None:
+    """Where data that are not embedded lie: root, otherwise that of the profile, otherwise `$COP_DATA`."""
+    given = root or cfg.root or os.environ.get("COP_DATA")
+    return Path(given).expanduser().absolute() if given else None
+
+
+def data_config(cfg: DataConfig) -> dict:
+    """What determines the images, for hashes: not where the files lie, nor in which layout all of ImageNet-1k does.
+
+    Named data sets as they are published, and embedded or synthetic ones, are known by their fields. Anything else adds
+    `source`, the fingerprint of the files at `data_root`: names and sizes, which say the labels too (`CONTENTS`). It is
+    taken once per process and folder. Where nothing lies there is none: what is stored may be read without the data.
+    """
+    found = as_dict(cfg) | {"root": None, "name": "imagenet" if cfg.name in LAYOUTS else cfg.name}
+    root = data_root(cfg)
+    asked = (root, cfg.name, cfg.num_classes, cfg.per_class, cfg.class_step)
+    if asked not in _fingerprints:
+        rows = CONTENTS[cfg.name](cfg, root) if cfg.name in CONTENTS else None
+        if rows == []:  # not there yet: look again
+            return found
+        _fingerprints[asked] = rows and hashlib.sha256("\n".join(sorted(rows)).encode(errors="surrogateescape")).hexdigest()[:16]
+    return found | ({"source": _fingerprints[asked]} if _fingerprints[asked] else {})
+
+
+_fingerprints: dict[tuple, str | None] = {}
 
 
 def every_class(data: ImageSet, step: int) -> ImageSet:
@@ -135,6 +168,18 @@ def read_fashion(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{folder}/{part}-*: images {images.shape} and labels {labels.shape} do not belong "
                          "together; expected (n, 28, 28) and (n,) with labels 0-9")  # fmt: skip
     return images, labels
+
+
+def _fashion_contents(cfg: DataConfig, root: Path | None) -> list[str] | None:
+    """Checksums of pixels and labels; None for Fashion-MNIST's own. Other data come in files of the same names and shapes."""
+    try:
+        folder = fashion_files(root)
+    except FileNotFoundError:
+        return []
+    sums = {f"{part}-{kind}": hashlib.sha256(values.tobytes()).hexdigest()
+            for part in ("train", "t10k") for kind, values in zip(("images", "labels"), read_fashion(folder, part), strict=True)}  # fmt: skip
+    official = json.loads((paths.embedded / "checksums.json").read_text())["sources"]
+    return None if sums == official else [f"{name} {value}" for name, value in sums.items()]
 
 
 def _fashion_set(images: np.ndarray, labels: np.ndarray, cfg: DataConfig, split: str) -> ImageSet:
@@ -197,7 +242,7 @@ def _labelled(folder: Path, classes: list[str]) -> tuple[list[Path], list[int]]:
 def image_folder(root: str | os.PathLike, image_size: int, channels: int = 3, split: str = "all") -> ImageSet:
     """Any folder of images, decoded at once: class subfolders, or flat (all label 0).
 
-    split: "all" takes every image (your photos). Otherwise root/train, root/val and root/test are the splits
+    split: "all" takes every image. Otherwise root/train, root/val and root/test are the splits
     where they exist; a folder without them is divided by rank in the class (8 train, 1 val, 1 test of ten).
     Raises FileNotFoundError for a missing, unreadable or empty folder, ValueError naming a damaged file.
     """
@@ -233,6 +278,17 @@ def _folder(cfg: DataConfig, split: str, root: Path | None) -> ImageSet:
     return image_folder(root, cfg.image_size, cfg.channels, split)
 
 
+def _folder_contents(cfg: DataConfig, root: Path | None) -> list[str]:
+    """Name and size of every image, and, since pictures without compression are equally large, the beginnings of some
+    thousand of them, evenly spread."""
+    files = _images_below(root) if root and root.is_dir() else []
+    rows = [f"{file.relative_to(root).as_posix()} {file_size(file)}" for file in files]
+    for i in range(0, len(files), len(files) // 1000 + 1):
+        with suppress(OSError), files[i].open("rb") as file:
+            rows[i] += " " + hashlib.sha256(file.read(1 << 16)).hexdigest()
+    return rows
+
+
 LOADERS: dict[str, Callable[[DataConfig, str, Path | None], ImageSet]] = {
     "fashion-subset": _fashion_subset,
     "fashion": _fashion,
@@ -243,3 +299,9 @@ LOADERS: dict[str, Callable[[DataConfig, str, Path | None], ImageSet]] = {
     "imagenet-wds": imagenet_wds,
     "synthetic": lambda cfg, split, root: ImageSet(*synthetic(cfg, split), split, cfg.name),
 }
+# What tells two sources of one name apart: a line per file, none where there are no data, None for the published data set.
+CONTENTS: dict[str, Callable[[DataConfig, Path | None], list[str] | None]] = {
+    "fashion": _fashion_contents,
+    "tiny-imagenet": tiny_contents,
+    "folder": _folder_contents,
+} | dict.fromkeys(LAYOUTS, imagenet_contents)

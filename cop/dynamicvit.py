@@ -10,6 +10,8 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from cop.devices import own_device
+
 __all__ = ["DynamicViT", "dynamicvit_loss", "matched_base_rate", "mean_tokens", "stage_counts"]
 
 
@@ -62,15 +64,17 @@ def matched_base_rate(num_patches: int, tokens: float, depth: int = 12) -> float
 
 
 class KeepPredictor(nn.Module):
-    """Log-probabilities to drop and to keep each token, Eqs. (1)-(5)."""
+    """Log-probabilities to keep and to drop each token, Eqs. (1)-(5).
+
+    Parts, their names and the order of the two outputs are those of the published code, so its checkpoints load. One linear
+    layer makes the local and the global half of the features.
+    """
 
     def __init__(self, dim: int):
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.local_mlp = nn.Sequential(nn.Linear(dim, dim // 2), nn.GELU())
-        self.global_mlp = nn.Sequential(nn.Linear(dim, dim // 2), nn.GELU())
-        self.score = nn.Sequential(
-            nn.Linear(2 * (dim // 2), dim // 2),
+        self.in_conv = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU())
+        self.out_conv = nn.Sequential(
+            nn.Linear(dim, dim // 2),
             nn.GELU(),
             nn.Linear(dim // 2, dim // 4),
             nn.GELU(),
@@ -78,14 +82,13 @@ class KeepPredictor(nn.Module):
         )
 
     def forward(self, tokens: Tensor, keep: Tensor) -> Tensor:
-        """tokens (B, n, D), decisions so far keep (B, n) -> log pi (B, n, 2); 0 is drop, 1 is keep."""
-        x = self.norm(tokens)  # (B, n, D)
-        local = self.local_mlp(x)  # Eq. (1) (B, n, D/2)
+        """tokens (B, n, D), decisions so far keep (B, n) -> log pi (B, n, 2); 0 is keep, 1 is drop."""
+        local, context = self.in_conv(tokens).chunk(2, dim=-1)  # Eqs. (1), (2) (B, n, D/2) each
         weight = keep[..., None]  # (B, n, 1)
         total = weight.sum(1, keepdim=True).clamp_min(1e-6)  # (B, 1, 1)
-        context = (self.global_mlp(x) * weight).sum(1, keepdim=True) / total  # Eqs. (2), (3) (B, 1, D/2)
+        context = (context * weight).sum(1, keepdim=True) / total  # Eq. (3) (B, 1, D/2)
         z = torch.cat([local, context.expand_as(local)], dim=-1)  # Eq. (4) (B, n, D)
-        return self.score(z).log_softmax(-1)  # Eq. (5) (B, n, 2)
+        return self.out_conv(z).log_softmax(-1)  # Eq. (5) (B, n, 2)
 
 
 def draw_decisions(log_pi: Tensor, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
@@ -93,9 +96,9 @@ def draw_decisions(log_pi: Tensor, generator: torch.Generator, temperature: floa
 
     Hard going forward, the gradient of the soft sample going backward. The noise is drawn on the CPU.
     """
-    uniform = torch.rand(log_pi.shape, generator=generator).clamp(1e-10, 1 - 1e-7).to(log_pi)
+    uniform = torch.rand(log_pi.shape, generator=generator).clamp(1e-10, 1 - 1e-7).to(log_pi.device)  # float32: 1 - 1e-7 is 1 in bf16
     gumbel = -torch.log(-torch.log(uniform))
-    soft = ((log_pi + gumbel) / temperature).softmax(-1)[..., 1]  # (B, n)
+    soft = ((log_pi + gumbel) / temperature).softmax(-1)[..., 0]  # (B, n)
     hard = (soft > 0.5).to(soft.dtype)
     return hard + (soft - soft.detach())  # the bracket is exactly 0 and carries the gradient
 
@@ -127,7 +130,7 @@ def _masked_block(block: Block, x: Tensor, keep: Tensor) -> Tensor:
 
 
 class DynamicViT(VisionTransformer):
-    """A ViT that prunes its own tokens before blocks L/4, L/2 and 3L/4: timm's ViT plus `predictors`.
+    """A ViT that prunes its own tokens before blocks L/4, L/2 and 3L/4: timm's ViT plus `score_predictor`.
 
     Two passes: `soft` draws decisions and masks attention (training, differentiable), `forward` removes
     tokens for good (testing, fast, deterministic). Needs the class token: pooled patches would include the
@@ -139,7 +142,7 @@ class DynamicViT(VisionTransformer):
         if self.global_pool != "token" or self.dynamic_img_size:
             raise ValueError("DynamicViT needs global_pool='token' and dynamic_img_size=False")
         self.stages = _stages(len(self.blocks))
-        self.predictors = nn.ModuleList(KeepPredictor(self.embed_dim) for _ in self.stages)
+        self.score_predictor = nn.ModuleList(KeepPredictor(self.embed_dim) for _ in self.stages)
 
     def soft(
         self, images: Tensor, generator: torch.Generator, temperature: float = 1.0
@@ -150,7 +153,7 @@ class DynamicViT(VisionTransformer):
         keep, decisions = x.new_ones(len(x), x.shape[1] - P), []  # (B, N)
         for i, block in enumerate(self.blocks):
             if i in self.stages:
-                log_pi = self.predictors[len(decisions)](x[:, P:], keep)  # (B, N, 2)
+                log_pi = self.score_predictor[len(decisions)](x[:, P:], keep)  # (B, N, 2)
                 keep = keep * draw_decisions(log_pi, generator, temperature)  # Eq. (6) (B, N)
                 decisions.append(keep)
             if decisions:
@@ -162,6 +165,7 @@ class DynamicViT(VisionTransformer):
         x = self.norm(x)
         return self.forward_head(x), decisions, x[:, P:]
 
+    @own_device
     def forward(self, images: Tensor, base_rate: float = 1.0) -> Tensor:
         """Class logits with hard pruning: after stage s the int(N base_rate^s) best-scored tokens stay.
 
@@ -175,7 +179,7 @@ class DynamicViT(VisionTransformer):
             if i in self.stages:
                 stage = self.stages.index(i)
                 tokens = x[:, P:]  # (B, n, D)
-                score = self.predictors[stage](tokens, x.new_ones(tokens.shape[:2]))[..., 1]  # (B, n)
+                score = self.score_predictor[stage](tokens, x.new_ones(tokens.shape[:2]))[..., 0]  # (B, n)
                 # back in image order, so that keeping every token changes nothing at all
                 best = score.topk(counts[stage], dim=1).indices.sort(dim=1).values  # (B, n')
                 tokens = tokens.gather(1, best[..., None].expand(-1, -1, tokens.shape[-1]))  # (B, n', D)
@@ -216,6 +220,7 @@ def dynamicvit_loss(
         kl = F.kl_div(logits.log_softmax(-1), target, reduction="batchmean", log_target=True)  # Eq. (13)
         loss = loss + kl_weight * kl
         distance = (tokens - seen[:, -tokens.shape[1] :]).square().mean(-1)  # (B, N)
-        # Eq. (12): over the tokens that survive the last stage
-        loss = loss + distill_weight * (decisions[-1] * distance).sum() / decisions[-1].sum().clamp_min(1.0)
+        # Eq. (12): over the tokens that survive the last stage, which it takes as given (no gradient to the decisions)
+        kept = decisions[-1].detach()
+        loss = loss + distill_weight * (kept * distance).sum() / kept.sum().clamp_min(1.0)
     return loss

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cop.blocks import Block, init_weights, rope_angles
+from cop.devices import at_a_time, own_device
 from cop.orders import check_ranking, random_order, ranks_of
 from cop.profiles import PredictorConfig
 
@@ -216,6 +217,7 @@ class TokenPredictor(nn.Module):
         self.register_buffer("rotation", torch.polar(torch.ones_like(angles), angles), persistent=False)
         self.apply(init_weights)
 
+    @own_device
     def forward(self, tokens: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         """tokens (B, N, C), seen (B, N) bool -> mean and scale of the Laplace distribution, (B, N, C) each.
 
@@ -261,13 +263,13 @@ def predictor_curve(
 
     nll: (B, len(ks)) what the unseen patches really cost, averaged over images an upper bound of the entropy.
     entropy: (B, len(ks)) what the model believes they cost, log(scale / floor). Both above the floor, so 0 at
-    k = N; float64, CPU. tokens (B, N, C) on the model's device; ranking (B, N) or one order (N,). An order
+    k = N; float64, CPU. tokens (B, N, C); ranking (B, N) or one order (N,). An order
     made from the image itself has looked at the unseen patches; what it gives away is not charged.
     """
     B, N, _ = tokens.shape
     ranks = ranks_of(check_ranking(ranking, N)).expand(B, N).to(tokens.device)
     curves = torch.zeros(2, B, len(ks), dtype=torch.float64)
-    for rows in torch.arange(B).split(batch):
+    for rows in torch.arange(B).split(at_a_time(batch)):
         x, rank = tokens[rows], ranks[rows]
         for i, k in enumerate(ks):
             seen = rank < k  # (b, N)
@@ -303,7 +305,7 @@ def certainty_curve(
     B, N = len(images), ranking.shape[-1]
     ranking, labels = (x.to(images.device) for x in (check_ranking(ranking, N).expand(B, N), labels))
     curves = torch.zeros(2, B, len(ks), dtype=torch.float64)
-    for rows in torch.arange(B).split(batch):
+    for rows in torch.arange(B).split(at_a_time(batch)):
         x, y, order = images[rows], labels[rows], ranking[rows]
         for i, k in enumerate(ks):
             p = classifier(x, keep_idx=order[:, : max(k, 1)]).double().softmax(-1)  # (b, classes)

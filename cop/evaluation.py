@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from cop import generation, metrics, pipeline
 from cop import weights as weights_of
-from cop.artefacts import load_or_compute
+from cop.artefacts import load_or_compute, versioned
 from cop.data import load_data
+from cop.devices import at_a_time, inference
 from cop.entropy import certainty_curve
 from cop.held_out import gap as loss_gap
 from cop.mar import mask_lengths
@@ -159,12 +160,8 @@ def evaluation_config(profile: Profile, seed: int, weights: str, source: str, cf
     made = (pipeline.images_config(profile) | {"real": count} if weights == "real"
             else generation.sampling_config(profile, seed, weights, source, cfg_scale, count))  # fmt: skip
     own = {"features": profile.generation.features} if profile.generation.features else {}
-    return made | own | {
-        "judge": pipeline.classifier_config(profile, JUDGE),
-        "neighbours": NEIGHBOURS,
-        "groups": GROUPS,
-        "reference": "adm" if own else "test",
-    }  # fmt: skip
+    how = {"neighbours": NEIGHBOURS, "groups": GROUPS, "reference": "adm" if own else "test"}
+    return versioned("evaluation", 1, made | own | how | {"judge": pipeline.classifier_config(profile, JUDGE)})
 
 
 def evaluate(
@@ -192,16 +189,17 @@ def evaluate(
             labels = val.labels[chosen]
 
             def images():
-                return (x for x, _ in val.batches(judged.batch_size, chosen))
+                return (x for x, _ in val.batches(at_a_time(judged.batch_size), chosen))
         else:
             made = generation.generate(profile, seed, weights, source, cfg_scale, device=device)
             labels = generation.new_labels(profile, count)
 
             def images():
-                return map(generation.to_float, made.tensors["images"].split(judged.batch_size))
+                return map(generation.to_float, made.tensors["images"].split(at_a_time(judged.batch_size)))
         if processes()[0] > 0:
             return {}, None
-        fake, probabilities = judged(images())
+        with inference(profile, pipeline.resolve_device(device)):
+            fake, probabilities = judged(images())
         right, reference = probabilities.argmax(1) == labels, None
         if profile.generation.features == "inception":
             fake, probabilities = _inception(pipeline.resolve_device(device))(as_bytes(x) for x in images())
@@ -244,7 +242,9 @@ def _features(profile: Profile, device: str) -> metrics.Features:
 
 @functools.lru_cache(maxsize=2)  # features of the test images, once per process
 def _reference(profile: Profile, device: str) -> Tensor:
-    return _features(profile, device)(x for x, _ in load_data(profile, "test").batches(250))[0]
+    features = _features(profile, device)
+    with inference(profile, pipeline.resolve_device(device)):
+        return features(x for x, _ in load_data(profile, "test").batches(at_a_time(250)))[0]
 
 
 def interval(result: Result, metric: str) -> Interval:
@@ -296,7 +296,7 @@ def comparison(
             tensors[names[row]] = torch.cat([values[None], parts])
         return tensors, None
 
-    tensors = load_or_compute("comparison", configs, compute).tensors
+    tensors = load_or_compute("comparison", versioned("comparison", 1, configs), compute).tensors
     return {row: (tensors[name][0], tensors[name][1:]) for row, name in names.items()}
 
 
@@ -437,5 +437,6 @@ def stage_sizes(profile: str | Profile, stages: int = 6) -> list[int]:
 def class_certainty(profile: str | Profile, images: Tensor, labels: Tensor, rankings: Tensor, ks: Sequence[int],
                     device: str = "auto") -> Tensor:  # fmt: skip
     """Probability of the intended class after k generated tokens (B, len(ks)): a token once generated never changes."""
-    target = pipeline.resolve_device(device)
-    return certainty_curve(judge(profile, device), images.to(target), labels, rankings, list(ks))["prob"]
+    profile, device = get_profile(profile), pipeline.resolve_device(device)
+    with inference(profile, device):
+        return certainty_curve(judge(profile, device), images, labels, rankings, list(ks))["prob"]

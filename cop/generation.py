@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from cop import pipeline
-from cop.artefacts import Artefact, load_or_compute, stored
+from cop.artefacts import Artefact, load_or_compute, stored, versioned
 from cop.data import load_data
+from cop.devices import at_a_time, inference
 from cop.mar import MAR, MARConfig, load_mar
 from cop.order_bank import MODES, OrderBank
 from cop.orders import collapse_order, random_order, reversed_order
@@ -51,7 +52,7 @@ def mar_sizes(profile: Profile) -> MARConfig:
 def mar_config(profile: Profile, seed: int) -> dict:
     """What determines the base model."""
     base = {k: v for k, v in as_dict(profile.generation).items() if k not in SAMPLING | FINE_TUNING}
-    return pipeline.images_config(profile) | {"mar": base, "seed": seed, "version": 1} | scale_config(profile)
+    return versioned("mar", 2, pipeline.images_config(profile) | {"mar": base, "seed": seed} | scale_config(profile))
 
 
 def mar(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[MAR, Artefact | None]:
@@ -68,7 +69,7 @@ def mar(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[MA
             flip = pipeline.draw_flip(profile, len(idx), generator)
             return {"loss": model(tokens(idx, flip, generator), data.labels[idx], generator)}
 
-        model, history = fit(MAR(mar_sizes(profile), seeded(seed, 50)), loss, g, size=len(data), seed=seed, ema=g.ema,
+        model, history = fit(MAR(mar_sizes(profile), seeded(seed, 50)), loss, g, size=len(data), seed=seed, ema=g.ema, ema_warmup=g.ema_warmup,
                              directory=directory, device=device, desc="MAR",
                              checkpoint_every=profile.checkpoint_every, scale=profile.scale)  # fmt: skip
         return model.state_dict(), pipeline.thin(history)
@@ -82,18 +83,15 @@ def _restore(profile: Profile, artefact: Artefact, device: str) -> tuple[MAR, Ar
 
 def bank_config(profile: Profile, seed: int) -> dict:
     """What determines the orders of real images."""
-    return {"comae": as_dict(profile.comae), "ranking": pipeline.ranking_config(profile), "limit": profile.generation.rankings, "comae_seed": seed}
+    return {"bank": pipeline.rankings_config(profile, "train", seed, profile.generation.rankings)}
 
 
 def fine_tuned_config(profile: Profile, seed: int, kind: str) -> dict:
     """What determines a fine-tuned model. The random control knows no collapse order, only how many images have one."""
     g = profile.generation
     extra = {k: as_dict(g)[k] for k in sorted(FINE_TUNING)}
-    return (
-        mar_config(profile, seed)
-        | {"kind": kind, "fine_tuning": extra}
-        | (bank_config(profile, seed) if kind != "random" else {})
-    )
+    config = mar_config(profile, seed) | {"kind": kind, "fine_tuning": extra}
+    return versioned("mar-tuned", 2, config | (bank_config(profile, seed) if kind != "random" else {}))
 
 
 def fine_tuned(profile: str | Profile, seed: int, kind: str, device: str = "auto") -> tuple[MAR, Artefact]:
@@ -177,13 +175,15 @@ def order_bank(
 
 def _ranked(profile: Profile, seed: int, images: Tensor, device: str) -> Tensor:
     device = pipeline.resolve_device(device)
-    model, tokens = pipeline.comae(profile, seed, device)[0], pipeline.tokenizer(profile)
+    model, tokens = pipeline.comae(profile, seed, device)[0], pipeline.tokenizer(profile, device)
 
     def order(part: Tensor) -> Tensor:
-        A = model.dependencies(tokens.encode(to_float(part)).to(device), profile.ranking.chunk_bytes)
+        x = tokens.encode(to_float(part.to(device)))
+        with inference(profile, device):
+            A = model.dependencies(x, profile.ranking.chunk_bytes)
         return collapse_order(pipeline.scores_of(A, profile)).cpu()
 
-    return torch.cat(shared_out(images.split(64), order))
+    return torch.cat(shared_out(images.split(at_a_time(pipeline.RANKED)), order))
 
 
 # ---------------------------------------------------------------------------------------------------- images
@@ -204,10 +204,10 @@ def sampling_config(profile: Profile, seed: int, weights: str, source: str, cfg_
     g = profile.generation
     model = mar_config(profile, seed) if weights == "base" else fine_tuned_config(profile, seed, weights)
     bank = {} if source == "random" else bank_config(profile, seed)
-    return model | bank | {
+    return versioned("generated", 1, model | bank | {
         "weights": weights, "source": source, "cfg_scale": float(cfg_scale), "count": count, "num_iter": g.num_iter,
         "num_sampling_steps": g.num_sampling_steps, "clip": g.clip, "temperature": g.temperature if cfg_scale == 1 else 1.0,
-        "val_rankings": g.val_rankings if source == "val" else None}  # fmt: skip
+        "val_rankings": g.val_rankings if source == "val" else None})  # fmt: skip
 
 
 def generate(
@@ -228,18 +228,19 @@ def generate(
     config = sampling_config(profile, seed, weights, source, cfg_scale, count)
 
     def compute(directory: Path):
-        model, tokens = model_of(profile, seed, weights, device), pipeline.tokenizer(profile)
+        model, tokens = model_of(profile, seed, weights, device), pipeline.tokenizer(profile, device)
         labels = new_labels(profile, count)
         ranking = order_bank(profile, seed, source, count, device).draw(labels, seeded(seed, 60))
         ranking = reversed_order(ranking) if weights == "ascending" else ranking
 
         def sampled(rows: Tensor) -> dict[str, Tensor]:
-            new = model.sample(labels[rows], [seed * 1_000_000 + int(i) for i in rows], ranking[rows], num_iter=g.num_iter,
-                               num_sampling_steps=g.num_sampling_steps, cfg_scale=cfg_scale,
-                               clip=g.clip, temperature=config["temperature"])  # fmt: skip
-            return {"images": ((tokens.decode(new.cpu()).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)}
+            with inference(profile, device):
+                new = model.sample(labels[rows].to(device), [seed * 1_000_000 + int(i) for i in rows], ranking[rows],
+                                   num_iter=g.num_iter, num_sampling_steps=g.num_sampling_steps, cfg_scale=cfg_scale,
+                                   clip=g.clip, temperature=config["temperature"])  # fmt: skip
+            return {"images": ((tokens.decode(new).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()}
 
-        made = compute_shards(directory / "shards", config, count, sampled, size=BATCH, desc=f"{weights}, {source} orders")
+        made = compute_shards(directory / "shards", config, count, sampled, size=at_a_time(BATCH), desc=f"{weights}, {source} orders")
         small = torch.uint8 if profile.num_tokens <= 256 else torch.int16
         return {"images": made.all("images"), "rankings": ranking.to(small)}, None
 
@@ -260,7 +261,8 @@ def pictures(
     A small artefact of its own: figures need a few of the images that the metrics need hundreds of.
     """
     profile = get_profile(profile)
-    config = sampling_config(profile, seed, weights, source, cfg_scale, profile.generation.count) | {"first": first}
+    config = sampling_config(profile, seed, weights, source, cfg_scale, profile.generation.count)
+    config = versioned("pictures", 1, config | {"first": first})
 
     def compute(_: Path):
         tensors = generate(profile, seed, weights, source, cfg_scale, device=device).tensors

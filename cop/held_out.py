@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cop import generation, pipeline
-from cop.artefacts import load_or_compute
+from cop.artefacts import load_or_compute, versioned
 from cop.data import load_data
+from cop.devices import at_a_time, inference
 from cop.metrics import Interval, holm, of_mean
 from cop.orders import random_order, reversed_order
 from cop.profiles import Profile, get_profile
@@ -26,7 +27,7 @@ def held_out_loss(
 
     Mask sizes, timesteps and noise depend on the seed and the batch only, so differences between models are paired.
     """
-    parts = torch.arange(len(tokens)).split(batch)
+    parts = torch.arange(len(tokens)).split(at_a_time(batch))
     losses = [model(tokens[p], labels[p], seeded(seed, 80, i), ranking[p]) for i, p in enumerate(parts)]
     return torch.stack(losses).double().cpu()
 
@@ -41,18 +42,20 @@ def losses_by_order(
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     models = {"MAR": "base", "continued random": "random", "CMAR": "descending", "ascending": "ascending"}
     kinds = {k: generation.fine_tuned_config(profile, seed, k) for k in generation.KINDS}
-    config = {"models": kinds, "bank": generation.bank_config(profile, seed), "count": count}
+    config = versioned("mar-loss", 1, {"models": kinds, "count": count} | generation.bank_config(profile, seed))
 
     def compute(_: Path):
-        x = pipeline.sample(profile, "test", count)
-        chosen = pipeline.selection(load_data(profile, "test"), count)
+        tokens, data = pipeline.sample_tokens(profile, "test", count, device), load_data(profile, "test")
+        chosen = pipeline.selection(data, count)
+        tokens, labels = tokens.to(device), data.labels[chosen]
         collapse = pipeline.rankings(profile, "test", seed, device=device)[chosen]
         chance = random_order(len(collapse), profile.num_tokens, seeded(seed, 81))
         orders, losses = {"random": chance, "collapse": collapse, "reversed": reversed_order(collapse)}, {}
         for name, weights in models.items():
             model = generation.model_of(profile, seed, weights, device)
-            for order, ranking in orders.items():
-                losses[f"{name}|{order}"] = held_out_loss(model, x.tokens.to(device), x.labels, ranking, seed)
+            with inference(profile, device):
+                for order, ranking in orders.items():
+                    losses[f"{name}|{order}"] = held_out_loss(model, tokens, labels, ranking, seed)
         return losses, None
 
     tensors = load_or_compute("mar-loss", config, compute).tensors

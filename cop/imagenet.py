@@ -32,8 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cop.images import SUFFIXES, ImageSet, decode, rank_in_class
-from cop.profiles import DataConfig, as_dict
+from cop.images import SUFFIXES, ImageSet, decode, file_size, rank_in_class
+from cop.profiles import DataConfig
 
 LAYOUTS = ("imagenet", "imagenet-hf", "imagenet-wds")
 OFFICIAL = {"train": 1_281_167, "val": 50_000}  # images of the two parts that have labels
@@ -46,11 +46,6 @@ THREADS = 32  # at most: more of them only wait for each other
 
 log = logging.getLogger(__name__)
 counting = threading.Lock()  # of unreadable images
-
-
-def data_config(cfg: DataConfig) -> dict:
-    """What determines the images, for hashes: not where the files lie, nor in which of ImageNet's layouts."""
-    return as_dict(cfg) | {"root": None, "name": "imagenet" if cfg.name in LAYOUTS else cfg.name}
 
 
 # ------------------------------------------------------------------------------------------------- images on demand
@@ -149,7 +144,7 @@ def image_set(source, labels, names: Sequence[str], classes: Sequence[str], cfg:
     """The images of a split among those of a part (train for train and val, else the official validation images).
 
     labels: class of every row of the source; names: their files. Raises ValueError for another number of classes than
-    `num_classes`, for a class without images, and, of 1,000 classes, for fewer images than ImageNet-1k has.
+    `num_classes`, for a class without images, and, of 1,000 classes, for another number of images than ImageNet-1k has.
     """
     part, labels = "val" if split == "test" else "train", np.asarray(labels, np.int64)
     expected = OFFICIAL[part] if cfg.num_classes == 1000 else 0
@@ -162,9 +157,9 @@ def image_set(source, labels, names: Sequence[str], classes: Sequence[str], cfg:
         empty = np.flatnonzero(counts == 0)
         raise ValueError(f"{cfg.name} has no {part} images of class {classes[empty[0]]} ({len(empty)} classes have none); "
                          f"found {len(labels)} images: complete the data")  # fmt: skip
-    if len(labels) < expected:
+    if expected and len(labels) != expected:
         raise ValueError(f"{cfg.name} has {len(labels):,} {part} images; expected {expected:,}, as ImageNet-1k: complete "
-                         "the copy (DataConfig.limit takes fewer, equally of each class)")  # fmt: skip
+                         "the copy, or remove what does not belong to it (DataConfig.limit takes fewer, equally of each class)")  # fmt: skip
     stems = np.array([os.fsencode(file_stem(n)) for n in names])
     rows = np.lexsort((stems, labels))  # by class, then by name
     labels = labels[rows]
@@ -239,8 +234,31 @@ def imagenet(cfg: DataConfig, split: str, root: Path | None) -> ImageSet:
                          f"{foreign[0]}; expected n01440764 to n15075141: their order numbers the classes")  # fmt: skip
     files, labels = [], []
     for label, wnid in enumerate(classes):
-        found = [f"{wnid}/{f}" for f in os.listdir(folder / wnid) if f.lower().endswith(SUFFIXES) and f[0] != "."]
+        found = [f"{wnid}/{entry.name}" for entry in _pictures(folder / wnid)]
         files += found
         labels += [label] * len(found)
     source = Files(folder, np.array([os.fsencode(f) for f in files]))
     return image_set(source, labels, files, classes, cfg, split)
+
+
+def _pictures(folder: Path | str) -> list[os.DirEntry]:
+    return [e for e in os.scandir(folder) if e.name.lower().endswith(SUFFIXES) and e.name[0] != "."]
+
+
+def imagenet_contents(cfg: DataConfig, root: Path | None) -> list[str] | None:
+    """Name and size of every file of an ImageNet subset (images, or the parquet files or tar shards that hold them), for
+    another subset may have as many classes. The same subset in another layout counts as another one.
+
+    None for 1,000 classes, which are all of ImageNet-1k in any layout: `image_set` takes no other number of images.
+    """
+    if cfg.num_classes == 1000:
+        return None
+    if root is None:
+        return []
+    if cfg.name == "imagenet":
+        parts = [root / part for part in ("train", "val") if (root / part).is_dir()]
+        files = [e.path for part in parts for f in os.scandir(part) if f.is_dir() and f.name[0] != "." for e in _pictures(f.path)]
+    else:
+        suffix = ".tar" if cfg.name == "imagenet-wds" else ".parquet"
+        files = [str(f) for place in (root, root / "data") for f in place.glob(f"*{suffix}")]
+    return [f"{file[len(str(root)):]} {file_size(file)}" for file in files]

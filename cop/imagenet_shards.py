@@ -176,9 +176,9 @@ def tar_members(tar: Path) -> list[tuple[int, int, int, bytes]]:
     try:
         with tarfile.open(tar, "r:") as archive:  # uncompressed
             for member in archive:
-                if not member.isfile():
-                    continue
                 folder, _, base = member.name.rpartition("/")
+                if not member.isfile() or base.startswith("."):  # hidden: a companion that macOS adds
+                    continue
                 stem, _, suffix = base.partition(".")
                 sample = samples.setdefault(f"{folder}/{stem}", {"name": stem})
                 if f".{suffix.lower()}" in SUFFIXES:

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
+from cop.devices import own_device
+
 TOKEN_SCALE = 0.2325
 CHANNEL_MULTIPLES = (1, 1, 2, 2, 4)  # widths of the five levels, from 256 x 256 down to 16 x 16
 LATENT_CHANNELS = 16
@@ -34,6 +36,7 @@ class KL16(nn.Module):
         self.quant_conv = nn.Conv2d(2 * LATENT_CHANNELS, 2 * LATENT_CHANNELS, 1)
         self.post_quant_conv = nn.Conv2d(LATENT_CHANNELS, LATENT_CHANNELS, 1)
 
+    @own_device
     def posterior(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log-variance of the latents of images (B, 3, S, S) in [-1, 1]: (B, N, 16) each.
 
@@ -56,6 +59,7 @@ class KL16(nn.Module):
             mean = mean + (logvar / 2).exp() * noise
         return mean * TOKEN_SCALE
 
+    @own_device
     def decode(self, tokens: torch.Tensor) -> torch.Tensor:
         """Images (B, 3, S, S), about [-1, 1] and not clipped, of scaled tokens (B, N, 16), N row-major."""
         num_tokens = self.grid**2

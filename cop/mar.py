@@ -117,6 +117,8 @@ class MAR(nn.Module):
     `generator` (on the CPU) draws the initial weights; None is PyTorch's global one, as in any other module.
     """
 
+    undecayed = ("diffloss",)  # the official trainer has no weight decay on the diffusion MLP
+
     def __init__(self, config: MARConfig, generator: torch.Generator | None = None):
         super().__init__()
         for part in ("encoder", "decoder"):
@@ -182,9 +184,9 @@ class MAR(nn.Module):
         a random ranking. Everything is drawn from `generator`, a CPU generator: ranking, mask ratio, dropped
         labels, dropout, timesteps and noise. For comparisons, `num_masked` M, `timesteps` (K, B, M) and
         `noise` (K, B, M, C) may be given; hidden tokens are then in MAR's order (see `mar_orders`). Raises
-        ValueError.
+        ValueError. On the tokens' device, wherever the model is (see `cop.devices`).
         """
-        config, (batch, device) = self.config, (len(tokens), tokens.device)
+        config, batch, given, device = self.config, len(tokens), tokens.device, self.fake_latent.device
         if tokens.shape[1:] != (config.num_tokens, config.channels):
             expected = f"(B, {config.num_tokens}, {config.channels})"
             raise ValueError(f"tokens have shape {tuple(tokens.shape)}; expected {expected}")
@@ -194,7 +196,7 @@ class MAR(nn.Module):
         orders = self._orders(ranking, batch)
         if num_masked is None:
             num_masked = draw_num_masked(config.num_tokens, config.mask_ratio_min, generator)
-        masked, visible = orders[:, :num_masked], orders[:, num_masked:]
+        masked, visible, tokens = orders[:, :num_masked], orders[:, num_masked:], tokens.to(device)
 
         condition = self.class_emb(labels.to(device))
         if self.training:
@@ -211,7 +213,7 @@ class MAR(nn.Module):
             return self.diffloss(
                 z.to(tokens.dtype), _take(tokens, masked), generator,
                 timesteps=timesteps, noise=noise, repeats=config.diffusion_batch_mul,
-            )
+            ).to(given)
 
     def predict(self, known, condition, visible, wanted) -> torch.Tensor:
         """Conditions z (B, P, decoder_dim) of the `wanted` positions (B, P), given the tokens seen.
@@ -273,7 +275,8 @@ class MAR(nn.Module):
         `GaussianDiffusion.step`; none in MAR. callback: receives after each step a
         dict of `step`, `tokens` (B, N, C) and `mask` (B, N), True where a
             token is not generated yet.
-        Raises ValueError for labels out of range, a ranking that is none, or settings that do not exist.
+        The tokens are on the labels' device, those of the callback on the model's. Raises ValueError for labels out of
+        range, a ranking that is none, or settings that do not exist.
         """
         config, batch = self.config, len(labels)
         num_tokens, device, dtype = config.num_tokens, self.fake_latent.device, self.fake_latent.dtype
@@ -318,7 +321,7 @@ class MAR(nn.Module):
             masked = still_masked
             if callback is not None:
                 callback({"step": step, "tokens": tokens.clone(), "mask": mask.clone()})
-        return tokens
+        return tokens.to(labels.device)
 
     def _orders(self, ranking: torch.Tensor, batch: int) -> torch.Tensor:
         check_ranking(ranking, self.config.num_tokens)
@@ -388,7 +391,8 @@ class DiffLoss(nn.Module):
         if timesteps is None:
             timesteps = torch.randint(diffusion.num_steps, (repeats, *x0.shape[:-1]), generator=generator)
         if noise is None:
-            noise = torch.randn(*timesteps.shape, x0.shape[-1], generator=generator).to(x0)
+            noise = torch.randn(*timesteps.shape, x0.shape[-1], generator=generator)
+        noise = noise.to(x0)
         x_t = diffusion.add_noise(x0, timesteps, noise)                          # (K, ..., C)
         eps, v = self.net(x_t, timesteps.to(x0.device), z).chunk(2, dim=-1)
         return diffusion.training_loss(eps, v, x0, x_t, timesteps, noise).mean()

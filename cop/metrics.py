@@ -108,9 +108,9 @@ def inception_extractor(weights: str | Path, device: torch.device | str = "cpu")
         )
     try:  # the library unpickles whatever it finds, so make sure beforehand that there is nothing but tensors
         torch.load(weights, weights_only=True, map_location="cpu")
-    except UnpicklingError as error:
+    except (UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
-            f"{weights} holds more than tensors; download it again from {URL_INCEPTION_V3}"
+            f"{weights} is damaged or holds more than tensors; download it again from {URL_INCEPTION_V3}"
         ) from error
     network = FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(weights)
@@ -161,26 +161,39 @@ def statistics(features: Tensor) -> dict[str, np.ndarray]:
 
 
 def load_statistics(path: str | Path) -> dict[str, np.ndarray]:
-    """Reference statistics from an npz file with "mu" and "sigma", such as ADM's for ImageNet-256."""
+    """Reference statistics, float64 "mu" (D,) and "sigma" (D, D), from an npz file such as ADM's for ImageNet-256.
+
+    Raises FileNotFoundError for no file, ValueError naming a damaged one or one of other arrays.
+    """
+    expected = "a whole npz file with 'mu' (D,) and 'sigma' (D, D), finite numbers"
+    mu, sigma = _arrays(path, ("mu", "sigma"), expected)
+    if mu.ndim != 1 or not mu.size or sigma.shape != (mu.size, mu.size):
+        raise ValueError(f"{path} holds mu {mu.shape} and sigma {sigma.shape}; expected {expected}")
+    if mu.dtype.kind not in "fiu" or sigma.dtype.kind not in "fiu" or not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
+        raise ValueError(f"{path} holds mu {mu.dtype} and sigma {sigma.dtype} with values that are no finite numbers; expected {expected}")
+    return {"mu": mu.astype(np.float64), "sigma": sigma.astype(np.float64)}
+
+
+def _arrays(path: str | Path, names: tuple[str, ...], expected: str) -> list[np.ndarray]:
+    """The named arrays of an npz file; any trouble with it names the file and says what is expected."""
     if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"no reference statistics at {path}; expected an npz file with 'mu' and 'sigma'"
-        )
-    with np.load(path, allow_pickle=False) as file:
-        missing = {"mu", "sigma"} - set(file.files)
-        if missing:
-            raise ValueError(
-                f"{path} lacks {sorted(missing)}, it holds {file.files[:5]}; expected 'mu' and 'sigma'"
-            )
-        return {name: file[name].astype(np.float64) for name in ("mu", "sigma")}
+        raise FileNotFoundError(f"no file {path}; expected {expected}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = sorted(set(names) - set(file.files))
+            if missing:
+                raise ValueError(f"it lacks {missing} and holds {file.files[:5]}")
+            return [file[name] for name in names]
+    except Exception as error:  # numpy, zipfile and zlib raise half a dozen types on damaged files
+        raise ValueError(f"cannot read {path}: {error}; expected {expected}") from error
 
 
 def reference_images(path: str | Path, batch_size: int = 256) -> Iterator[Tensor]:
     """The images of ADM's reference file, 10,000 for ImageNet-256, in batches: uint8 (b, 3, H, W).
 
-    Raises ValueError for a file without "arr_0" of the shape (n, H, W, 3) and type uint8."""
-    with np.load(path, allow_pickle=False) as file:
-        images = file["arr_0"] if "arr_0" in file.files else np.empty(0)
+    Raises FileNotFoundError for no file, ValueError for a damaged one or one without "arr_0" of the shape (n, H, W, 3) and
+    type uint8."""
+    (images,) = _arrays(path, ("arr_0",), "the reference images, uint8 (n, H, W, 3) as 'arr_0' of a whole npz file")
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise ValueError(f"{path} holds arr_0 {images.dtype} {images.shape}; expected the reference images, uint8 (n, H, W, 3)")
     yield from torch.from_numpy(images).permute(0, 3, 1, 2).split(batch_size)

@@ -2,22 +2,24 @@
 
 import io
 import logging
+import os
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from cop.files import write
-from cop.images import SUFFIXES, read
+from cop.images import DRAWN, DRAWN_BY, is_drawing, photographs, read, told
 from cop.orders import check_ranking, ranks_of
-from cop.pipeline import rank
+from cop.pipeline import comae, rank, tokenizer
 from cop.profiles import Profile, get_profile
 from cop.train import progress
 
-DRAWN = ".order.png"  # ends the name of a drawing
 SMALLEST = 4  # pixels of a patch in the drawing: a photograph with smaller ones is enlarged
 
 log = logging.getLogger(__name__)
@@ -54,41 +56,61 @@ def overlay(photo: Image.Image, ranking: Tensor, first: float = 0.22) -> Image.I
     return drawn
 
 
-def photographs(paths: Sequence[str | Path]) -> list[Path]:
-    """The files named, and the images in the folders named. Raises FileNotFoundError for a path that is neither, or a
-    folder without images."""
-    found = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.endswith(DRAWN))
-            if not inside:
-                raise FileNotFoundError(f"no images in {path}; expected files {', '.join(SUFFIXES)}")
-            found += inside
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise FileNotFoundError(f"no file or folder {path}; check the path")
-    return found
+def places(photos: list[Path], out: str | Path | None) -> list[Path]:
+    """Where the drawing of each photograph goes: FILE.order.png beside it, or in the folder `out`, which is made.
+
+    The drawings of photographs of one name lie in folders of `out` named after theirs, as is logged. For a single
+    photograph `out` may be the PNG file itself. Raises ValueError for several photographs and one file, or a file in the
+    way; OSError where no folder can be made.
+    """
+    if not out:
+        return [photo.with_name(photo.name + DRAWN) for photo in photos]
+    out = Path(out).expanduser()
+    if out.suffix.lower() == ".png" and not out.is_dir():
+        if len(photos) > 1:
+            raise ValueError(f"--out {out} is one file for {len(photos)} photographs; give a folder")
+        if out.exists() and not is_drawing(out):
+            raise ValueError(f"--out {out} exists and is no drawing of this command; give another name")
+        return [out] * len(photos)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; give a folder, or a new name that ends in .png for one photograph")
+    out.mkdir(parents=True, exist_ok=True)
+    same = defaultdict(list)  # some systems take a.jpg and A.jpg for one name
+    for photo in photos:
+        same[photo.name.casefold()].append(os.path.realpath(photo.parent))
+    shared = {name: os.path.commonpath(parents) for name, parents in same.items()}
+    for name in (n for n, parents in same.items() if len(parents) > 1):
+        log.warning("%d photographs are named %s: their drawings lie in folders of %s named after theirs", len(same[name]), name, out)
+    return [out / os.path.relpath(os.path.realpath(p.parent), shared[p.name.casefold()]) / (p.name + DRAWN) for p in photos]
 
 
 def draw(paths: Sequence[str | Path], profile: str | Profile, seed: int = 0, out: str | Path | None = None,
-         device: str = "auto") -> list[Path]:  # fmt: skip
-    """Order photographs one after the other and write FILE.order.png beside each, or into the folder `out`.
+         device: str = "auto") -> tuple[list[Path], dict[Path, str]]:  # fmt: skip
+    """Order photographs one after the other and write the drawing of each to its place (`places`).
 
-    Returns what was written. A file that cannot be read is logged, with what was expected, and left out. Raises
-    FileNotFoundError as `photographs`.
+    Returns what was written; and what was left out, because it could not be read or its drawing not written, with the
+    reason: it is logged, and the others are drawn all the same. Raises as `cop.images.photographs` and `places`.
     """
     profile, written = get_profile(profile), []
-    for path in progress(photographs(paths), "ranking"):
+    photos, left_out = photographs(paths)
+    targets = places(photos, out)
+    if photos:  # whatever is wrong with the model or its cache ends the run here, before any photograph is blamed
+        comae(profile, seed, device), tokenizer(profile)
+    mark = PngInfo()
+    mark.add_text("Software", DRAWN_BY)
+    for path, target in progress(list(zip(photos, targets, strict=True)), "ranking"):
         try:
             photo = read(path)
-            ranking = rank(photo, profile, seed, device)[0]
-        except ValueError as error:
-            log.error("%s", error)
+            drawing, buffer = overlay(photo, rank(photo, profile, seed, device)[0]), io.BytesIO()
+        except (ValueError, OSError) as error:
+            left_out[path] = str(error)
             continue
-        target, buffer = Path(out or path.parent) / (path.name + DRAWN), io.BytesIO()
-        overlay(photo, ranking).save(buffer, "PNG")
-        write(target, buffer.getvalue())
-        written.append(target)
-    return written
-
+        drawing.save(buffer, "PNG", pnginfo=mark)
+        try:
+            write(target, buffer.getvalue())
+            written.append(target)
+        except OSError as error:
+            left_out[path] = f"cannot write {target}, the drawing of {path}: {error.strerror}; give --out another folder"
+    for line in told(left_out):
+        log.error("%s", line)
+    return written, left_out

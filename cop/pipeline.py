@@ -4,7 +4,9 @@ Everything here is plumbing between a profile and the modules; the equations are
 again by the hash of what determines it (`cop.artefacts`), so a notebook that needs CoMAE never trains it twice.
 """
 
-from collections.abc import Callable
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,12 +18,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cop import paths, ranking, shards, weights
-from cop.artefacts import Artefact, clear_if_old, key, load_or_compute
+from cop.artefacts import Artefact, clear_if_old, key, load_or_compute, versioned
 from cop.comae import CoMAE, comae_loss
 from cop.cvit import CViT, masked_loss
-from cop.data import ImageSet, decode, first_stratified, image_folder, load_data
+from cop.data import ImageSet, data_config, decode, first_stratified, load_data
+from cop.devices import at_a_time, inference
 from cop.entropy import GaussianTokens, TokenPredictor, predictor_loss
-from cop.imagenet import data_config
+from cop.images import local, photographs, told
 from cop.orders import (
     centre_out_order,
     collapse_order,
@@ -33,12 +36,13 @@ from cop.orders import (
     variance_order,
 )
 from cop.processes import on_cpu, processes, wait
-from cop.profiles import Profile, all_classes, as_dict, get_profile, scale_config
+from cop.profiles import Profile, all_classes, as_dict, for_classifiers, get_profile, scale_config
 from cop.tokens import Tokens, fit_tokens, patchify, tokens_from_state
 from cop.train import fit, restored, seeded, seeded_build
 
 LOG_EVERY = 10  # steps per row of a released history
 RANKED = 64  # images ranked at a time, by one process
+ROUNDING = 1e-3  # by which the values of images may lie outside [-1, 1]
 
 
 def resolve_device(device: str = "auto") -> str:
@@ -51,17 +55,18 @@ def resolve_device(device: str = "auto") -> str:
 
 def images_config(profile: Profile) -> dict:
     """What determines the images and tokens of a profile, for hashes: not where the files happen to lie, nor in which layout."""
-    return {"data": data_config(profile.data), "tokens": as_dict(profile.tokens)}
+    return versioned("tokens", 1, {"data": data_config(profile.data), "tokens": as_dict(profile.tokens)})
 
 
-def tokenizer(profile: str | Profile) -> Tokens:
-    """The profile's token map, fitted on its training images."""
+def tokenizer(profile: str | Profile, device: str = "auto") -> Tokens:
+    """The profile's token map, fitted on its training images. device: of KL-16; the other kinds need none."""
     profile = all_classes(get_profile(profile))
 
     def compute(_: Path):
         return fit_tokens(profile, load_data(profile, "train")).state(), None
 
-    return tokens_from_state(profile, load_or_compute("tokens", images_config(profile), compute).tensors)
+    state = load_or_compute("tokens", images_config(profile), compute).tensors
+    return tokens_from_state(profile, state).to(resolve_device(device))
 
 
 def token_source(profile: str | Profile, split: str, device: str = "cpu") -> Callable[..., Tensor]:
@@ -72,11 +77,11 @@ def token_source(profile: str | Profile, split: str, device: str = "cpu") -> Cal
     kinds are computed from the images and draw nothing.
     """
     profile = get_profile(profile)
-    data, tokens = load_data(profile, split), tokenizer(profile)
+    data, tokens = load_data(profile, split), tokenizer(profile, device)
     if profile.tokens.kind == "kl16":
         stored = shards.moments(profile, split, data, tokens, device)
         return lambda idx, flip=None, generator=None: shards.latents(stored, idx, flip, generator).to(device)
-    return lambda idx, flip=None, generator=None: tokens.encode(data.batch(idx, flip)[0]).to(device)
+    return lambda idx, flip=None, generator=None: tokens.encode(data.batch(idx, flip)[0].to(device))
 
 
 def draw_flip(profile: Profile, batch: int, generator: torch.Generator) -> Tensor | None:
@@ -90,7 +95,7 @@ def draw_flip(profile: Profile, batch: int, generator: torch.Generator) -> Tenso
 def comae_config(profile: Profile, seed: int) -> dict:
     """What determines a trained CoMAE."""
     profile = all_classes(profile)
-    return images_config(profile) | {"comae": as_dict(profile.comae), "seed": seed, "version": 1} | scale_config(profile)
+    return versioned("comae", 2, images_config(profile) | {"comae": as_dict(profile.comae), "seed": seed} | scale_config(profile))
 
 
 def comae(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[CoMAE, Artefact]:
@@ -116,9 +121,11 @@ def comae(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[
     return restored(build, artefact.tensors).to(device).eval(), artefact
 
 
-def ranking_config(profile: Profile) -> dict:
-    """What determines an order, given the dependencies: not how much memory it may take."""
-    return {k: v for k, v in as_dict(profile.ranking).items() if k != "chunk_bytes"}
+def rankings_config(profile: Profile, split: str, seed: int, limit: int | None = None) -> dict:
+    """What determines the orders of the images of a split: not how much memory they may take."""
+    own = {k: v for k, v in as_dict(profile.ranking).items() if k != "chunk_bytes"}
+    config = comae_config(profile, seed) | {"ranking": own, "split": split, "limit": limit}
+    return versioned("ranking", 1, config | ({"class_step": profile.data.class_step} if profile.data.class_step else {}))
 
 
 def thin(history: pd.DataFrame) -> pd.DataFrame:
@@ -140,11 +147,7 @@ def rankings(
     if by not in ("pagerank", "in_strength"):
         raise ValueError(f"unknown score {by!r}; expected pagerank or in_strength")
     profile, device = get_profile(profile), resolve_device(device)
-    config = comae_config(profile, seed) | {
-        "ranking": ranking_config(profile),
-        "split": split, "limit": limit}  # fmt: skip
-    config |= {"class_step": profile.data.class_step} if profile.data.class_step else {}
-
+    config = rankings_config(profile, split, seed, limit)
     small = torch.uint8 if profile.num_tokens <= 256 else torch.int16
 
     def in_shards(directory: Path, flips: tuple[bool, ...], size: int) -> shards.Shards:
@@ -153,9 +156,10 @@ def rankings(
 
         def orders(rows: Tensor) -> dict[str, Tensor]:  # (n, flips, N) each
             found = {"pagerank": [], "in_strength": []}
-            for idx in images[rows].split(RANKED):
+            for idx in images[rows].split(at_a_time(RANKED)):
                 both = [tokens(idx, torch.full((len(idx),), flip)) for flip in flips]
-                graphs = [model.dependencies(x, profile.ranking.chunk_bytes) for x in both]
+                with inference(profile, device):
+                    graphs = [model.dependencies(x, profile.ranking.chunk_bytes) for x in both]
                 found["pagerank"].append(torch.stack([collapse_order(scores_of(A, profile)).cpu() for A in graphs], 1))
                 found["in_strength"].append(torch.stack([collapse_order(ranking.in_strength(A)).cpu() for A in graphs], 1))
             return {k: torch.cat(v).to(small) for k, v in found.items()}
@@ -174,7 +178,7 @@ def rankings(
         return stored.all(by)[:, int(flipped)].long()
 
     def compute(directory: Path):
-        stored = in_shards(directory / "shards", (flipped,), RANKED)
+        stored = in_shards(directory / "shards", (flipped,), at_a_time(RANKED))
         return {k: stored.all(k)[:, 0] for k in ("pagerank", "in_strength")}, None
 
     config |= {"flipped": True} if flipped else {}
@@ -201,29 +205,39 @@ class Sample:
     tokens: Tensor  # (B, N, C)
 
 
-def sample(profile: str | Profile, split: str, count: int) -> Sample:
-    """`count` images of a split, the classes in turn, with their tokens."""
+def sample(profile: str | Profile, split: str, count: int, device: str = "auto") -> Sample:
+    """`count` images of a split, the classes in turn, with their tokens. Of many images take `sample_tokens`."""
     profile = get_profile(profile)
     data = load_data(profile, split)
     images, labels = data.batch(selection(data, count))
-    return Sample(images, labels, data.class_names, tokenizer(profile).encode(images))
+    return Sample(images, labels, data.class_names, tokenizer(profile, device).encode(images))
 
 
-def orders(profile: str | Profile, split: str, count: int, seed: int = 0, mean_from: int = 2000) -> dict[str, Tensor]:
-    """The collapse order of `sample(profile, split, count)` and every control, by name, each (count, N).
+def sample_tokens(profile: str | Profile, split: str, count: int, device: str = "auto") -> Tensor:
+    """The tokens alone of so many images, (count, N, C): the images are read and encoded a few at a time."""
+    profile, device = get_profile(profile), resolve_device(device)
+    tokens = token_source(profile, split, device)
+    return torch.cat([tokens(idx).cpu() for idx in selection(load_data(profile, split), count).split(at_a_time(RANKED))])
 
-    The mean order is that of `mean_from` *training* images, so that it knows nothing of the images it is used for.
-    """
-    profile = get_profile(profile)
-    drawn = sample(profile, split, count)
-    n, chosen = len(drawn.tokens), selection(load_data(profile, split), count)
-    collapse, counted = (rankings(profile, split, seed, by=by)[chosen] for by in ("pagerank", "in_strength"))
-    few = mean_from if mean_from < len(load_data(profile, "train")) else None  # None: the orders that training uses too
-    fixed = {"mean order": mean_order(rankings(profile, "train", seed, few)), "centre-out": centre_out_order(profile.grid),
+
+def mean_ranking(profile: str | Profile, seed: int = 0, device: str = "auto") -> Tensor:
+    """The mean collapse order (N,), one for every image: of all training images of the classes that classifiers use, so
+    that it knows nothing of the images it is tested on, and whichever notebook asks gets the same."""
+    return mean_order(rankings(for_classifiers(profile), "train", seed, device=device))
+
+
+def orders(profile: str | Profile, split: str, count: int, seed: int = 0, device: str = "auto") -> dict[str, Tensor]:
+    """The collapse order of `sample(profile, split, count)` and every control, by name, each (count, N)."""
+    profile, device = get_profile(profile), resolve_device(device)
+    data, tokens = load_data(profile, split), tokenizer(profile, device)
+    chosen = selection(data, count)
+    n = len(chosen)
+    contrast = torch.cat([variance_order(looked_at(tokens, x)) for x, _ in data.batches(at_a_time(RANKED), chosen)])
+    collapse, counted = (rankings(profile, split, seed, by=by, device=device)[chosen] for by in ("pagerank", "in_strength"))
+    fixed = {"mean order": mean_ranking(profile, seed, device), "centre-out": centre_out_order(profile.grid),
              "low-discrepancy": low_discrepancy_order(profile.grid), "raster": raster_order(profile.grid)}  # fmt: skip
     return {"collapse": collapse, "in-strength": counted, "random": random_order(n, profile.num_tokens, seeded(seed, 40)),
-            "variance": variance_order(looked_at(tokenizer(profile), drawn.images)),
-            "reversed": reversed_order(collapse)} | {k: v.expand(n, -1) for k, v in fixed.items()}  # fmt: skip
+            "variance": contrast, "reversed": reversed_order(collapse)} | {k: v.expand(n, -1) for k, v in fixed.items()}  # fmt: skip
 
 
 def looked_at(tokens: Tokens, images: Tensor) -> Tensor:
@@ -236,47 +250,93 @@ def rank(images, profile: str | Profile = "natural", seed: int = 0, device: str 
     """The collapse order of any images, (B, N) long, `[b, 0]` the patch seen first.
 
     The profile says whose encoder: that of `natural` was trained on photographs and comes with the package.
-    images: a path, a folder of images, a PIL image, a list of paths and PIL images, a uint8 array (B, H, W, 3) or
-    (H, W, 3) or (H, W), or a float tensor (B, C, H, W) in [-1, 1] of the profile's size. Files, PIL images and
-    arrays are centre-cropped and resized to the profile's size. Raises ValueError or FileNotFoundError for anything
-    else, naming the file.
+    images: one of these, or several in a list, a tuple, a generator, `Path.glob(...)`, and the rows are in their order:
+    - a path (`~` is your home) or an open file of an image, or a PIL image of any mode;
+    - a uint8 array (H, W) or (H, W, 1) grey, (H, W, 3) RGB or (H, W, 4) RGBA, or a batch of the last three with B in front.
+      Channels come last; with channels H may not be 1, 3 or 4, for then they might come first;
+    - a float tensor (C, H, W) of the profile's size and channels in [-1, 1], or a batch (B, C, H, W).
+    A set of paths is sorted by path. Files, PIL images and arrays are centre-cropped and resized to the profile's size.
+    A folder, given alone, is all images in it and below it, sorted by path, without hidden files and drawings of
+    `python -m cop rank`; what cannot be read is left out, and a warning names it: `cop.images.photographs([folder])[0]`
+    are the files of the rows otherwise.
+    Raises ValueError or FileNotFoundError, naming the file or the value, for anything else, for no images, for a folder
+    of which nothing can be read, and for an unreadable file that is not in a folder.
     """
     profile, device = get_profile(profile), resolve_device(device)
-    model, tokens = comae(profile, seed, device)[0], tokenizer(profile)
     batch = as_batch(images, profile)
-    parts = [tokens.encode(x).to(device) for x in batch.split(64)]
-    graphs = (model.dependencies(x, profile.ranking.chunk_bytes) for x in parts)
-    return torch.cat([collapse_order(scores_of(A, profile)).cpu() for A in graphs])
+    model, tokens = comae(profile, seed, device)[0], tokenizer(profile, device)
+
+    def order(x: Tensor) -> Tensor:
+        x = tokens.encode(x.to(device))
+        with inference(profile, device):
+            A = model.dependencies(x, profile.ranking.chunk_bytes)
+        return collapse_order(scores_of(A, profile)).cpu()
+
+    return torch.cat([order(x) for x in batch.split(at_a_time(RANKED))])
 
 
 def as_batch(images, profile: Profile) -> Tensor:
     """What `rank` accepts, as one float tensor (B, C, H, W) in [-1, 1] of the profile's size."""
     size, channels = profile.data.image_size, profile.data.channels
-    if torch.is_tensor(images):
-        if images.ndim != 4 or tuple(images.shape[1:]) != (channels, size, size) or not images.is_floating_point():
-            raise ValueError(f"images are {tuple(images.shape)} {images.dtype}; expected a float tensor (B, {channels}, "
-                             f"{size}, {size}) in [-1, 1] for profile {profile.name!r}, or files, PIL images or arrays")
-        if not torch.isfinite(images).all():
-            raise ValueError("images contain NaN or infinite values; expected numbers in [-1, 1]")
-        return images.float()
-    if isinstance(images, (str, Path)) and Path(images).is_dir():
-        folder = image_folder(images, size, channels)
-        return folder.batch(torch.arange(len(folder)))[0]
-    if isinstance(images, np.ndarray):
+    if isinstance(images, (str, os.PathLike)) and os.path.isdir(local(images)):
+        return _folder_batch(images, size, channels)
+    if isinstance(images, (set, frozenset)):
+        if not all(isinstance(x, (str, os.PathLike)) for x in images):
+            raise ValueError("images are a set, which has no order; expected a list, or a set of paths")
+        images = sorted(images, key=os.fspath)
+    if isinstance(images, (np.ndarray, Tensor)):
         images = list(images) if images.ndim == 4 else [images]
-    images = images if isinstance(images, (list, tuple)) else [images]
-    if not images:
+    elif isinstance(images, (str, bytes, bytearray, memoryview, Mapping)) or hasattr(images, "read") or not isinstance(images, Iterable):
+        images = [images]
+    parts = [_image(x, size, channels) for x in images]
+    if not parts:
         raise ValueError("images is empty; expected at least one")
-    pixels = np.stack([_pixels(x, size, channels) for x in images])
-    return torch.from_numpy(pixels).float() / 127.5 - 1
+    batch = torch.stack(parts)
+    if not torch.isfinite(batch).all():
+        raise ValueError("images contain NaN or infinite values; expected numbers in [-1, 1]")
+    low, high = (x.item() for x in batch.aminmax())
+    if low < -1 - ROUNDING or high > 1 + ROUNDING:
+        raise ValueError(f"images range from {low:.4g} to {high:.4g}; expected [-1, 1]: x / 127.5 - 1 if x is in 0..255, and "
+                         "clamp(-1, 1) what an interpolation has overshot")  # fmt: skip
+    return batch
 
 
-def _pixels(image, size: int, channels: int) -> np.ndarray:
+def _folder_batch(folder: str | os.PathLike, size: int, channels: int) -> Tensor:
+    files, left_out = photographs([folder])
+    parts = []
+    for file in files:
+        try:
+            parts.append(_image(file, size, channels))
+        except (ValueError, OSError) as error:
+            left_out[file] = str(error)
+    if not parts:
+        raise ValueError("; ".join(told(left_out)))
+    if left_out:
+        warnings.warn(f"{len(left_out)} left out of {folder}: {'; '.join(told(left_out))}", stacklevel=4)
+    return torch.stack(parts)
+
+
+def _image(image, size: int, channels: int) -> Tensor:
+    """One image, not a folder, as a float tensor (C, H, W)."""
+    if torch.is_tensor(image):
+        if tuple(image.shape) != (channels, size, size) or not image.is_floating_point():
+            raise ValueError(f"an image is {tuple(image.shape)} {image.dtype}; expected a float tensor (B, {channels}, {size}, "
+                             f"{size}) or ({channels}, {size}, {size}) in [-1, 1], or files, PIL images or uint8 arrays")
+        return image.detach().float()
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
-            raise ValueError(f"array of shape {image.shape} and type {image.dtype}; expected uint8 (H, W) or (H, W, 3)")
-        image = Image.fromarray(image)
-    return decode(image, size, channels)
+        layout = image.ndim == 2 or image.ndim == 3 and image.shape[2] in (1, 3, 4) and image.shape[0] not in (1, 3, 4)
+        if image.dtype != np.uint8 or not layout or 0 in image.shape:
+            raise ValueError(f"an array of shape {image.shape} and type {image.dtype}; expected uint8 (H, W), (H, W, 1), (H, W, 3), "
+                             "(H, W, 4) or a batch (B, H, W, 3), channels last, H not 1, 3 or 4; give others as PIL images")
+        image = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
+    elif isinstance(image, (str, os.PathLike)):
+        image = local(image)
+        if os.path.isdir(image):
+            raise ValueError(f"{image} is a folder among several images; expected files, or one folder alone")
+    elif not isinstance(image, Image.Image) and not hasattr(image, "read"):
+        raise ValueError(f"an image is given as {type(image).__name__}; expected a path, a PIL image, a uint8 array, a float "
+                         "tensor, or several of them in a list; open bytes with PIL.Image.open(io.BytesIO(...))")
+    return torch.from_numpy(decode(image, size, channels)).float() / 127.5 - 1
 
 
 def target_patches(tokens: Tokens, context: Tensor, targets: Tensor, values: Tensor) -> Tensor:
@@ -289,14 +349,13 @@ def target_patches(tokens: Tokens, context: Tensor, targets: Tensor, values: Ten
     return chosen.unflatten(-1, (tokens.patch_size, tokens.patch_size, -1)).unflatten(0, (B, K)).movedim(-1, 2)
 
 
-def greedy_order(profile: str | Profile) -> Tensor:
+def greedy_order(profile: str | Profile, device: str = "auto") -> Tensor:
     """The greedy order of the Gaussian model of the training tokens, one for all images: (N,)."""
     profile = all_classes(get_profile(profile))
-    config = images_config(profile) | {"greedy": {"floor": profile.predictor.floor, "images": 10_000}}
+    config = versioned("greedy", 1, images_config(profile) | {"greedy": {"floor": profile.predictor.floor, "images": 10_000}})
 
     def compute(_: Path):
-        chosen = selection(load_data(profile, "train"), 10_000)
-        train = token_source(profile, "train")(chosen)
+        train = sample_tokens(profile, "train", 10_000, device)
         return {"order": GaussianTokens.fit(train, floor=profile.predictor.floor).greedy_order()}, None
 
     return load_or_compute("greedy", config, compute).tensors["order"].long()
@@ -308,7 +367,8 @@ def greedy_order(profile: str | Profile) -> Tensor:
 def predictor_config(profile: Profile, seed: int) -> dict:
     """What determines a trained predictor."""
     profile = all_classes(profile)
-    return images_config(profile) | {"predictor": as_dict(profile.predictor), "seed": seed, "version": 1} | scale_config(profile)
+    config = images_config(profile) | {"predictor": as_dict(profile.predictor), "seed": seed}
+    return versioned("predictor", 1, config | scale_config(profile))
 
 
 def predictor(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[TokenPredictor, Artefact]:
@@ -358,10 +418,15 @@ def untrained(build: Callable[[], nn.Module], seed: int, pretrained: str | None)
     return model
 
 
+def starts_at_random(profile: Profile) -> bool:
+    """Whether the EMA of a classifier's training warms up: weights that are given are worth as much as later ones."""
+    return profile.classifier.ema_warmup and not profile.classifier.pretrained
+
+
 def classifier_config(profile: Profile, seed: int) -> dict:
     """What determines a trained RViT."""
-    return images_config(profile) | {"classifier": as_dict(profile.classifier), "seed": seed, "order": "random",
-                                     "version": 1} | scale_config(profile)  # fmt: skip
+    config = images_config(profile) | {"classifier": as_dict(profile.classifier), "seed": seed, "order": "random"}
+    return versioned("classifier", 1, config | scale_config(profile))
 
 
 def classifier(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[CViT, Artefact]:
@@ -379,7 +444,8 @@ def classifier(profile: str | Profile, seed: int = 0, device: str = "auto") -> t
 
         model, history = fit(untrained(lambda: build_classifier(profile), seed, profile.classifier.pretrained), loss, profile.classifier,
                              size=len(train), seed=seed, directory=directory, device=device, desc="RViT",
-                             ema=profile.classifier.ema, checkpoint_every=profile.checkpoint_every,
+                             ema=profile.classifier.ema, ema_warmup=starts_at_random(profile),
+                             checkpoint_every=profile.checkpoint_every,
                              scale=profile.scale, per_step=uniform, ahead=train.ahead)  # fmt: skip
         return model.state_dict(), thin(history)
 

@@ -15,6 +15,7 @@ from statistics import mean
 import pandas as pd
 import torch
 
+from cop import shards
 from cop.classification import FINE_TUNING, build, tested_counts
 from cop.comae import CoMAE
 from cop.cost import macs
@@ -27,11 +28,13 @@ from cop.mar import MAR, draw_num_masked, mask_lengths
 from cop.order_bank import MODES
 from cop.profiles import Profile, get_profile
 from cop.report import markdown
+from cop.tokens import BATCH as ENCODED
 from cop.train import seeded
 
 # train + val (the official training images), test
 IMAGES = {"fashion-subset": (12_000, 2_000), "fashion": (60_000, 10_000), "tiny-imagenet": (100_000, 10_000)}
 IMAGES |= dict.fromkeys(LAYOUTS, (OFFICIAL["train"], OFFICIAL["val"]))
+INCEPTION = 5.7e9  # multiply-adds of Inception v3 on an image
 CLASSIFIERS = ("ViT", "RViT", "CViT", "DynamicViT")  # Table 5; the controls of notebook 5 cost as much as CViT each
 
 
@@ -41,20 +44,22 @@ class Device:
 
     name: str
     tflops: float  # dense bf16 with fp32 accumulation, of one; TF32 runs at half of it on all of these
+    fp32: float  # float32 without tensor cores
     memory: float  # GiB of one
     count: int = 1
 
 
-DEVICES = {d.name: d for d in (Device("H100", 989, 80), Device("RTX 5090", 209.5, 32), Device("8 x H100", 989, 80, 8))}
+DEVICES = {d.name: d for d in (Device("H100", 989, 67, 80), Device("RTX 5090", 209.5, 104.8, 32), Device("8 x H100", 989, 67, 80, 8))}
 
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What the plan takes for granted. Nothing but `decoded` was measured."""
+    """What the plan takes for granted. Nothing but `decoded` and `drawn` was measured."""
 
     utilisation: float = 0.35  # of the data sheet's rate: a fair training loop on one GPU; narrow layers reach less
     scaling: float = 0.9  # of the linear gain, on more than one GPU
     memory_share: float = 0.9  # of a GPU's memory that a program can fill
+    drawn: float = 2e8  # normal random numbers that a core draws in a second
     decoded: float = 120  # JPEGs of ImageNet's size that a core decodes in a second: tests/benchmarks/bench_decoding.py
 
 
@@ -63,13 +68,25 @@ class Stage:
     """One stage of a profile. All counts are totals, all sizes bytes."""
 
     name: str
-    macs: float  # multiply-adds in bf16
-    macs_tf32: float  # ... and in full precision: the diffusion loss of MAR leaves autocast
+    macs: float  # multiply-adds in bf16: networks under autocast
+    macs_tf32: float  # ... in TF32: convolutions of KL-16 and Inception, and MAR's diffusion in sampling (`devices.inference`)
     fixed: float  # memory: weights, and in training gradients, AdamW's two moments and EMA
     per_image: float  # memory: activations of one image of the batch
     batch: int  # images per optimiser step, or at a time
     disk: float
     derivation: str
+    macs_fp32: float = 0.0  # ... and in float32: MAR's diffusion in training, and all of a profile without mixed precision
+    normals: float = 0.0  # random numbers drawn on the CPU
+
+    @property
+    def total(self) -> float:
+        return self.macs + self.macs_tf32 + self.macs_fp32
+
+    @property
+    def precision(self) -> str:
+        """Shares of the multiply-adds by the precision they are done in."""
+        parts = {"bf16": self.macs, "TF32": self.macs_tf32, "float32": self.macs_fp32}
+        return ", ".join(f"{v / self.total:.0%} {k}" for k, v in parts.items() if v)
 
     def memory(self, batch: int) -> float:
         """Peak GiB with that many images on the device at once."""
@@ -89,7 +106,7 @@ def hours(stage: Stage, device: Device, assumptions: Assumptions) -> float:
     """2 FLOP per multiply-add over rate x utilisation; TF32 at half the rate; several devices at `scaling`."""
     several = device.count * assumptions.scaling if device.count > 1 else 1
     rate = 1e12 * device.tflops * assumptions.utilisation * several
-    return 2 * (stage.macs + 2 * stage.macs_tf32) / rate / 3600
+    return 2 * (stage.macs + 2 * stage.macs_tf32 + device.tflops / device.fp32 * stage.macs_fp32) / rate / 3600
 
 
 # ------------------------------------------------------------------------------------------------------- memory
@@ -114,8 +131,8 @@ def passing(tokens: float, width: int) -> float:
 
 
 def widest(side: int) -> float:
-    """Feature maps of KL-16 on one image: four live ones of its widest level, 128 channels at full size, 2 bytes each."""
-    return 4 * 128 * CHANNEL_MULTIPLES[0] * side**2 * 2
+    """Feature maps of KL-16 on one image: four live ones of its widest level, 128 channels at full size, 4 bytes each."""
+    return 4 * 128 * CHANNEL_MULTIPLES[0] * side**2 * 4
 
 
 def size(module: torch.nn.Module) -> int:
@@ -153,7 +170,15 @@ def plan(profile: str | Profile) -> list[Stage]:
         raise ValueError(f"no plan for data {profile.data.name!r}: the number of images must be known; expected one of "
                          f"{', '.join(IMAGES)}")  # fmt: skip
     first = [*tokenising(profile), *comae_stages(profile), predicting(profile)]
-    return [*first, *generating(profile), *classifying(profile)]
+    stages = [*first, *generating(profile), *classifying(profile)]
+    return in_precision(profile, stages)
+
+
+def in_precision(profile: Profile, stages: list[Stage]) -> list[Stage]:
+    """The stages as they are counted below, which is for bf16; all in float32 for a profile without it."""
+    if profile.scale.mixed_precision == "bf16":
+        return stages
+    return [replace(s, macs=0, macs_tf32=0, macs_fp32=s.total) for s in stages]
 
 
 def looks(profile: Profile) -> tuple[int, str]:
@@ -168,12 +193,27 @@ def tokenising(profile: Profile) -> list[Stage]:
     n, words = looks(profile)
     side = profile.data.image_size
     with torch.device("meta"):
-        model, image = KL16(image_side=side).eval(), torch.empty(1, 3, side, side)
-    one = macs(lambda: model.quant_conv(model.encoder(image)))
+        model = KL16(image_side=side)
+    one = encoding(profile)
     values = 2 * profile.tokens.dim * profile.num_tokens
-    return [Stage("KL-16 moments", n * one, 0, 4 * size(model), widest(side), 64, n * values * 2,
+    return [Stage("KL-16 moments", 0, n * one, 4 * size(model), widest(side), shards.BATCH, n * values * 2,
                   f"{words}, {one / 1e9:.1f} GMAC each; mean and log-variance of {profile.num_tokens} x {profile.tokens.dim} values "
-                  f"in 2 bytes; memory: four maps of 128 x {side} x {side} in 2 bytes")]  # fmt: skip
+                  f"in 2 bytes; memory: four maps of 128 x {side} x {side} in 4 bytes")]  # fmt: skip
+
+
+def encoding(profile: Profile) -> int:
+    """Multiply-adds of encoding one image; 0 for tokens that are linear in the pixels."""
+    if profile.tokens.kind != "kl16":
+        return 0
+    side = profile.data.image_size
+    with torch.device("meta"):
+        model, image = KL16(image_side=side).eval(), torch.empty(1, 3, side, side)
+    return macs(lambda: model.quant_conv(model.encoder(image)))
+
+
+def drawn_latents(profile: Profile) -> int:
+    """Normal numbers per image of a training: KL-16's latents are drawn from their posterior."""
+    return profile.num_tokens * profile.tokens.dim if profile.tokens.kind == "kl16" else 0
 
 
 def comae_stages(profile: Profile) -> list[Stage]:
@@ -192,7 +232,8 @@ def comae_stages(profile: Profile) -> list[Stage]:
         Stage("CoMAE training", c.steps * c.batch_size * one, 0, trained(size(model)),
               K * (kept(N, c.enc_dim, c.enc_depth) + kept(N, c.dec_dim, c.dec_depth)), c.batch_size, 12 * size(model),
               f"{c.steps:,} steps x {c.batch_size} images x {one / 1e9:.1f} GMAC: f {f / 1e9:.2f} and g {g / 1e9:.2f} forward for {K} "
-              "targets; backward 2 f + g in the steps that train f, 2 g in those that train g"),
+              "targets; backward 2 f + g in the steps that train f, 2 g in those that train g; the noise is drawn on the GPU",
+              normals=c.steps * c.batch_size * drawn_latents(profile)),
         Stage("ranking", n * full, 0, 4 * size(model), together * passing(N, c.enc_dim), 1, 2 * n * N,
               f"{words}, {full / 1e9:.0f} GMAC each ({N} encoder passes, what targets share computed once); one byte a rank, by PageRank and by in-strength"),
     ]  # fmt: skip
@@ -206,7 +247,8 @@ def predicting(profile: Profile) -> Stage:
     one = macs(model, tokens, seen)
     return Stage("entropy predictor (ours)", 3 * p.steps * p.batch_size * one, 0, trained(size(model)), kept(N, p.dim, p.depth),
                  p.batch_size, 12 * size(model),
-                 f"{p.steps:,} steps x {p.batch_size} images x 3 x {one / 1e9:.2f} GMAC (forward, backward twice that)")  # fmt: skip
+                 f"{p.steps:,} steps x {p.batch_size} images x 3 x {one / 1e9:.2f} GMAC (forward, backward twice that)",
+                 normals=p.steps * p.batch_size * drawn_latents(profile))  # fmt: skip
 
 
 def generating(profile: Profile) -> list[Stage]:
@@ -238,10 +280,11 @@ def generating(profile: Profile) -> list[Stage]:
 
     def training(name: str, steps: int, times: int, start: str) -> Stage:
         images = times * steps * g.batch_size
-        return Stage(name, 3 * images * z, 3 * images * rows * denoise, trained(size(model), ema=True), memory, g.batch_size,
+        return Stage(name, 3 * images * z, 0, trained(size(model), ema=True), memory, g.batch_size,
                      times * 16 * size(model),
                      f"{f'{times} x ' if times > 1 else ''}{steps:,} steps x {g.batch_size} images x 3 x ({z / 1e9:.1f} GMAC with {M} of {N} "
-                     f"tokens hidden, the mean, + {rows} rows of the diffusion MLP at {denoise / 1e6:.1f} MMAC in TF32); {start}")  # fmt: skip
+                     f"tokens hidden, the mean, + {rows} rows of the diffusion MLP at {denoise / 1e6:.1f} MMAC in float32); {start}",
+                     3 * images * rows * denoise, images * (drawn_latents(profile) + rows * config.channels))  # fmt: skip
 
     lengths = mask_lengths(N, g.num_iter)
     write = sum(predict(N - before, before - after) for before, after in zip([N, *lengths], lengths, strict=False))
@@ -249,12 +292,30 @@ def generating(profile: Profile) -> list[Stage]:
 
     def sampling(name: str, systems: int, branches: int) -> Stage:
         images = systems * g.count
-        return Stage(name, images * (branches * write + decode), images * branches * chains, 4 * size(model),
-                     max(branches * passing(N + g.buffer_size, g.dim), widest(side) if autoencoder else 0), BATCH,
+        portion = 4 * size(autoencoder) + ENCODED * widest(side) if autoencoder else 0
+        noise = N * g.num_sampling_steps * config.channels
+        return Stage(name, images * branches * write, images * (branches * chains + decode), 4 * size(model) + portion,
+                     branches * passing(N + g.buffer_size, g.dim) + 4 * noise, BATCH,
                      images * (side**2 * profile.data.channels + N),
                      f"{systems} systems x {g.count:,} images x ({branches} x ({len(lengths)} steps of {write / len(lengths) / 1e9:.1f} GMAC in the mean, "
                      f"{N} x {g.num_sampling_steps} rows of the diffusion MLP in TF32) + decoder "
-                     f"{decode / 1e9:.0f} GMAC); pixels in a byte")  # fmt: skip
+                     f"{decode / 1e9:.0f} GMAC in TF32); pixels in a byte", normals=images * noise)  # fmt: skip
+
+    def drafts() -> Stage:
+        """A bank of drafts is ranked for every set of images that it lends orders to."""
+        (_, ranking), images, encode = comae_stages(profile), 2 * g.count, encoding(profile)
+        one = ranking.macs / looks(profile)[0]
+        return replace(ranking, name="ranking drafts, other order sources (ours)", macs=images * one, macs_tf32=images * encode, disk=0,
+                       derivation=f"2 x {g.count:,} drafts, {one / 1e9:.0f} GMAC each and encoder {encode / 1e9:.0f} GMAC in TF32")  # fmt: skip
+
+    def judging(sets: int) -> Stage:
+        """RViT says the class of every image, and Inception its features where the profile asks for them."""
+        with torch.device("meta"):
+            judge, image = build(profile, "RViT").eval(), torch.empty(1, profile.data.channels, side, side)
+        own, inception = macs(judge, image), INCEPTION if g.features else 0
+        images = sets * g.count
+        return Stage("judging samples", images * own, images * inception, 4 * size(judge), passing(N + 1, profile.classifier.dim), 256, 0,
+                     f"{sets} sets x {g.count:,} images x (RViT {own / 1e9:.1f} GMAC + Inception {inception / 1e9:.1f} in TF32)")  # fmt: skip
 
     extra, others = sum(float(s) != float(g.cfg_scale) for s in g.cfg_sweep), len(MODES) - 1
     first = [] if g.checkpoint else [training("MAR training", g.steps, 1, "random orders")]
@@ -262,7 +323,8 @@ def generating(profile: Profile) -> list[Stage]:
     return [*first, training("CMAR, ascending and random fine-tuning", g.fine_tune_steps, len(KINDS), start),
             sampling("sampling without guidance", len(SYSTEMS), 1), sampling("sampling with guidance", len(SYSTEMS) + extra, 2),
             sampling("sampling, other order sources without guidance (ours)", others, 1),
-            sampling("sampling, other order sources with guidance (ours)", others, 2)]  # fmt: skip
+            sampling("sampling, other order sources with guidance (ours)", others, 2), drafts(),
+            judging(2 * (len(SYSTEMS) + others) + extra)]  # fmt: skip
 
 
 def classifying(profile: Profile) -> list[Stage]:
@@ -314,11 +376,12 @@ def table(
 
     def row(stages: Sequence[Stage], **others) -> dict:
         spent = {f"h, {d.name}": amount(sum(hours(s, d, assumptions) for s in stages)) for d in chosen}
-        return {"stage": stages[0].name, "multiply-adds": f"{sum(s.macs + s.macs_tf32 for s in stages):.2e}", **spent,
+        return {"stage": stages[0].name, "multiply-adds": f"{sum(s.total for s in stages):.2e}", **spent,
+                "precision": stages[0].precision, "CPU h, random numbers": amount(sum(s.normals for s in stages) / assumptions.drawn / 3600),
                 "disk, GB": amount(sum(s.disk for s in stages) / 1e9), "GiB at images": f"{stages[0].memory(stages[0].batch):.1f} at {stages[0].batch}",
                 f"images in {small.memory} GiB": stages[0].images_that_fit(small, assumptions), "derivation": stages[0].derivation} | others  # fmt: skip
 
-    blank = {"stage": "**all**", "GiB at images": "", f"images in {small.memory} GiB": "", "derivation": ""}
+    blank = {"stage": "**all**", "precision": "", "GiB at images": "", f"images in {small.memory} GiB": "", "derivation": ""}
     return pd.DataFrame([*(row([s]) for s in stages), row(stages, **blank)])
 
 
@@ -379,7 +442,7 @@ def cuts(profile: str | Profile, assumptions: Assumptions | None = None, name: s
         smaller[f"CoMAE's encoder {narrow} wide (the paper: 64 in section 4, 256 in section 8)"] = (less, f"masks of rank {narrow} at most; untested")
     rows = []
     for change, (less, price) in smaller.items():
-        after = spent(less)
+        after = spent(in_precision(profile, less))
         touched = [n for n in after if after[n] < 0.999 * before[n]]
         rows.append([change, sum(before[n] for n in touched), sum(after[n] for n in touched), price])
     sources = sum(h for n, h in before.items() if "order sources" in n)

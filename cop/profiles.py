@@ -21,6 +21,7 @@ class DataConfig:
     limit: int | None = None  # images per split, for smoke tests; paper: all
     hflip: bool = False  # every embedded shoe points the same way, so a flip leaves the data; paper: True
     class_step: int | None = field(default=None, metadata={"optional": True})  # every so-manyth class only; paper: all
+    per_class: int | None = field(default=None, metadata={"optional": True})  # first training images of each class, before the split; paper: all
 
     @property
     def classes(self) -> int:
@@ -107,6 +108,7 @@ class ClassifierConfig:
     grad_clip: float = 1.0
     betas: tuple[float, float] = (0.9, 0.95)
     ema: float = 0.995  # paper: 0.9999 over a far longer run
+    ema_warmup: bool = True  # from scratch the decay rises to `ema`; never when training starts from given weights, as in the paper
     pretrained: str | None = field(default=None, metadata={"optional": True})  # of cop.weights; paper: ImageNet-21k
     class_step: int | None = field(default=None, metadata={"optional": True})  # classify and rank every so-manyth class; paper: all
 
@@ -137,7 +139,8 @@ class GenerationConfig:
     warmup: float = 0.1  # share of the steps with linear warm-up, then cosine to 0; paper: .1
     grad_clip: float = 3.0  # *open* in the paper; MAR: 3
     betas: tuple[float, float] = (0.9, 0.95)  # as MAR
-    ema: float = 0.995  # decay, with warm-up; paper: .99999 over a far longer run
+    ema: float = 0.995  # decay; paper: .99999 over a far longer run
+    ema_warmup: bool = True  # of base training; fine-tuning starts from given weights and has the decay from its first step
     num_iter: int = 16  # steps of a generation, so 4 tokens a step; paper: *open*, 256 fits its numbers
     num_sampling_steps: int = 25  # of the diffusion of one token; paper: *open*, 100 in MAR
     clip: tuple[float, float] | None = (-0.67, 2.35)  # range of the tokens' values, black to white; paper: none
@@ -156,6 +159,7 @@ class ScaleConfig:
     mixed_precision: str = "no"  # "bf16": autocast over float32 weights
     gradient_checkpointing: bool = False  # blocks are recomputed in the backward pass: less memory, a third more time
     compile: bool = False  # torch.compile of every block
+    threads: int | None = 1  # of a training on a CPU: another number rounds sums differently and ends at another model; paper: GPUs
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,8 @@ smoke = Profile(
 
 natural = Profile(
     "natural",
-    data=DataConfig("tiny-imagenet", image_size=64, channels=3, num_classes=200, hflip=True),
+    # the first 100 of the 500 training images of a class, which 3,000 steps of 8 images go through 1.3 times
+    data=DataConfig("tiny-imagenet", image_size=64, channels=3, num_classes=200, hflip=True, per_class=100),
     tokens=TokenConfig("pca", patch_size=4, dim=16),
     comae=CoMAEConfig(steps=3000, batch_size=8, targets_per_image=8),
     # 20 of 200 classes: every tenth WordNet id, which spreads over the kinds of things; 14 epochs of their 1,800 images
@@ -224,7 +229,7 @@ paper = Profile(
                                 fine_tune_steps=24_000, lr=8e-4, fine_tune_lr=1e-7, rankings=None, val_rankings=None, ema=0.99999,
                                 num_iter=256, num_sampling_steps=100, clip=None, cfg_scale=3.0, cfg_sweep=(2.9, 3.0, 3.1),
                                 count=50_000, features="inception"),
-    scale=ScaleConfig(micro_batches=8, mixed_precision="bf16"),
+    scale=ScaleConfig(micro_batches=8, mixed_precision="bf16", threads=None),
     checkpoint_every=1000,
 )  # fmt: skip
 
@@ -253,13 +258,13 @@ def dry_run(profile: Profile) -> Profile:
     return replace(
         profile,
         name=f"{profile.name}{DRY}",
-        data=replace(profile.data, name="synthetic", root=None, num_classes=2, limit=2),
+        data=replace(profile.data, name="synthetic", root=None, num_classes=2, limit=2, per_class=None),
         comae=replace(profile.comae, **few | {"steps": 2}),
         predictor=replace(profile.predictor, **few),
         classifier=replace(profile.classifier, **few, pretrained=None, class_step=None),
         generation=replace(profile.generation, **few, checkpoint=None, fine_tune_steps=1, rankings=None, val_rankings=None,
                            num_iter=3, num_sampling_steps=2, cfg_sweep=(profile.generation.cfg_scale,) * 3, count=2, features=None),
-        scale=ScaleConfig(),
+        scale=ScaleConfig(threads=None),
         checkpoint_every=1,
     )  # fmt: skip
 
@@ -276,10 +281,10 @@ def all_classes(profile: Profile) -> Profile:
 
 
 def scale_config(profile: Profile) -> dict:
-    """The part of `profile.scale` that changes what a training computes, for hashes; {} where it is the default."""
+    """The part of `profile.scale` that changes what a training computes, for hashes: settings other than the default, and threads."""
     changed = {k: getattr(profile.scale, k) for k in ("micro_batches", "mixed_precision")}
     changed = {k: v for k, v in changed.items() if v != getattr(ScaleConfig, k)}
-    return {"scale": changed} if changed else {}
+    return {"scale": changed | {"threads": profile.scale.threads}}
 
 
 def as_dict(config) -> dict:

@@ -1,19 +1,23 @@
 """What a notebook leaves behind: figures, tables, the numbers behind them, a record per seed, and the gallery.
 
 `paper_figures/<profile>/` holds, per figure, PNG, SVG, the data as CSV and a JSON card (alt text, notebook, seed,
-configuration); `records/seed<k>.csv` under it the headline numbers of a seed.
+configuration); `records/seed<k>.csv` under it the headline numbers of a seed. A notebook writes them to
+`$COP_FIGURES/<profile>`, else `build/figures/<profile>`; only `cop figures` takes them from there to paper_figures.
 """
 
+import ast
+import functools
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -65,17 +69,81 @@ def paper_numbers() -> dict:
     return json.loads((paths.package / "paper_numbers.json").read_text())
 
 
-@dataclass(frozen=True)
-class Report:
-    """Where a notebook run writes. Only seed 0 draws the committed figures; other seeds leave their record alone."""
+LEAST = {"seed": 0, "example": 0, "prefixes": 2}  # values of the notebooks' whole numbers; 1 for the others
 
-    notebook: str
-    profile: str
-    seed: int
+
+def parameters(notebook: str) -> dict:
+    """The parameters of a notebook (`03_collapse_order`) and their defaults, from its source; {} if there is none."""
+    source = paths.notebooks / f"{notebook}.py"
+    text = source.read_text(encoding="utf-8") if source.exists() else ""
+    cell = text.partition('# %% tags=["parameters"]\n')[2].partition("\n# %%")[0]
+    return {line.target.id: ast.literal_eval(line.value) for line in ast.parse(cell).body}
+
+
+def check(notebook: str, given: Mapping) -> None:
+    """Raise ValueError, one line, for a parameter that the notebook does not have, of another type, or out of range."""
+    known = parameters(notebook)
+    for name, value in given.items():
+        default = known.get(name, {"profile": "", "seed": 0}.get(name))
+        if known and name not in known:
+            raise ValueError(f"unknown parameter {name!r} for {notebook}; expected one of {', '.join(known)}")
+        if name == "profile" and isinstance(value, str):
+            get_profile(value)
+        elif name == "device":
+            if not re.fullmatch(r"auto|(cpu|cuda|mps|meta)(:\d+)?", str(value)):
+                raise ValueError(f"device is {value!r}; expected auto, cpu or cuda")
+            if str(value).startswith("cuda") and not torch.cuda.is_available():
+                raise ValueError(f"device is {value!r}, but torch finds no GPU on this machine; expected auto or cpu")
+        elif type(default) is int:
+            if type(value) is not int or value < LEAST.get(name, 1):
+                raise ValueError(f"{name} is {value!r}; expected a whole number of {LEAST.get(name, 1)} or more")
+        elif type(default) is float:
+            if type(value) not in (int, float) or not 0 <= value < 1:
+                raise ValueError(f"{name} is {value!r}; expected a number from 0 to 1, and less than 1")
+        elif default is not None and type(value) is not type(default):
+            raise ValueError(f"{name} is {value!r}; expected {'true or false' if default is False else 'a name'}")
+    if "shown" in known and (example := given.get("example", 0)) >= (shown := given.get("shown", known["shown"])):
+        raise ValueError(f"example is {example!r}; expected one of the {shown} images shown, counted from 0")
+
+
+def changed(notebook: str, given: Mapping) -> dict:
+    """Those of the given parameters that are not the profile's own, so that figures and records mean something else. Seeds
+    other than 0 are `brief` of themselves, and a dry run has counts of its own."""
+    own = parameters(notebook) | ({"brief": given.get("brief")} if given.get("seed") else {})
+    if given.get("profile", "").endswith(DRY):
+        return {}
+    return {k: v for k, v in given.items() if k not in ("profile", "seed", "device") and k in own and v != own[k]}
+
+
+@functools.cache  # a notebook reads the records several times
+def note(message: str) -> None:
+    """One line on stderr, with paths as seen from the project: a notebook's output may be committed."""
+    print(f"cop: {message}".replace(f"{paths.root}{os.sep}", ""), file=sys.stderr, flush=True)
+
+
+class Report:
+    """Where a notebook run writes. Only seed 0 draws figures; other seeds leave their record alone.
+
+    parameters: the notebook's others, all checked here, so that a wrong one raises ValueError in the first cell. Those
+    that are not the profile's own name the folder and stand in cards and records (`changed`).
+    """
+
+    def __init__(self, notebook: str, profile: str, seed: int, **parameters):
+        given = {"profile": profile, "seed": seed} | parameters
+        check(notebook, given)
+        self.notebook, self.profile, self.seed, self.changed = notebook, profile, seed, changed(notebook, given)
 
     @property
     def folder(self) -> Path:
-        return Path(os.environ.get("COP_FIGURES", paths.figures)) / self.profile
+        name = "-".join([self.profile, *(f"{k}-{v}" for k, v in self.changed.items())])
+        return Path(os.environ.get("COP_FIGURES") or paths.build / "figures") / name
+
+    @property
+    def config(self) -> str:
+        """The key of what cards and records were made with: the profile, and parameters that are not its own."""
+        profile = get_profile(self.profile)
+        config = {k: v for k, v in as_dict(profile).items() if k != "scale"} | scale_config(profile)
+        return key(config | ({"parameters": self.changed} if self.changed else {}))
 
     def figure(self, fig: Figure, name: str, alt: str, data: pd.DataFrame | None = None) -> None:
         """Save a figure (PNG, SVG, CSV of the numbers, card) and show it once, with its alt text."""
@@ -104,12 +172,28 @@ class Report:
     def record(self, **numbers: float) -> None:
         """Add headline numbers to this seed's record, replacing those of the same name and notebook."""
         path = self.folder / "records" / f"seed{self.seed}.csv"
-        old = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["notebook", "name", "value"])
-        new = pd.DataFrame([{"notebook": self.notebook, "name": k, "value": float(v)} for k, v in numbers.items()])
+        old = _read(path)
+        old = pd.DataFrame(columns=["notebook", "name", "value", "config"]) if old is None else old
+        new = pd.DataFrame([{"notebook": self.notebook, "name": k, "value": float(v), "config": self.config} for k, v in numbers.items()])
         keep = old[~((old["notebook"] == self.notebook) & old["name"].isin(new["name"]))]
         rows = new if keep.empty else pd.concat([keep, new])
         rows = rows.sort_values(["notebook", "name"])
         write(path, rows.to_csv(index=False, float_format="%.6g").encode())
+
+    def seeds(self) -> "Seeds":
+        """The notebook's numbers over all seeds: those of this run, and of other seeds the committed ones."""
+        return Seeds(self.profile, self.notebook, run=self)
+
+    def beside(self, profiles: Mapping[str, str], names: Mapping[str, str | tuple[str, str]], scale: float = 1,
+               digits: int = 3) -> pd.DataFrame:  # fmt: skip
+        """Headline numbers of this notebook for several profiles, its own as `seeds` has them. profiles: column -> profile;
+        names: label -> name in the record, or a pair for a difference. Each cell is the mean over the seeds on record with
+        its interval, one number where there is one seed, and a dash where there is none."""
+        columns = {}
+        for column, profile in profiles.items():
+            seeds = self.seeds() if profile == self.profile else Seeds(profile, self.notebook)
+            columns[f"{column}, {seeds.names()}"] = [seeds.cell(name, scale, digits) for name in names.values()]
+        return pd.DataFrame({"": list(names)} | columns)
 
     def keep(self, name: str, data: pd.DataFrame) -> None:
         """A small table of this seed that a comparison of seeds will read: records/<name>_seed<k>.csv."""
@@ -117,37 +201,89 @@ class Report:
         write(self.folder / "records" / f"{name}_seed{self.seed}.csv", content)
 
     def kept(self, name: str) -> dict[str, pd.DataFrame]:
-        """What `keep` left under that name, by seed, of the committed records and of this run; then that of runs which
-        differ in more than the seed and whose records lie in a folder that says how: "0, one thread"."""
-        folders = (paths.figures / self.profile / "records", self.folder / "records")
-        files = {(f.parent.relative_to(folder).name.replace("_", " "), int(f.stem.partition("_seed")[2])): f
-                 for folder in folders for f in folder.rglob(f"{name}_seed*.csv")}  # fmt: skip
-        return {f"{seed}, {how}" if how else f"{seed}": pd.read_csv(files[how, seed]) for how, seed in sorted(files)}
+        """What `keep` left under that name, by seed, of this run and else of the committed records; then that of runs which
+        differ in more than the seed and whose records lie in a folder that says how: "0, one thread". Tables made with
+        something else than this run's, or of another shape, are left aside with a note."""
+        folder, own = paths.figures / self.profile / "records", self.folder / "records" / f"{name}_seed{self.seed}.csv"
+        here = _read(own, ())
+        tables = {} if here is None else {("", self.seed): here}
+        for file in sorted(folder.rglob(f"{name}_seed*.csv")):
+            place = file.parent.relative_to(folder).name.replace("_", " "), _seed(file, f"{name}_")
+            if place[1] is None or place in tables or (table := _read(file, ())) is None:
+                continue
+            record = _read(file.with_name(f"seed{place[1]}.csv"))
+            if record is not None and _foreign(record, self) or self.changed and record is None:
+                note(f"{file} was made with another configuration than this run and is left aside")
+            elif here is not None and table.shape != here.shape:
+                note(f"{file} is left aside: it has {table.shape} values, and this run's table {here.shape}")
+            else:
+                tables[place] = table
+        return {f"{seed}, {how}" if how else f"{seed}": tables[how, seed] for how, seed in sorted(tables)}
 
     def _card(self, name: str, alt: str) -> None:
         known = MANIFEST.get(self.notebook, [])
         if name not in known:
             raise ValueError(f"{name!r} is not in the manifest of {self.notebook}; expected one of {', '.join(known)}")
         if self.seed == 0:
-            profile = get_profile(self.profile)
-            config = {k: v for k, v in as_dict(profile).items() if k != "scale"} | scale_config(profile)
             card = {"title": TITLES[name], "alt": alt, "notebook": self.notebook, "profile": self.profile,
-                    "seed": self.seed, "config": key(config)}  # fmt: skip
+                    "seed": self.seed, "config": self.config} | ({"parameters": self.changed} if self.changed else {})  # fmt: skip
             write(self.folder / f"{name}.json", (json.dumps(card, indent=1) + "\n").encode())
 
 
-def records(profile: str, figures: Path | None = None) -> pd.DataFrame:
-    """The records of all seeds present (in `figures`, paper_figures): columns seed, notebook, name, value."""
+def _seed(file: Path, before: str = "") -> int | None:
+    """The seed in the name of a record; None, with a note, for any other name."""
+    if found := re.fullmatch(rf"{before}seed(\d+)\.csv", file.name):
+        return int(found[1])
+    note(f"{file} is left aside: a record is named {before}seed<whole number>.csv")
+    return None
+
+
+def _read(file: Path, columns: tuple[str, ...] = ("notebook", "name", "value")) -> pd.DataFrame | None:
+    """A record or a kept table; None if it is not there, and, with a note, if it is not one."""
+    try:
+        table = pd.read_csv(file, dtype={"config": str})  # a key may look like a number
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError):  # pandas' errors of empty and malformed files are ValueErrors
+        table = None
+    if table is None or not set(columns) <= set(table.columns):
+        note(f"{file} is left aside: expected a CSV table{' with columns ' + ', '.join(columns) if columns else ''}")
+        return None
+    return table
+
+
+def _foreign(record: pd.DataFrame, run: "Report") -> bool:
+    """Whether a record's numbers of a run's notebook were made with another configuration. A record that does not name its
+    own was made with the profile's parameters."""
+    made = record.get("config", pd.Series(index=record.index, dtype=str))[record["notebook"] == run.notebook]
+    return bool(made.notna().any() and (made != run.config).any() or made.isna().any() and run.changed)
+
+
+def records(profile: str, figures: Path | None = None, run: "Report | None" = None) -> pd.DataFrame:
+    """The records of all seeds present (in `figures`, paper_figures): columns seed, notebook, name, value. Stray files are
+    left aside with a note. run: its record wins over the committed one of its seed, and others that were made with another
+    configuration are left aside too."""
     folder = (figures or paths.figures) / profile / "records"
-    parts = [pd.read_csv(f).assign(seed=int(f.stem.removeprefix("seed"))) for f in sorted(folder.glob("seed*.csv"))]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["notebook", "name", "value", "seed"])
+    files = sorted(folder.glob("seed*.csv"))
+    own = run.folder / "records" / f"seed{run.seed}.csv" if run else None
+    parts = []
+    for file in [*files, own] if own else files:
+        if (seed := _seed(file)) is None or (table := _read(file)) is None:
+            continue
+        if run and _foreign(table, run):
+            note(f"{file}: its numbers of {run.notebook} were made with another configuration than this run and are left aside")
+            table = table[table["notebook"] != run.notebook]
+        parts.append(table.assign(seed=seed))
+    if not parts:
+        return pd.DataFrame(columns=["notebook", "name", "value", "seed"])
+    return pd.concat(parts, ignore_index=True).drop_duplicates(["notebook", "name", "seed"], keep="last")
 
 
 class Seeds:
-    """A notebook's headline numbers over all seeds that left a record."""
+    """A notebook's headline numbers over all seeds that left a record (see `records`)."""
 
-    def __init__(self, profile: str, notebook: str, figures: Path | None = None):
-        found = records(profile, figures)
+    def __init__(self, profile: str, notebook: str, figures: Path | None = None, run: Report | None = None):
+        found = records(profile, figures, run)
         self.values = found[found["notebook"] == notebook].pivot(index="name", columns="seed", values="value")
 
     def names(self) -> str:
@@ -184,18 +320,6 @@ class Seeds:
             each = {f"seed {s}": f"{scale * of[s]:.{digits}f}" if s in of.index else "–" for s in self.values.columns}
             rows.append({"": label} | each | {"mean ± 95 %": self.cell(name, scale, digits)})
         return pd.DataFrame(rows)
-
-
-def beside(profiles: Mapping[str, str], notebook: str, names: Mapping[str, str | tuple[str, str]], scale: float = 1,
-           digits: int = 3) -> pd.DataFrame:  # fmt: skip
-    """Headline numbers of one notebook for several profiles, from the committed records. profiles: column -> profile;
-    names: label -> name in the record, or a pair for a difference. Each cell is the mean over the seeds on record with its
-    interval, one number where there is one seed, and a dash where there is none."""
-    columns = {}
-    for column, profile in profiles.items():
-        seeds = Seeds(profile, notebook)
-        columns[f"{column}, {seeds.names()}"] = [seeds.cell(name, scale, digits) for name in names.values()]
-    return pd.DataFrame({"": list(names)} | columns)
 
 
 def stamp(fig: Figure, text: str = "DRY RUN") -> None:

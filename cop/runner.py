@@ -1,7 +1,8 @@
 """Run the notebooks headlessly: refuse unknown parameters, execute with papermill, keep what was made.
 
-The source of a notebook is `notebooks/NN_name.py`. It is executed in build/<profile>/seed<k>/, never in place;
-`keep` writes the executed copy, stripped of timings, back as the committed `notebooks/NN_name.ipynb`.
+The source of a notebook is `notebooks/NN_name.py`. It is executed in build/<profile>/seed<k>/, never in place; what it
+draws is compared with paper_figures (`cop.reproduction`). `keep` writes the executed copy, stripped of timings, back as
+the committed `notebooks/NN_name.ipynb`.
 """
 
 import json
@@ -18,7 +19,7 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 from safetensors.torch import save_file
 
-from cop import classification, generation, paths, pipeline, report, weights
+from cop import classification, generation, paths, pipeline, report, reproduction, weights
 from cop.files import write
 from cop.kl16 import KL16
 from cop.profiles import DRY, Profile, for_classifiers, get_profile, replace
@@ -34,22 +35,21 @@ def sources() -> list[Path]:
     return sorted(paths.notebooks.glob("[0-9][0-9]_*.py"))
 
 
-def check_parameters(notebook: Path, parameters: dict) -> None:
-    """Raise ValueError for a parameter the notebook does not have (papermill would only warn and run on)."""
-    known = papermill.inspect_notebook(str(notebook))
-    for name in parameters:
-        if name not in known:
-            raise ValueError(f"unknown parameter {name!r} for {notebook.name}; expected one of {', '.join(known)}")
-
-
 def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool = False, resume: bool = False,
-        only: str | None = None, parameters: dict | None = None, dry_run: bool = False) -> list[Path]:  # fmt: skip
+        only: str | None = None, parameters: dict | None = None, dry_run: bool = False, check: bool = False,
+        timings: bool = False) -> list[Path]:  # fmt: skip
     """Execute every notebook (or those whose name contains `only`) and return the executed copies.
+
+    Figures and records go to build/<profile>/seed<k>/figures (or `$COP_FIGURES`, and stay there), are compared with
+    paper_figures/<profile>, and replace what does not agree; the report is printed and saved beside them. Those of
+    notebooks whose parameters are not the profile's own stay in build/.
 
     retrain: ignore stored artefacts older than this run. resume: skip notebooks already executed for this seed from
     the same source. parameters: further values for the parameters cell; seeds other than 0 are `brief` unless they say
     otherwise. dry_run: `profiles.dry_run` of the profile and `DRY_COUNTS`, with a cache of its own in build/ that is
-    emptied first (not under `only`); the gallery stays as it is. Raises ValueError for an unknown profile,
+    emptied first (not under `only`), and then `memory.check`; figures are not compared, and the gallery stays as it is.
+    check: a difference is a RuntimeError, and nothing is replaced. keep: also write the executed notebooks to notebooks/.
+    timings: also write the seconds of every notebook to the committed timings.json, as keep does. Raises ValueError for an unknown profile,
     notebook or parameter before anything runs, and RuntimeError naming the cell when a notebook fails; the executed
     copy up to there stays in build/.
     """
@@ -57,6 +57,9 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
     config = get_profile(profile := profile.removesuffix(DRY) + (DRY if dry_run else ""))
     if dry_run and keep:
         raise ValueError("a dry run's outputs mean nothing and cannot be kept in notebooks/: leave out keep or dry_run")
+    for name, option in (("profile", "--profile"), ("seed", "--seeds")):
+        if name in (parameters or {}):
+            raise ValueError(f"parameter {name!r} decides where everything is stored: use {option} {parameters[name]} instead")
     chosen = [s for s in sources() if only is None or only in s.stem]
     if not chosen:
         raise ValueError(f"no notebook matches {only!r}; expected part of one of {', '.join(s.stem for s in sources())}")
@@ -68,31 +71,65 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
     prepared = []
     given = (parameters or {}) | ({"profile": profile} if profile != "demo" else {}) | ({"seed": seed} if seed else {})
     for source in chosen:
-        notebook = folder / f"{source.stem}.input.ipynb"
-        jupytext.write(jupytext.read(source), notebook)
-        check_parameters(notebook, given)
+        report.check(source.stem, given)
         small = DRY_COUNTS if dry_run else {"brief": True} if seed else {}
-        small = {k: v for k, v in small.items() if k in papermill.inspect_notebook(str(notebook))}
-        prepared.append((source, notebook, folder / f"{source.stem}.ipynb", small | given))
+        prepared.append((source, {k: v for k, v in small.items() if k in report.parameters(source.stem)} | given))
+    own = [source.stem for source, values in prepared if not report.changed(source.stem, values)]
+    if keep and (profile != "demo" or len(own) < len(chosen)):
+        raise ValueError("notebooks/ holds the demo with its own parameters, and nothing else can be kept there: leave out --keep")
+    fresh = Path(os.environ.get("COP_FIGURES") or (paths.figures if dry_run else folder / "figures"))
+    if fresh == folder / "figures" and not resume:
+        shutil.rmtree(fresh, ignore_errors=True)
     done = []
-    own = {"COP_RETRAIN_SINCE": str(time.time())} if retrain else {}
-    own |= place_of_dry_run(config, fresh=only is None) if dry_run else {}
-    with environment(COP_PROGRESS="0", **own):
+    extra = {"COP_RETRAIN_SINCE": str(time.time())} if retrain else {}
+    extra |= place_of_dry_run(config, fresh=only is None) if dry_run else {}
+    times = [paths.build / profile / "timings.json"] + [paths.figures / profile / "timings.json"] * (keep or timings)
+    with environment(COP_PROGRESS="0", COP_FIGURES=str(fresh), **extra):
         if only is None and not dry_run:
             start = time.time()
             if train_shared(config, seed):
-                took("shared_training", time.time() - start, profile, seed, retrain)
-        for source, notebook, output, values in prepared:
-            if not (resume and output.exists() and same_source(output, notebook)):
-                execute(source, notebook, output, values, profile, seed, retrain)
+                took("shared_training", time.time() - start, retrain, times if seed == 0 else [])
+        for source, values in prepared:
+            notebook, output = folder / f"{source.stem}.input.ipynb", folder / f"{source.stem}.ipynb"
+            jupytext.write(jupytext.read(source), notebook)
+            if not (resume and output.exists() and same_source(output, notebook, values)):
+                start = time.time()
+                execute(source, notebook, output, values, profile, seed)
+                took(source.stem, time.time() - start, retrain, times if seed == 0 and source.stem in own else [])
             done.append(output)
             notebook.unlink()
-    if seed == 0 and not dry_run:
-        report.gallery()
-        if keep:
-            for output in done:
-                commit(output, paths.notebooks / output.name)
+        if dry_run and only is None:
+            from cop import memory  # which imports this module
+
+            print(memory.table(memory.check(get_profile(profile.removesuffix(DRY)))).to_string(index=False), flush=True)
+    if dry_run:
+        return done
+    if len(own) < len(chosen):
+        print(f"Some parameters are not the profile's own: what was drawn with them stays in {fresh}", flush=True)
+    if own:
+        reproduced(profile, seed, own, fresh, folder, retrain, check)
+    if seed == 0 and keep:
+        for output in done:
+            commit(output, paths.notebooks / output.name)
     return done
+
+
+def reproduced(profile: str, seed: int, notebooks: list[str], fresh: Path, folder: Path, retrain: bool, check: bool) -> None:
+    """Print and save the reproduction report of the notebooks that ran, and replace in paper_figures what does not agree
+    (unless `$COP_FIGURES` names another place). check: raise RuntimeError for a difference instead."""
+    fresh, committed = fresh / profile, paths.figures / profile
+    found = reproduction.compare(fresh, committed, notebooks, seed)
+    text = reproduction.text(found, f"paper_figures/{profile}, seed {seed}")
+    text += reproduction.interval(fresh, committed, seed) if retrain else ""
+    place = folder / "reproduction.txt"
+    write(place, text.encode())
+    print(f"{text}This report: {place}", flush=True)
+    differ = [f.name for f in found if f.status != "agrees"]
+    if check and differ:
+        raise RuntimeError(f"{len(differ)} of {len(found)} figures, tables and records do not agree: {', '.join(differ)}")
+    if not check and not os.environ.get("COP_FIGURES"):
+        reproduction.replace(found, fresh, committed)
+        report.gallery()
 
 
 def place_of_dry_run(profile: Profile, fresh: bool) -> dict[str, str]:
@@ -112,10 +149,10 @@ def place_of_dry_run(profile: Profile, fresh: bool) -> dict[str, str]:
     return own
 
 
-def execute(source: Path, notebook: Path, output: Path, given: dict, profile: str, seed: int, retrain: bool) -> None:
+def execute(source: Path, notebook: Path, output: Path, given: dict, profile: str, seed: int) -> None:
     """One notebook through papermill, from a temporary name to `output` when it succeeded."""
     print(f"{source.stem} (profile {profile}, seed {seed}) ...", flush=True)
-    start, partial = time.time(), output.with_suffix(".failed.ipynb")
+    partial = output.with_suffix(".failed.ipynb")
     try:
         papermill.execute_notebook(str(notebook), str(partial), parameters=given, kernel_name="python3",
                                    progress_bar=False, cwd=str(paths.notebooks))  # fmt: skip
@@ -123,17 +160,15 @@ def execute(source: Path, notebook: Path, output: Path, given: dict, profile: st
         raise RuntimeError(f"{source.stem} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n"
                            f"The executed notebook up to there is {partial}") from error  # fmt: skip
     os.replace(partial, output)
-    took(source.stem, time.time() - start, profile, seed, retrain)
 
 
-def took(name: str, seconds: float, profile: str, seed: int, retrain: bool) -> None:
-    """Say how long something took and, for seed 0, write it to the profile's timings.json."""
+def took(name: str, seconds: float, retrain: bool, files: list[Path]) -> None:
+    """Say how long something took, and add it to these files of seconds."""
     print(f"{name}: {seconds:.0f} s", flush=True)
-    if seed == 0:
-        times = paths.figures / profile / "timings.json"
-        old = json.loads(times.read_text()) if times.exists() else {}
+    for file in files:
+        old = json.loads(file.read_text()) if file.exists() else {}
         old.setdefault(name, {})["retrain" if retrain else "released"] = round(seconds)
-        write(times, (json.dumps(old, indent=1, sort_keys=True) + "\n").encode())
+        write(file, (json.dumps(old, indent=1, sort_keys=True) + "\n").encode())
 
 
 def train_shared(profile: Profile, seed: int) -> int:
@@ -152,25 +187,23 @@ def train_shared(profile: Profile, seed: int) -> int:
     return together(jobs, device)
 
 
-def same_source(executed: Path, notebook: Path) -> bool:
-    """Whether an executed copy came from these very cells (an injected parameter cell aside)."""
-    a, b = (
-        [c.source for c in nbformat.read(n, 4).cells if "injected-parameters" not in c.metadata.get("tags", [])]
-        for n in (executed, notebook)
-    )
-    return a == b
+def same_source(executed: Path, notebook: Path, given: dict) -> bool:
+    """Whether an executed copy came from these very cells (an injected parameter cell aside) with these parameters."""
+    a, b = (nbformat.read(n, 4) for n in (executed, notebook))
+    cells = [[c.source for c in n.cells if "injected-parameters" not in c.metadata.get("tags", [])] for n in (a, b)]
+    return cells[0] == cells[1] and a.metadata.get("papermill", {}).get("parameters") == given
 
 
 def commit(executed: Path, target: Path) -> None:
-    """The executed notebook as it is committed: outputs kept, timings and papermill's metadata dropped."""
-    notebook = nbformat.read(executed, 4)
-    source = jupytext.read(target.with_suffix(".py"))
+    """The executed notebook as it is committed: outputs kept, timings and papermill's metadata dropped, the other metadata
+    as `jupytext --sync` leaves it."""
+    notebook, source = nbformat.read(executed, 4), jupytext.read(target.with_suffix(".py"))
     notebook.metadata = source.metadata
     notebook.metadata["language_info"] = {"name": "python"}
-    for i, cell in enumerate(notebook.cells):
+    notebook.metadata["jupytext"].pop("text_representation", None)  # its filter, which sync applies
+    for i, (cell, written) in enumerate(zip(notebook.cells, source.cells, strict=True)):
         cell["id"] = f"cell-{i:02d}"
-        tags = cell.metadata.get("tags")
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        cell.metadata = written.metadata
         for output in cell.get("outputs", []):
             if output.output_type == "stream" and output.name == "stderr":
                 output.text = "".join(line for line in output.text.splitlines(True) if "Warning" not in line)

@@ -22,10 +22,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cop import paths
-from cop.artefacts import key
-from cop.data import ImageSet
+from cop.artefacts import alone, key
+from cop.data import ImageSet, data_config
+from cop.devices import at_a_time
 from cop.files import write
-from cop.imagenet import data_config
 from cop.kl16 import TOKEN_SCALE
 from cop.processes import agreed, processes, wait
 from cop.profiles import Profile, as_dict
@@ -111,36 +111,42 @@ def compute_shards(directory: Path, made_with: dict, count: int, compute: Callab
     """compute(idx) for every `size` consecutive of `count` images, idx (size,): tensors with a row per image.
 
     The shards are divided over the processes; those that are there already are not computed again. Every process must
-    call this, and gets all. What is computed may depend on idx only, never on which process computes it.
+    call this, and gets all. Of several runs that want the same folder one computes, and the others wait. What is computed
+    may depend on idx only, never on which process computes it.
     Raises ValueError as `open_shards`, OSError when a shard cannot be written.
     """
-    directory = Path(directory)
-    manifest = _manifest(directory, made_with)
-    if manifest and (manifest["count"], manifest["size"]) != (count, size):
-        raise ValueError(f"{directory} holds {manifest['count']} images in shards of {manifest['size']}; expected "
-                         f"{count} in shards of {size}. Move the folder away to compute it anew")  # fmt: skip
-    wait()  # all have looked
-    me, processes_ = processes()
-    plan = {"made_with": made_with, "count": count, "size": size, "created": round(time.time(), 1)}
-    if me == 0 and manifest is None:
-        directory.mkdir(parents=True, exist_ok=True)
-        write(directory / "manifest.json", json.dumps(plan, indent=1).encode())
-    wait()
-    names = [_name(k) for k in range(-(-count // size))]
-    missing = agreed([k for k, name in enumerate(names) if not _recorded(directory, name, manifest)])
-    for k in progress(missing[me::processes_], desc):
-        idx = torch.arange(k * size, min((k + 1) * size, count))
-        data = save({name: t.contiguous().cpu() for name, t in compute(idx).items()})
-        write(directory / names[k], data)
-        record = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        write(directory / f"{names[k]}.json", json.dumps(record).encode())
-    wait()
-    if me == 0 and (missing or "shards" not in manifest):
-        records = {name: _recorded(directory, name, manifest) for name in names}
-        write(directory / "manifest.json", json.dumps((manifest or plan) | {"shards": records}, indent=1).encode())
-        for name in names:
-            (directory / f"{name}.json").unlink(missing_ok=True)
-    wait()
+    directory, names = Path(directory), [_name(k) for k in range(-(-count // size))]
+
+    def look() -> tuple[dict | None, list[int]]:  # the manifest, and which shards are missing
+        manifest = _manifest(directory, made_with)
+        if manifest and (manifest["count"], manifest["size"]) != (count, size):
+            raise ValueError(f"{directory} holds {manifest['count']} images in shards of {manifest['size']}; expected "
+                             f"{count} in shards of {size}. Move the folder away to compute it anew")  # fmt: skip
+        return agreed((manifest, [k for k, name in enumerate(names) if not _recorded(directory, name, manifest)]))
+
+    manifest, missing = look()
+    if manifest and "shards" in manifest and not missing:
+        return open_shards(directory, made_with)
+    with alone(directory):
+        manifest, missing = look()  # another run may have computed them meanwhile
+        me, processes_ = processes()
+        if me == 0 and manifest is None:
+            manifest = {"made_with": made_with, "count": count, "size": size, "created": round(time.time(), 1)}
+            write(directory / "manifest.json", json.dumps(manifest, indent=1).encode())
+        wait()
+        for k in progress(missing[me::processes_], desc):
+            idx = torch.arange(k * size, min((k + 1) * size, count))
+            data = save({name: t.contiguous().cpu() for name, t in compute(idx).items()})
+            write(directory / names[k], data)
+            record = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            write(directory / f"{names[k]}.json", json.dumps(record).encode())
+        wait()
+        if me == 0 and (missing or "shards" not in manifest):
+            records = {name: _recorded(directory, name, manifest) for name in names}
+            write(directory / "manifest.json", json.dumps(manifest | {"shards": records}, indent=1).encode())
+            for name in names:
+                (directory / f"{name}.json").unlink(missing_ok=True)
+        wait()
     return open_shards(directory, made_with)
 
 
@@ -169,7 +175,10 @@ def _manifest(directory: Path, made_with: dict) -> dict | None:
 def _recorded(directory: Path, name: str, manifest: dict | None) -> dict | None:
     """Size and checksum of a shard that is there, from beside it or from the manifest; else None."""
     beside, path = directory / f"{name}.json", directory / name
-    record = json.loads(beside.read_text()) if beside.exists() else ((manifest or {}).get("shards") or {}).get(name)
+    try:
+        record = json.loads(beside.read_text())
+    except FileNotFoundError:
+        record = ((manifest or {}).get("shards") or {}).get(name)
     return record if record and path.exists() and path.stat().st_size == record["bytes"] else None
 
 
@@ -181,8 +190,7 @@ def moments(profile: Profile, split: str, data: ImageSet, tokens: KL16Tokens, de
     (n, 2, N, 16) float16, [:, 1] of the mirror image; encoded where they are not stored yet.
 
     Float16 costs a thousandth of a latent's standard deviation and halves the disk: 33 KB an image, 42 GB for
-    ImageNet's training images. Raises ValueError, by name, for a cache made with other weights, another crop or other
-    images.
+    ImageNet's training images. What other weights, another crop or other images give stands in a folder of its own.
     """
     autoencoder, images = tokens.autoencoder.to(device), data_config(profile.data)
     weights = hashlib.sha256()
@@ -198,14 +206,14 @@ def moments(profile: Profile, split: str, data: ImageSet, tokens: KL16Tokens, de
     @torch.no_grad()
     def compute(idx: Tensor) -> dict[str, Tensor]:
         found = {"mean": [], "logvar": []}
-        for x, _ in data.batches(BATCH, idx):
+        for x, _ in data.batches(at_a_time(BATCH), idx):
             x = x.to(device)
             both = [autoencoder.posterior(x), autoencoder.posterior(x.flip(-1))]
             for name, values in zip(found, zip(*both, strict=True), strict=True):
                 found[name].append(torch.stack(values, 1).half().cpu())  # (B, 2, N, 16)
         return {name: torch.cat(parts) for name, parts in found.items()}
 
-    directory = paths.cache() / f"moments-{images['name']}-{split}"
+    directory = paths.cache() / f"moments-{images['name']}-{split}-{key(made_with)}"
     return compute_shards(directory, made_with, len(data), compute, desc=f"encoding {split}")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cop import cost
-from cop.artefacts import load_or_compute
+from cop.artefacts import load_or_compute, versioned
 from cop.classification import RATES, SHOWN, Hits, build, spread_counts
 from cop.comae import CoMAE
 from cop.cvit import keep_count
@@ -125,8 +125,9 @@ def throughput(profile: str | Profile, rounds: int = 7) -> pd.DataFrame:
     profile = get_profile(profile)
     N, d, batch = profile.num_tokens, profile.data, min(64, profile.classifier.batch_size)
     counts = [k for k in spread_counts(N) if k >= N // 16]
-    config = {"classifier": as_dict(profile.classifier), "image": [d.channels, d.image_size, profile.tokens.patch_size],
-              "counts": counts, "rounds": rounds, "batch": batch}  # fmt: skip
+    config = versioned("throughput", 1, {
+        "classifier": as_dict(profile.classifier), "image": [d.channels, d.image_size, profile.tokens.patch_size],
+        "counts": counts, "rounds": rounds, "batch": batch})  # fmt: skip
 
     def compute(_):
         model, generator = build(profile, "CViT").eval(), seeded(70)
@@ -154,7 +155,7 @@ def macs_at(profile: Profile, kept: int) -> int:
 # --------------------------------------------------------------------------------------------------- one image
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def guesses(model, image: Tensor, label: int, ranking: Tensor, ks: Sequence[int], class_names: Sequence[str]) -> list:
     """What the classifier says of one image (1, C, H, W) at its first k patches: [(class, probability, right?)]."""
     found = []

@@ -31,7 +31,7 @@ def together(jobs: Sequence[Job], device: str = "cpu") -> int:
     """Run the jobs whose artefacts are missing, as many at a time as there are threads, and return how many ran.
 
     Call it from a notebook, or from under `if __name__ == "__main__"`: the processes import what calls them. What
-    several jobs need (a base model, rankings) should exist before, or each of them computes it. An error of a job is
+    several jobs need (a base model, rankings) should exist before, or all wait while one computes it. An error of a job is
     raised here, after the others are done.
     """
     missing = [job for job in jobs if not stored(job.stage, job.config)]

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from cop import paths, weights
 from cop.data import ImageSet, first_stratified
+from cop.devices import at_a_time
 from cop.profiles import Profile, get_profile
 
 KINDS = ("raw", "pca", "kl16")
+BATCH = 16  # images through the autoencoder at a time: feature maps of .16 GiB each at 256 px
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
@@ -101,6 +103,10 @@ class Tokens:
         check_tokens(tokens, self.grid, self.dim)
         return self._decode(tokens)
 
+    def to(self, device: str | torch.device) -> "Tokens":
+        """Itself, computing on that device what needs an autoencoder; the other kinds compute where they are given images."""
+        return self
+
     def state(self) -> dict[str, Tensor]:
         """Everything `tokens_from_state` needs, as tensors for safetensors."""
         geometry = [KINDS.index(self.kind), self.image_size, self.channels, self.patch_size, self.dim]
@@ -114,7 +120,7 @@ class RawPatches(Tokens):
 
     def __init__(self, image_size: int, channels: int, patch_size: int, mean: float, std: float):
         super().__init__(image_size, channels, patch_size, patch_size**2 * channels)
-        if not std > 1e-6:
+        if not std > 1e-5:
             raise ValueError(f"the standard deviation of the pixels is {std}; expected images that vary")
         self.mean, self.std = float(mean), float(std)
 
@@ -143,7 +149,8 @@ class PCAPatches(Tokens):
     def __init__(self, image_size: int, channels: int, patch_size: int, mean: Tensor, basis: Tensor,
                  variance: Tensor, total_variance: float):  # fmt: skip
         super().__init__(image_size, channels, patch_size, basis.shape[1])
-        self.mean, self.basis, self.variance = mean.double(), basis.double(), variance.double()
+        self.mean, self.variance = mean.double(), variance.double()
+        self.basis = basis.double().contiguous()  # a product's last bits depend on the layout: one for fitted and restored
         self.total_variance = float(total_variance)
 
     @property
@@ -159,7 +166,7 @@ class PCAPatches(Tokens):
         return unpatchify(tokens @ colour.to(tokens) + self.mean.to(tokens), self.patch_size, self.channels)
 
     def _state(self):
-        return {"mean": self.mean, "basis": self.basis.contiguous(), "variance": self.variance,
+        return {"mean": self.mean, "basis": self.basis, "variance": self.variance,
                 "total_variance": torch.tensor(self.total_variance).double()}  # fmt: skip
 
 
@@ -191,13 +198,17 @@ class KL16Tokens(Tokens):
 
         return cls(load_kl16(found[0], image_side=image_size))
 
+    def to(self, device):
+        self.autoencoder.to(device)
+        return self
+
     @torch.no_grad()
     def _encode(self, images):
-        return self.autoencoder.to(images.device).encode(images)
+        return torch.cat([self.autoencoder.encode(part) for part in images.split(at_a_time(BATCH))])
 
     @torch.no_grad()
     def _decode(self, tokens):
-        return self.autoencoder.to(tokens.device).decode(tokens)
+        return torch.cat([self.autoencoder.decode(part) for part in tokens.split(at_a_time(BATCH))])
 
     def _state(self):
         return {}
@@ -240,7 +251,8 @@ def fit_tokens(profile: str | Profile, train: ImageSet, limit: int = 5000) -> To
 
     variance, basis = torch.linalg.eigh(covariance)  # ascending
     variance, basis = variance.flip(0), basis.flip(1)
-    rank = int((variance > 1e-12 * (variance[0] + mean.square().max())).sum())  # above rounding errors
+    # One part in 1e9 is above the rounding errors of sums in any order, and far below the variance of rounding to 8 bits (5e-6).
+    rank = int((variance > 1e-9 * (variance[0] + mean.square().max())).sum())
     if cfg.dim > rank:
         raise ValueError(f"dim is {cfg.dim} but the training patches vary in {rank} directions; choose at "
                          f"most {rank}")  # fmt: skip

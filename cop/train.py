@@ -191,6 +191,7 @@ def fit(
     directory: Path,
     alternate: Sequence[str] = (),
     ema: float | None = None,
+    ema_warmup: bool = False,
     checkpoint_every: int = 200,
     device: str = "cpu",
     desc: str = "training",
@@ -204,7 +205,7 @@ def fit(
     indices below `size`. config: any of the profile's configs (steps, batch_size, lr, weight_decay, warmup,
     grad_clip). alternate: names of submodules that are optimised in turn, step by step ("f and g are optimised
     alternately in a batch-wise manner", section 3.1); without it, the whole model. ema: decay of an exponential
-    moving average with warm-up, whose weights are returned. `directory`/checkpoint.pt is written every
+    moving average, whose weights are returned; with ema_warmup it rises to that decay, for weights that start at random. `directory`/checkpoint.pt is written every
     `checkpoint_every` steps and resumed from if present, by any number of processes.
 
     scale: micro-batches and how to save memory. Losses and gradients are the means over micro-batches, so a loss that
@@ -235,7 +236,7 @@ def fit(
     micro_batch = MicroBatch(model, loss_fn, per_step, config, scale, size, seed)
     prepared, *wrapped = accelerator.prepare(micro_batch, *opts.values())
     opts = dict(zip(names, wrapped, strict=True))
-    average = ModelEmaV3(model, decay=ema, use_warmup=True) if ema else None
+    average = ModelEmaV3(model, decay=ema, use_warmup=ema_warmup) if ema else None
     path, start, history = Path(directory) / "checkpoint.pt", 0, []
     if path.exists():
         state = load_checkpoint(path)
@@ -255,7 +256,7 @@ def fit(
     for step in range(start, start + AHEAD):
         look_ahead(step)
     prepared.train()
-    with lean(model, scale):
+    with lean(model, scale), threads(scale.threads if device == "cpu" else None):
         for step in progress(range(start, config.steps), desc, config.steps - start):
             look_ahead(step + AHEAD)
             name = names[step % len(names)]
@@ -280,7 +281,7 @@ def fit(
             accelerator.clip_grad_norm_([p for p in parts[name].parameters() if p.grad is not None], config.grad_clip)
             opts[name].step()
             if average:
-                average.update(model, step=step)
+                average.update(model, step=step if ema_warmup else None)  # timm copies at the first steps that it is told
             history.append({"step": step, **scalars})
             if (step + 1) % checkpoint_every == 0 and step + 1 < config.steps and me == 0:
                 state = {"model": model.state_dict(), "step": step + 1, "history": history,
@@ -294,19 +295,19 @@ def fit(
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """AdamW groups: no weight decay on vectors (biases, norms, read-out tokens), as usual for ViTs."""
-    params = list(module.parameters())
-    return [
-        {"params": [p for p in params if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    """AdamW groups: no weight decay on vectors (biases, norms, read-out tokens), as usual for ViTs, nor on the submodules
+    that `module.undecayed` names."""
+    groups = {True: [], False: []}
+    for name, p in module.named_parameters():
+        groups[p.ndim >= 2 and not name.startswith(tuple(getattr(module, "undecayed", ())))].append(p)
+    return [{"params": groups[True], "weight_decay": weight_decay}, {"params": groups[False], "weight_decay": 0.0}]
 
 
 @contextlib.contextmanager
-def threads(n: int):
-    """Limit torch to n threads inside the block, for benchmarks whose ratio should not depend on the machine."""
+def threads(n: int | None):
+    """Let torch use n threads inside the block (None: as many as before), so that sums are rounded alike on every machine."""
     before = torch.get_num_threads()
-    torch.set_num_threads(n)
+    torch.set_num_threads(n or before)
     try:
         yield
     finally:

@@ -164,8 +164,7 @@ class PatchSlider(Panel):
     @torch.no_grad()
     def probabilities(self, image: int, seen: int) -> np.ndarray:
         """Of every class, for an image at its first `seen` patches: (classes,)."""
-        pixels = self.data.batch([image])[0].to(self.model.pos_embed.device)
-        return self.model(pixels, self.ranking[image, None, :seen]).softmax(-1)[0].cpu().numpy()
+        return self.model(self.data.batch([image])[0], self.ranking[image, None, :seen]).softmax(-1)[0].numpy()
 
     def draw(self, image: int, seen: int) -> Figure:
         pixels, label = self.data.batch([image])

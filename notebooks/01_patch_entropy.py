@@ -55,9 +55,9 @@ from cop.profiles import all_classes, for_classifiers
 pd.options.display.max_colwidth = None  # whole sentences in tables
 
 # %%
+out = report.Report("01_patch_entropy", profile, seed, images=images, gaussian_images=gaussian_images, prefixes=prefixes, device=device)
 config = for_classifiers(profile)
-out = report.Report("01_patch_entropy", profile, seed)
-sample = pipeline.sample(config, "test", images)
+sample = pipeline.sample(config, "test", images, device)
 N, grid = config.num_tokens, config.grid
 f"{len(sample.images)} test images, {N} patches of {sample.tokens.shape[2]} values, unit standard deviation"
 
@@ -76,9 +76,9 @@ f"{len(sample.images)} test images, {N} patches of {sample.tokens.shape[2]} valu
 # approximation, for orders of either kind:
 
 # %%
-train = pipeline.sample(all_classes(config), "train", 10_000).tokens
+train = pipeline.sample_tokens(all_classes(config), "train", 10_000, device)
 gauss = entropy.GaussianTokens.fit(train, floor=config.predictor.floor)
-zoo = pipeline.orders(config, "test", images, seed)
+zoo = pipeline.orders(config, "test", images, seed, device=device)
 first = {name: gauss.chain_terms(r[:1]).sum().item() for name, r in zoo.items()}
 pd.DataFrame({"order": first.keys(), "Eq. 1, nats": [f"{v:.3f}" for v in first.values()]})
 
@@ -99,7 +99,7 @@ pd.DataFrame({"order": first.keys(), "Eq. 1, nats": [f"{v:.3f}" for v in first.v
 # that lowers the rest most, is the yardstick: section 6 argues that PageRank approximates it.
 
 # %%
-greedy = pipeline.greedy_order(config)
+greedy = pipeline.greedy_order(config, device)
 few = {name: r[:gaussian_images].unique(dim=0) for name, r in zoo.items()} | {"greedy": greedy[None]}
 curves = {name: gauss.sum_curve(r) for name, r in few.items()}
 mean = {name: c.mean(0).numpy() for name, c in curves.items()}
@@ -180,7 +180,7 @@ fall
 # the seed of everything (CoMAE, predictor, random orders), as `make seeds` leaves them.
 
 # %%
-seeds = report.Seeds(profile, out.notebook)
+seeds = out.seeds()
 rows = names | {"collapse − random": (names["collapse"], names["random"])}
 out.table(seeds.table(rows), "entropy_seeds", "Area under the learned entropy curve per order for every seed on record, "
           "with the mean over seeds and its 95 percent interval.")

@@ -51,9 +51,9 @@ from cop import comae, diagrams, exercises, figures, pipeline, report, tables
 pd.options.display.max_colwidth = None  # whole sentences in tables
 
 # %%
+out = report.Report("02_dependency_autoencoder", profile, seed, images=images, device=device)
 config = pipeline.get_profile(profile)
-out = report.Report("02_dependency_autoencoder", profile, seed)
-sample = pipeline.sample(config, "val", images)
+sample = pipeline.sample(config, "val", images, device)
 model, artefact = pipeline.comae(config, seed, device)
 history, c, N = artefact.history, config.comae, config.num_tokens
 f"{c.steps} steps of {c.batch_size} images with {c.targets_per_image} targets each"
@@ -109,7 +109,7 @@ f"gradient that reaches the target: {to_target:.1f}; that reaches the other patc
 # %%
 four, G = sample.tokens[:4], config.grid
 targets = torch.tensor([[G * (G // 4) + G // 2, G * (G // 2) + G // 3, G * (3 * G // 4) + 2 * G // 3]]).expand(len(four), -1)
-tokens = pipeline.tokenizer(config)
+tokens = pipeline.tokenizer(config, device)
 with torch.no_grad():
     w = model.weights(four, targets)
     noise = torch.randn(*targets.shape, *four.shape[1:], generator=pipeline.seeded(seed, 2))
@@ -194,7 +194,7 @@ rows = {"without": comae.evaluate(plain, sample.tokens, pipeline.seeded(seed, 3)
 
 # %%
 out.record(**{f"{k}_{name}": v for name in rows for k, v in rows[name].items()})
-seeds = report.Seeds(profile, out.notebook)
+seeds = out.seeds()
 table = tables.table1(rows, trivial, seeds)
 out.table(table, "tab1", "Table 1, ours beside the paper's: mask entropy and reconstruction loss with and without the "
           "contrastive term, and the losses of four reconstructions without a network.")

@@ -52,9 +52,9 @@ from cop.profiles import for_classifiers
 from cop.tokens import edge_strength
 
 # %%
+out = report.Report("03_collapse_order", profile, seed, images=images, top=top, device=device)
 config = for_classifiers(profile)
-out = report.Report("03_collapse_order", profile, seed)
-sample = pipeline.sample(config, "test", images)
+sample = pipeline.sample(config, "test", images, device)
 model, _ = pipeline.comae(config, seed, device)
 N, G = config.num_tokens, config.grid
 A = model.dependencies(sample.tokens[:8], config.ranking.chunk_bytes)
@@ -95,7 +95,7 @@ targets = order[0, [0, N // 2, N - 1]]
 with torch.no_grad():
     noise = torch.randn(1, 3, N, config.tokens.dim, generator=pipeline.seeded(seed, 2))
     guess = model.reconstruct(sample.tokens[:1], targets[None], A[:1, targets], noise)
-patches = pipeline.target_patches(pipeline.tokenizer(config), sample.tokens[:1], targets[None], guess)[0]
+patches = pipeline.target_patches(pipeline.tokenizer(config, device), sample.tokens[:1], targets[None], guess)[0]
 
 # %%
 picture = figures.to_array(sample.images)
@@ -133,7 +133,7 @@ out.figure(fig, "fig4", f"Eight test images with circles sized by collapse rank 
 # > reasonable to assume that the identified collapse order exhibit moderate consistency over classes and instances."
 
 # %%
-ranks = pipeline.orders(config, "test", images, seed)
+ranks = pipeline.orders(config, "test", images, seed, device=device)
 panels = {sample.class_names[y]: ranks["collapse"][sample.labels == y][:60].numpy() for y in sample.labels.unique()[:4].tolist()}
 fig = figures.fig5_heatmaps(panels, N)
 out.figure(fig, "fig5", "Class-wise collapse orders: rows are images, columns rank positions, colour the patch index; "
@@ -159,7 +159,7 @@ out.table(table, "agreement", "Agreement of orders: Kendall's tau within a class
 
 # %%
 where = {n: orders.ranks_of(ranks[n]).double().mean(0).view(G, G).numpy() for n in ("collapse", "in-strength", "variance")}
-greedy = pipeline.greedy_order(config)
+greedy = pipeline.greedy_order(config, device)
 where["greedy (Gaussian)"] = orders.ranks_of(greedy).double().view(G, G).numpy()
 fig = figures.mean_rank_maps(where, N)
 out.figure(fig, "mean_rank", "Maps of the mean position of every patch under collapse order, in-strength, patch variance "
@@ -212,7 +212,7 @@ pd.DataFrame([{"order": n, "Spearman with the collapse order": f"{v:.2f}"} for n
 # ## Paper vs ours
 
 # %%
-looked_at = pipeline.looked_at(pipeline.tokenizer(config), sample.images).double().var(-1, correction=0)
+looked_at = pipeline.looked_at(pipeline.tokenizer(config, device), sample.images).double().var(-1, correction=0)
 contrast = tables.of_first(looked_at, ranks["collapse"], 0.22).mean().item()
 edges = {n: tables.of_first(edge_strength(sample.images, config.tokens.patch_size), ranks[n], 0.22).mean().item() for n in chosen}
 out.record(contrast_of_first=contrast, **{f"edges_of_first_{n}": v for n, v in edges.items()})
@@ -257,7 +257,7 @@ rows = {"share of position": "share_position_collapse", "share of class": "share
         "tau within class": "kendall_within_collapse", "tau between classes": "kendall_between_collapse",
         "Spearman with in-strength": "spearman_with_in-strength", "mean weight against variation": "spearman_weight_variation",
         "contrast of the first 22 %": "contrast_of_first", "edges in the first 22 %": "edges_of_first_collapse"}
-out.table(report.Seeds(profile, out.notebook).table(rows), "order_seeds", "What an order consists of and how orders agree, "
+out.table(out.seeds().table(rows), "order_seeds", "What an order consists of and how orders agree, "
           "for every seed on record, with the mean over seeds and its 95 percent interval.")
 
 # %% [markdown]
@@ -269,7 +269,7 @@ out.table(report.Seeds(profile, out.notebook).table(rows), "order_seeds", "What 
 
 # %%
 both = {"clothes (demo)": "demo", "photographs (natural)": "natural"}
-table = report.beside(both, out.notebook, rows | {"edges in the first 22 % by variance": "edges_of_first_variance"})
+table = out.beside(both, rows | {"edges in the first 22 % by variance": "edges_of_first_variance"})
 out.table(table, "photographs", "Statistics of the collapse orders of clothes and of photographs: shares of position, class "
           "and image, agreement within and between classes, contrast and edges among the first 22 percent.")
 
@@ -296,7 +296,7 @@ widgets.OrderPlayer(picture[:40], along, G, [sample.class_names[int(y)] for y in
 # %%
 import cop
 
-cop.rank(sample.images[:2], profile=profile)[:, :8]
+cop.rank(sample.images[:2], profile=profile, device=device)[:, :8]
 
 # %% [markdown]
 # ## Exercises

@@ -65,9 +65,9 @@ from cop import (
 pd.options.display.max_colwidth = None  # whole sentences in tables
 
 # %%
+out = report.Report("04_generation_along_the_order", profile, seed, shown=shown, example=example, brief=brief, device=device)
 config = pipeline.get_profile(profile)
 g, N = config.generation, config.num_tokens
-out = report.Report("04_generation_along_the_order", profile, seed)
 model, trained = generation.mar(config, seed, device)
 size = sum(p.numel() for p in model.parameters())
 f"MAR of {size / 1e6:.1f} M weights, {N} tokens of {config.tokens.dim} values, {g.num_iter} steps per image"
@@ -145,7 +145,7 @@ out.figure(fig, "fig1", f"Two generations of the class {label} in six stages, MA
 gap = certainty["collapse"] - certainty["random"]
 found = [metrics.of_mean(column)[0] for column in gap.T]
 out.record(**{f"certainty_gap_{k}": v.value for k, v in zip(ks, found, strict=True)})
-seeds = report.Seeds(profile, out.notebook)
+seeds = out.seeds()
 pd.DataFrame({"patches": ks} | {n: c.mean(0).numpy().round(3) for n, c in certainty.items()}
              | {"difference": [f"{m:+.3f} [{low:+.3f}, {high:+.3f}]" for m, low, high in found],
                 "difference, all seeds": [tables.over_seeds(seeds, f"certainty_gap_{k}", 1, 3) for k in ks]})  # fmt: skip
@@ -210,7 +210,7 @@ out.figure(fig, "generation_metrics", "Five metrics as dots with 95 % intervals 
 # Ours beside the paper's. The two live in different feature spaces: compare the order within a column, never the values.
 
 # %%
-seeds = report.Seeds(profile, out.notebook)
+seeds = out.seeds()
 rows = [(f"{n}, {'no CFG' if cfg == 1 else f'CFG {cfg:g}'}", (n, s, cfg)) for cfg in evaluation.scales(config)
         for n, s in (("MAR", "random"), ("MAR+C", "train"), ("CMAR", "train"))]
 table2 = evaluation.beside_paper(2, rows, results, seeds)
@@ -303,7 +303,7 @@ rows |= {f"test loss along {o}: CMAR − control": f"loss_gap_CMAR_{o}" for o in
 rows |= {f"Fréchet, {'no guidance' if cfg == 1 else f'guidance {cfg:g}'}: own bank − {s}": tuple(
     evaluation.record_name("frechet", ("CMAR", source, cfg)) for source in ("train", s))
     for cfg in evaluation.scales(config) for s in ("wrong_class", "class_mean", "random", "val")}  # fmt: skip
-out.table(report.Seeds(profile, out.notebook).table(rows, digits=4), "generation_seeds", "Differences between CMAR and the other systems with guidance, and of the "
+out.table(out.seeds().table(rows, digits=4), "generation_seeds", "Differences between CMAR and the other systems with guidance, and of the "
           "test loss, for every seed on record, with the mean over seeds and its 95 percent interval.")
 
 # %% [markdown]

@@ -59,8 +59,8 @@ from cop.profiles import for_classifiers
 pd.options.display.max_colwidth = None  # whole sentences in tables
 
 # %%
+out = report.Report("05_first_patches", profile, seed, rate=rate, example=example, rounds=rounds, brief=brief, device=device)
 config = for_classifiers(profile)
-out = report.Report("05_first_patches", profile, seed)
 data = pipeline.load_data(config, "test")
 N, G = config.num_tokens, config.grid
 rates = classification.RATES
@@ -102,7 +102,7 @@ out.figure(fig, "fig8", "Top-1 accuracy of ViT, DynamicViT, ViT+C, RViT and CViT
 out.record(**{f"top{t}_{n}_{r:.0%}": h.at(r, t).mean() for n, h in systems.items() for r in classification.SHOWN for t in (1, 5)},
            **{f"auc_{n}": h.area().mean() for n, h in systems.items()},
            **{f"knee_{n}": k for n, k in knees.items() if k is not None})
-table = tc.table5(systems, seed, report.Seeds(profile, out.notebook))
+table = tc.table5(systems, seed, out.seeds())
 out.table(table, "tab5", "Table 5: top-1 and top-5 accuracy in per cent of five systems at mask rates 0, 30, 50 and 78 "
           "percent, mean over all mask rates (AuC) and knee; intervals over test images, over seeds, and the paper's rows.")
 
@@ -234,7 +234,7 @@ for kind, all_of in (("own training", own), ("one RViT", one)):
     short = "own" if all_of is own else "one"
     rows |= {f"{kind}: collapse − {n}": (f"top1_{short}_collapse_{rate:.0%}", f"top1_{short}_{n}_{rate:.0%}")
              for n in ("random", "mean order", "variance", "reversed")}
-seeds = report.Seeds(profile, out.notebook)
+seeds = out.seeds()
 out.table(seeds.table(rows, 100, 1), "classification_seeds", "Top-1 accuracy in per cent with 78 "
           "percent masked per order, trained along it and tested with one RViT, for every seed on record, and differences.")
 
@@ -277,7 +277,7 @@ out.figure(fig, "cost", "Left: multiply-adds of the classifier on all and on the
 
 # %%
 both = {"clothes (demo)": "demo", "photographs (natural)": "natural"}
-out.table(report.beside(both, out.notebook, rows, 100, 1), "photographs_classified", "Top-1 accuracy in per cent with 78 percent "
+out.table(out.beside(both, rows, 100, 1), "photographs_classified", "Top-1 accuracy in per cent with 78 percent "
           "masked, of clothes and of photographs: per order, trained along it and tested with one RViT, and differences.")
 
 # %% [markdown]
@@ -297,7 +297,7 @@ ks = sorted({max(1, round(N * f)) for f in (0.03, 0.08, 0.14, 0.22, 0.36, 0.6, 1
 known = np.flatnonzero(systems["CViT"].at(0.0))
 pick = int(known[example]) if len(known) > example else example
 image, label = data.batch([pick])
-said = tc.guesses(model, image.to(model.pos_embed.device), int(label), order[pick], ks, data.class_names)
+said = tc.guesses(model, image, int(label), order[pick], ks, data.class_names)
 
 # %%
 fig = fc.first_patches(figures.to_array(image)[0], order[pick].numpy(), G, ks, said)

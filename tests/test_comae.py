@@ -111,6 +111,8 @@ def test_temperature_is_clamped():
         at_floor = model.contrastive_loss(w)
         model.encoder.log_tau.fill_(-20.0)
     torch.testing.assert_close(model.contrastive_loss(w), at_floor)
+    model.contrastive_loss(w).backward()  # a clamp of the value instead of the parameter has gradient 0 and never comes back
+    assert model.encoder.log_tau.item() == pytest.approx(math.log(CONFIG.tau_min)) and model.encoder.log_tau.grad != 0
 
 
 def test_contrastive_scope_batch_sees_other_images():

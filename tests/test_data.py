@@ -4,6 +4,7 @@ import hashlib
 import json
 import lzma
 import zipfile
+from dataclasses import fields
 from io import BytesIO
 
 import numpy as np
@@ -13,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cop import paths
+from cop import data as cop_data
+from cop import images, paths, pipeline, tiny_imagenet
+from cop.artefacts import key
 from cop.data import (
     SPLITS,
     center_crop,
+    data_config,
     decode,
     fashion_files,
     first_stratified,
@@ -26,7 +30,7 @@ from cop.data import (
     read_idx,
 )
 from cop.embedded import recipe
-from cop.profiles import DataConfig, Profile, TokenConfig, replace, smoke
+from cop.profiles import DataConfig, Profile, TokenConfig, get_profile, replace, smoke
 
 
 def test_every_class_is_a_rule_of_the_sorted_classes():
@@ -302,6 +306,66 @@ def test_tiny_imagenet_in_every_layout(tmp_path, layout):
     assert len(set().union(*(digests(d) for d in sets.values()))) == sum(map(len, sets.values()))
 
 
+PARTS = ("tiny_imagenet_train_100pc.zip", "tiny_imagenet_train_20classes_100to499.zip", "tiny_imagenet_val.zip")
+
+
+def place_parts(root, first):
+    """Three zips: the first images of each class, the others of every second class, the rest."""
+    train = {n: d for n, d in tiny_files().items() if n.startswith("train")}
+    number = {n: int(n.rsplit("_", 1)[1].removesuffix(".JPEG")) for n in train}
+    few = {n: d for n, d in train.items() if number[n] < first}
+    more = {n: d for n, d in train.items() if n not in few and "n02" not in n}
+    root.mkdir()
+    for name, files in zip(PARTS, (few, more, {n: d for n, d in tiny_files().items() if n not in train}), strict=True):
+        write_zip(root / name, files)
+    return root
+
+
+def tiny(**kwargs):
+    return profile("tiny-imagenet", num_classes=3, **kwargs)
+
+
+@pytest.mark.parametrize("kwargs", [{"per_class": 10}, {"per_class": 20, "class_step": 2}])
+def test_the_first_images_of_a_class_are_the_same_from_the_whole_and_from_parts(tmp_path, kwargs):
+    whole, parts = place("one zip", tmp_path), place_parts(tmp_path / "parts", first=10)
+    for split in SPLITS:
+        a, b = (load_data(tiny(**kwargs), split, root) for root in (whole, parts))
+        assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+    numbers = range(kwargs["per_class"])
+    first = {np.asarray(Image.open(BytesIO(tiny_files()[f"train/{w}/images/{w}_{i}.JPEG"]))).tobytes() for w in WNIDS for i in numbers}
+    used = [x.permute(1, 2, 0).numpy().tobytes() for s in ("train", "val") for x in load_data(tiny(**kwargs), s, parts).images]
+    assert set(used) <= first and len(used) >= len(WNIDS[:: kwargs.get("class_step", 1)]) * len(numbers) - 2  # two copies
+    assert len(load_data(tiny(), "train", whole)) > len(load_data(tiny(per_class=10), "train", whole))  # not one cached file
+
+
+def test_a_class_with_fewer_images_than_per_class_is_named(tmp_path):
+    parts = place_parts(tmp_path / "parts", first=10)
+    with pytest.raises(ValueError, match=r"class n02 of .*parts has 10 training images; expected per_class, 11 \(1 classes"):
+        load_data(tiny(per_class=11), "train", parts)
+    for bad in (tiny(per_class=0), profile("folder", per_class=5)):
+        with pytest.raises(ValueError, match="per_class is [05] for data .*; expected None, or a positive number"):
+            load_data(bad, "train", parts)
+
+
+def test_tiny_imagenet_itself_is_known_by_name_and_anything_else_by_its_files(tmp_path, monkeypatch):
+    def source(root, **kwargs):
+        return data_config(tiny(root=str(root), **kwargs).data).get("source")
+
+    whole, parts = place("one zip", tmp_path), place_parts(tmp_path / "parts", first=10)
+    (tmp_path / "unpacked").mkdir()
+    unpacked = place("folder", tmp_path / "unpacked")
+    assert source(whole) == source(unpacked) != source(parts) and source(whole, per_class=10) == source(parts, per_class=10)
+    assert len({source(whole), source(whole, per_class=10), source(whole, class_step=2), source(parts)}) == 4
+    assert source(tmp_path / "nowhere") is None
+    # as if these were the published classes and labels
+    known = (sorted(WNIDS), sorted([f"val_{i}.JPEG", WNIDS[i % 3]] for i in range(6)))
+    monkeypatch.setattr(tiny_imagenet, "OFFICIAL", hashlib.sha256(repr(known).encode()).hexdigest()[:16])
+    monkeypatch.setattr(tiny_imagenet, "PER_CLASS", 20)
+    monkeypatch.setattr(cop_data, "_fingerprints", {})
+    assert source(whole) is source(unpacked) is source(parts, per_class=10) is source(parts, per_class=20, class_step=2) is None
+    assert source(parts) and source(parts, per_class=20)
+
+
 def test_tiny_imagenet_cache_is_used_renewed_and_survives_damage(tmp_path, monkeypatch):
     root = place("one zip", tmp_path)
     first = load_data(profile("tiny-imagenet"), "val", root)
@@ -315,6 +379,19 @@ def test_tiny_imagenet_cache_is_used_renewed_and_survives_damage(tmp_path, monke
     files = tiny_files() | {"train/n01/images/n01_9.JPEG": encoded(5555)}
     write_zip(root, files, "tiny-imagenet-200/")  # other content, so another key
     assert not torch.equal(load_data(profile("tiny-imagenet"), "val", root).images, first.images)
+
+
+def test_companions_of_macos_count_as_nothing(tmp_path):
+    """`._name` beside every file of a disk that macOS wrote to, and the same names in its zips."""
+    files = tiny_files()
+    hidden = {f"{n.rpartition('/')[0]}/._{n.rpartition('/')[2]}".lstrip("/"): b"\0\5\x16\7" for n in files}
+    write_zip(tmp_path / "one.zip", files | hidden)
+    write_tree(tmp_path / "tree", files | hidden | {"train/.thumbnails/x/1.JPEG": encoded(1)})
+    for root in (tmp_path / "one.zip", tmp_path / "tree"):
+        for split, count in (("train", 52), ("val", 6), ("test", 6)):
+            assert len(load_data(profile("tiny-imagenet"), split, root)) == count
+    write_tree(tmp_path / "photos", {"cat/1.png": encoded(1), "cat/._1.png": b"x", "cat/.trash/2.png": encoded(2), "._cat.png": b"x"})
+    assert len(image_folder(tmp_path / "photos", 8)) == 1
 
 
 def test_tiny_imagenet_errors(tmp_path):
@@ -340,6 +417,51 @@ def test_tiny_imagenet_errors(tmp_path):
     with pytest.raises(ValueError, match=r"val/images/val_2\.JPEG in .*bad\.zip"):
         load_data(natural, "test", bad)
     assert not (paths.cache() / "data").exists()  # failures leave no cache
+
+
+# ------------------------------------------------------------------------------------------ which data, for hashes
+
+
+def test_named_and_embedded_data_keep_their_keys(tmp_path, monkeypatch):
+    """Whatever $COP_DATA is: the released artefacts are found by these."""
+    noise(0).save(tmp_path / "0.png")
+    monkeypatch.setenv("COP_DATA", str(tmp_path))
+    for name in ("demo", "smoke", "natural", "paper", "paper-dry-run"):
+        assert data_config(get_profile(name).data).keys() <= {f.name for f in fields(DataConfig)}
+    assert key(pipeline.images_config(get_profile("demo"))) in {p.name.partition("-")[2] for p in paths.released.glob("tokens-*")}
+
+
+def test_two_folders_have_two_fingerprints_wherever_they_lie(tmp_path):
+    def source(root):
+        return data_config(DataConfig("folder", str(root))).get("source")
+
+    for name in "abcdef":
+        for label in ("x", "y"):
+            (tmp_path / name / label).mkdir(parents=True)
+            noise(0 if name == "c" else 1).save(tmp_path / name / label / "0.bmp")  # all of one size
+    (tmp_path / "d" / "x" / "0.bmp").rename(tmp_path / "d" / "x" / "1.bmp")
+    (tmp_path / "e" / "y").rename(tmp_path / "e" / "z")
+    noise(1).save(tmp_path / "f" / "x" / "1.bmp")
+    found = {name: source(tmp_path / name) for name in "abcdef"}
+    assert found["a"] == found["b"] and len(set(found.values())) == 5 and None not in found.values()
+    assert source(tmp_path / "later") is None
+    (tmp_path / "a").rename(tmp_path / "later")
+    assert source(tmp_path / "later") == found["a"]  # that there was nothing is not remembered
+
+
+def test_fashion_mnist_itself_is_known_by_name_and_other_idx_files_by_their_contents(tmp_path, monkeypatch):
+    def source(root):
+        return data_config(DataConfig("fashion", str(root))).get("source")
+
+    write_fashion(tmp_path / "a", 1, 1), write_fashion(tmp_path / "b", 2, 1)
+    assert source(tmp_path / "nowhere") is None and None not in {source(tmp_path / "a"), source(tmp_path / "b")}
+    assert source(tmp_path / "a") != source(tmp_path / "b")
+    (tmp_path / "embedded").mkdir()
+    sums = {row.split()[0]: row.split()[1] for row in cop_data._fashion_contents(DataConfig("fashion"), tmp_path / "a")}
+    (tmp_path / "embedded" / "checksums.json").write_text(json.dumps({"sources": sums}))
+    monkeypatch.setattr(paths, "embedded", tmp_path / "embedded")
+    monkeypatch.setattr(cop_data, "_fingerprints", {})
+    assert source(tmp_path / "a") is None and source(tmp_path / "b")
 
 
 # ------------------------------------------------------------------------------------------ folders
@@ -399,6 +521,72 @@ def test_folder_errors(tmp_path, monkeypatch):
         image_folder(tmp_path / "cat", 8)
 
 
+def test_photographs_of_a_folder_and_below(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "heif", lambda: ())
+    write_tree(tmp_path, {n: encoded(i) for i, n in enumerate(("b/z/1.png", "b/2.JFIF", "a.png", "b.png", "b/._2.jpg", ".x/3.png",
+                                                              "b/a.png.order.png", "c.dng", "d/e.heic", "d/f.HEIC", "notes.txt"))})
+    (tmp_path / "broken.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "d" / "round").symlink_to(tmp_path)  # a link to a folder is followed, but not round in circles
+    (tmp_path / "elsewhere").symlink_to(tmp_path.with_name("other"))
+    write_tree(tmp_path.with_name("other"), {"linked.png": encoded(9)})
+    files, left_out = images.photographs([tmp_path, str(tmp_path / "b.png"), tmp_path / "d/../b/2.JFIF", tmp_path / "b/._2.jpg"])
+    assert [p.relative_to(tmp_path).as_posix() for p in files] == [
+        "a.png", "b/2.JFIF", "b/z/1.png", "b.png", "broken.jpg", "elsewhere/linked.png"]  # fmt: skip
+    lines = images.told(left_out)
+    assert len(left_out) == 3 and len(lines) == 2
+    assert f"{tmp_path}/c.dng: the format is not read" in lines[0]
+    assert f"2 files such as {tmp_path}/d/e.heic: HEIC is read with the optional package pillow-heif" in lines[1]
+    with pytest.raises(FileNotFoundError, match="no photographs among what was given"):
+        images.photographs([tmp_path / "b/a.png.order.png"])
+    _, left_out = images.photographs(["https://example.org/a.jpg", "*.jpg", "~nobody-here/a.jpg", "x" * 9000])
+    (url, pattern, home, long) = images.told(left_out)
+    assert "looks like a URL" in url and "https://example.org" in url and "patterns are not expanded" in pattern
+    assert "check the path" in home and len(long) < 300
+    with pytest.raises(FileNotFoundError, match="it is a broken link"):
+        images.read(tmp_path / "broken.jpg")
+
+
+def test_one_unreadable_folder_does_not_hide_the_others(tmp_path, monkeypatch):
+    write_tree(tmp_path, {"a/1.png": encoded(1), "b/2.png": encoded(2)})
+    scan = images.os.scandir
+
+    def refuse(path):
+        if str(path).endswith("/a"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    files, left_out = images.photographs([tmp_path])
+    assert [f.name for f in files] == ["2.png"] and "cannot read folder" in left_out[tmp_path / "a"]
+
+
+def test_what_cannot_be_read_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "heif", lambda: ())
+    (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")  # HEIC under a wrong name
+    with pytest.raises(ValueError, match="phone.jpg.*pip install pillow-heif"):
+        images.read(tmp_path / "phone.jpg")
+    noise(1).save(tmp_path / "large.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # the picture has 64
+        with pytest.raises(ValueError, match=r"large.png.*64 pixels.*Scale it down, or, if you trust the file, set PIL"):
+            images.read(tmp_path / "large.png")
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(ValueError, match="large.png: Permission denied; check its permissions"):
+        images.read(tmp_path / "large.png")
+
+
+def test_heic_is_read_by_the_optional_package(tmp_path):
+    pytest.importorskip("pillow_heif", reason="reading HEIC needs `pip install pillow-heif`")
+    assert images.heif() == ("HEIF",)
+    Image.new("RGB", (64, 48), (200, 100, 50)).save(tmp_path / "a.heic")
+    assert images.photographs([tmp_path]) == ([tmp_path / "a.heic"], {})
+    assert np.abs(decode(tmp_path / "a.heic", 8, 3).mean((1, 2)) - (200, 100, 50)).max() < 4
+
+
 # ------------------------------------------------------------------------------------------ one image
 
 
@@ -416,7 +604,8 @@ def test_center_crop_halves_by_box_means():
     assert np.abs(np.asarray(center_crop(Image.fromarray(x), 16, 1)) - means).max() <= 1  # Pillow rounds once per axis
 
 
-SIDES, MODES = st.integers(1, 70), st.sampled_from(["L", "RGB", "RGBA", "P", "1"])
+SIDES = st.integers(1, 70)
+MODES = st.sampled_from("1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr LAB HSV I F I;16 I;16L I;16B".split())
 
 
 @given(SIDES, SIDES, st.sampled_from([4, 16]), MODES)
@@ -439,6 +628,50 @@ def test_orientation_transparency_and_depth():
     assert grey.shape == (3, 8, 8) and all(np.array_equal(c, x) for c in grey)
     deep = Image.fromarray(x.astype(np.uint16) * 257)
     assert np.array_equal(decode(deep, 8, 1)[0], x)
+
+
+X = np.arange(64).reshape(8, 8) * 4  # 0 .. 252
+
+
+@pytest.mark.parametrize("name, values, want", [
+    ("I of 8 bits", X.astype(np.int32), X),
+    ("I of 16 bits", X.astype(np.int32) * 257, X),
+    ("I of 32 bits", X.astype(np.int32) * 2**22 - 2**29, X / 252 * 255),
+    ("a mask", (X > 99).astype(np.int32), (X > 99) * 255),
+    ("labels", X.astype(np.int32) // 28, X // 28 / 9 * 255),
+    ("F of 0..1", X.astype(np.float32) / 255, X),
+    ("F of 8 bits", X.astype(np.float32), X),
+    ("F of 16 bits", X.astype(np.float32) * 257, X),
+    ("F of high dynamic range", X.astype(np.float32) / 200, X / 252 * 255),
+    ("F with negative values", X.astype(np.float32) / 126 - 1, X / 252 * 255),
+    ("a constant", np.full((8, 8), -7, np.int32), X * 0),
+    ("16 bits", X.astype(np.uint16) * 257, X),
+    ("12 bits in 16", X.astype(np.uint16) * 16, X / 16),
+])  # fmt: skip
+def test_integers_and_floats_are_scaled_as_the_rule_says(name, values, want, tmp_path):
+    image = Image.fromarray(values)
+    assert image.mode in ("I", "F", "I;16")
+    assert np.abs(decode(image, 8, 1)[0].astype(float) - want).max() <= 1
+    image.save(tmp_path / "a.tif")
+    assert np.array_equal(decode(tmp_path / "a.tif", 8, 1), decode(image, 8, 1))
+
+
+def test_other_modes_are_what_a_viewer_shows(tmp_path):
+    grey = X.astype(np.uint8)
+    Image.fromarray(X.astype(np.uint16) * 257).save(tmp_path / "a.pgm")
+    assert np.array_equal(decode(tmp_path / "a.pgm", 8, 1)[0], X)
+    (tmp_path / "b.pfm").write_bytes(b"Pf\n8 8\n-1.0\n" + (X[::-1] / 255).astype("<f4").tobytes())  # rows from below
+    assert np.array_equal(decode(tmp_path / "b.pfm", 8, 1)[0], X)
+    premultiplied = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(grey * 0 + 128)]).convert("La")
+    assert np.abs(decode(premultiplied, 8, 1)[0].astype(float) - (X / 2 + 127)).max() <= 2
+    colour = noise(3)
+    for mode in ("LAB", "HSV", "YCbCr", "CMYK", "RGBX"):
+        assert np.abs(decode(colour.convert(mode), 8, 3).astype(int) - decode(colour, 8, 3)).mean() < 4, mode
+        assert np.abs(decode(colour.convert(mode), 8, 1).astype(int) - decode(colour, 8, 1)).mean() < 4, mode
+    Image.fromarray(X.astype(np.uint16) * 257).save(tmp_path / "c.png", transparency=40 * 257)
+    assert np.array_equal(decode(tmp_path / "c.png", 8, 1)[0], np.where(X == 40, 255, X))
+    with pytest.raises(ValueError, match="mode F with NaN or infinite values"):
+        decode(Image.fromarray(np.full((8, 8), np.nan, np.float32)), 8, 1)
 
 
 # ------------------------------------------------------------------------------------------ arguments

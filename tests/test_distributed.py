@@ -175,7 +175,8 @@ def test_two_processes_train_as_one_does(one, two, name):
 def test_two_processes_make_identical_rankings_and_samples(one, two):
     assert one[1].keys() == two[1].keys()
     for name, value in one[1].items():
-        assert torch.equal(value, two[1][name]), name
+        tolerance = 1e-5 if value.is_floating_point() else 0  # ranks and pixels are whole numbers
+        torch.testing.assert_close(two[1][name], value, rtol=tolerance, atol=tolerance, msg=name)
     assert not torch.equal(one[1]["pagerank False"], one[1]["pagerank True"])  # a mirrored image has its own order
     assert one[1]["drafts"].shape == (110, 64) and one[1]["values"].isfinite().all()
 

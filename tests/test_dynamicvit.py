@@ -35,7 +35,7 @@ def test_mean_tokens_and_matched_base_rate():
 def test_dynamicvit_without_pruning_is_timm_bit_for_bit():
     model = dynamic()
     theirs = VisionTransformer(**SMALL).eval()
-    theirs.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("predictors.")})
+    theirs.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("score_predictor.")})
     with torch.no_grad():
         assert torch.equal(model(images(), base_rate=1.0), theirs(images()))
 
@@ -56,7 +56,7 @@ def test_dynamicvit_removes_tokens_at_its_three_stages():
 
 def test_dynamicvit_keeps_the_best_scored_tokens():
     model, scores, inputs = dynamic(), [], []
-    model.predictors[0].register_forward_hook(lambda _, __, out: scores.append(out[..., 1]))
+    model.score_predictor[0].register_forward_hook(lambda _, __, out: scores.append(out[..., 0]))
     for i in (0, 1):
         model.blocks[i].register_forward_hook(
             lambda _, args, out: inputs.append((args[0][:, 1:], out[:, 1:]))
@@ -85,7 +85,7 @@ def test_masked_attention_is_attention_among_the_kept():
 
 
 def test_gumbel_decisions_follow_the_probabilities():
-    log_pi = torch.tensor([[0.3, 0.7]]).log().expand(20_000, -1)[None]
+    log_pi = torch.tensor([[0.7, 0.3]]).log().expand(20_000, -1)[None]  # keep comes first
     decisions = dynamicvit.draw_decisions(log_pi, generator())
     assert set(decisions.unique().tolist()) == {0.0, 1.0}
     assert decisions.mean().item() == pytest.approx(0.7, abs=0.01)
@@ -97,7 +97,7 @@ def test_dynamicvit_loss_trains_everything_and_meets_the_ratio():
     labels = torch.tensor([0, 5, 9])
     dynamicvit.dynamicvit_loss(model, images(), labels, 0.7, generator(), teacher).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
-    assert all(p.grad.abs().sum() > 0 for p in model.predictors.parameters() if p.ndim > 1)
+    assert all(p.grad.abs().sum() > 0 for p in model.score_predictor.parameters() if p.ndim > 1)
     assert all(p.grad is None for p in teacher.parameters())
     model.load_state_dict(
         dynamicvit.DynamicViT(**SMALL).state_dict()
@@ -132,6 +132,17 @@ def test_dynamicvit_loss_terms_by_hand():
         distill = (tokens - seen)[survivors].square().mean()
         full = plain + 0.5 * kl + 0.5 * distill
         torch.testing.assert_close(dynamicvit.dynamicvit_loss(model, x, labels, 0.7, generator(4), teacher), full)
+
+
+def test_distillation_takes_the_decisions_as_given(monkeypatch):
+    """The published loss compares the tokens that survive, and no gradient asks that others should have survived."""
+    model, teacher = dynamic(), randomise(VisionTransformer(**SMALL), 1)
+    decisions = [torch.ones(3, 64, requires_grad=True) for _ in range(3)]
+    tokens = torch.randn(3, 64, 32, generator=generator()).requires_grad_()
+    monkeypatch.setattr(model, "soft", lambda *_: (torch.zeros(3, 10), decisions, tokens))
+    dynamicvit.dynamicvit_loss(model, images(), torch.tensor([0, 5, 9]), 0.7, generator(), teacher, ratio_weight=0.0).backward()
+    assert tokens.grad.abs().sum() > 0
+    assert all(d.grad is None or not d.grad.any() for d in decisions)
 
 
 def test_dynamicvit_refuses_what_it_cannot_do():

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import shutil
 import sys
 import tarfile
 from dataclasses import replace
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 
 from cop import imagenet, imagenet_shards, paths
-from cop.data import SPLITS, load_data
+from cop.data import SPLITS, data_config, load_data
 from cop.images import decode
 from cop.profiles import DataConfig, Profile, TokenConfig
 
@@ -135,10 +136,25 @@ def test_every_layout_gives_the_same_pixels_labels_and_splits(roots, source):
 
 
 def test_layouts_are_one_data_set_for_hashes():
-    configs = [imagenet.data_config(profile(name, root=name).data) for name in SOURCES]
+    configs = [data_config(profile(name, root=name).data) for name in SOURCES]
     assert configs[0] == configs[1] == configs[2] and configs[0]["name"] == "imagenet" and configs[0]["root"] is None
     for other in (profile("tiny-imagenet"), profile(num_classes=4), profile(size=32), profile(limit=9)):
-        assert imagenet.data_config(other.data) not in configs
+        assert data_config(other.data) not in configs
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_subset_of_imagenet_is_known_by_its_files(roots, tmp_path, monkeypatch, source):
+    moved, other = tmp_path / "moved", tmp_path / "other"
+    shutil.copytree(roots[source], moved)
+    shutil.copytree(roots[source], other)
+    file = next(f for f in sorted(other.rglob("*")) if f.is_file())
+    file.write_bytes(file.read_bytes() + b"x")
+    a, b, c = (data_config(profile(source, root=str(r)).data) for r in (roots[source], moved, other))
+    assert a == b != c and len(a["source"]) == 16  # not where they lie, but which they are
+    monkeypatch.setenv("COP_DATA", str(other))
+    assert data_config(profile(source).data) == c
+    whole = data_config(profile(source, num_classes=1000).data)
+    assert "source" not in whole, "all 1,000 classes are ImageNet-1k itself"
 
 
 def test_it_is_lazy_and_indexed_like_a_tensor(roots, monkeypatch):
@@ -399,6 +415,9 @@ def test_a_thousand_classes_are_those_of_imagenet_and_complete(tmp_path, monkeyp
         (tmp_path / "val" / wnid / "1.JPEG").write_bytes(picture)
     with pytest.raises(ValueError, match="has 1,000 val images; expected 50,000, as ImageNet-1k: complete"):
         load_data(profile(num_classes=1000), "test", tmp_path)
+    monkeypatch.setitem(imagenet.OFFICIAL, "val", 999)
+    with pytest.raises(ValueError, match="has 1,000 val images; expected 999, .*remove what does not belong"):
+        load_data(profile(num_classes=1000), "test", tmp_path)
     monkeypatch.setitem(imagenet.OFFICIAL, "val", 1000)
     data = load_data(profile(num_classes=1000), "test", tmp_path)
     assert data.class_names[:2] == ["tench", "goldfish"] and data.labels.tolist() == list(range(1000))
@@ -448,8 +467,9 @@ def test_incomplete_or_damaged_shards(tmp_path):
                 add(archive, name, data)
         with pytest.raises(ValueError, match=lacks):
             load_data(profile("imagenet-wds"), "train", root)
-    for tar in (first, second):
-        tarfile.open(tar, "w").close()
+    with tarfile.open(first, "w") as archive:
+        add(archive, "._a.jpg", b"a companion that macOS adds")
+    tarfile.open(second, "w").close()
     with pytest.raises(ValueError, match="the 2 shards from .* hold no images"):
         load_data(profile("imagenet-wds"), "train", root)
     assert not (paths.cache() / "data").exists()  # failures leave no index

@@ -211,25 +211,33 @@ def test_one_edit_and_one_command_change_the_address_of_every_badge(tmp_path, mo
         book.address()
 
 
-def test_unknown_parameters_are_refused_before_anything_runs(tmp_path):
-    (source, *_) = runner.sources()
-    notebook = tmp_path / "n.ipynb"
-    jupytext.write(jupytext.read(source), notebook)
-    runner.check_parameters(notebook, {"seed": 3, "profile": "smoke"})
-    with pytest.raises(ValueError, match="unknown parameter 'sed'.*expected one of profile, seed"):
-        runner.check_parameters(notebook, {"sed": 3})
+def test_unknown_parameters_are_refused_before_anything_runs():
+    with pytest.raises(ValueError, match="unknown parameter 'sed' for 01_patch_entropy; expected one of profile, seed"):
+        runner.run("smoke", only="01", parameters={"sed": 3})
     with pytest.raises(ValueError, match="unknown profile 'huge'"):
         runner.run("huge")
     with pytest.raises(ValueError, match="no notebook matches '99'"):
         runner.run("smoke", only="99")
 
 
-def test_a_notebook_runs_headlessly_on_the_smoke_profile(tmp_path, monkeypatch):
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_the_first_cell_after_the_imports_checks_every_parameter(path):
+    own = report.parameters(path.stem)
+    call = re.search(r"# %%\nout = report\.Report\((.*)\)\n", path.with_suffix(".py").read_text())[1].split(", ")
+    assert call == [f'"{path.stem}"', "profile", "seed", *(f"{k}={k}" for k in own if k not in ("profile", "seed"))]
+    report.check(path.stem, own)
+
+
+def test_a_notebook_of_other_parameters_runs_headlessly_and_stays_in_build(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COP_FIGURES", str(tmp_path / "figures"))
+    monkeypatch.delenv("COP_FIGURES", raising=False)
     monkeypatch.setattr(paths, "build", tmp_path / "build")
     monkeypatch.setattr(paths, "figures", tmp_path / "figures")
     (done,) = runner.run("smoke", only="02", parameters={"images": 8})
-    assert (tmp_path / "figures" / "smoke" / "tab1.csv").exists()
     assert code_cells(done)[-1].execution_count
-    assert (tmp_path / "figures" / "smoke" / "records" / "seed0.csv").exists()
+    folder = tmp_path / "build" / "smoke" / "seed0" / "figures"
+    assert [f.name for f in folder.iterdir()] == ["smoke-images-8"] and not (tmp_path / "figures").exists()
+    assert (folder / "smoke-images-8" / "tab1.csv").exists() and (folder / "smoke-images-8" / "records" / "seed0.csv").exists()
+    assert json.loads((folder / "smoke-images-8" / "tab1.json").read_text())["parameters"] == {"images": 8}
+    assert not (tmp_path / "build" / "smoke" / "timings.json").exists()
+    assert f"not the profile's own: what was drawn with them stays in {folder}" in capsys.readouterr().out

@@ -6,8 +6,9 @@ import shutil
 
 import jupytext
 import pytest
+from jupytext.cli import jupytext as command
 
-from cop import paths
+from cop import paths, runner
 
 
 @pytest.mark.parametrize("newer", [".py", ".ipynb"])
@@ -37,3 +38,21 @@ def test_opening_and_saving_keeps_the_pair_together(tmp_path, name, root, newer)
     assert first[-1] == "An edit."
     last = f"# {first[-3]}\n"
     assert source.read_text() == text.replace(last, f"{last}#\n# An edit.\n", 1)
+
+
+@pytest.mark.parametrize("newer", [".py", ".ipynb"])
+@pytest.mark.parametrize("written_by", ["the repository", "runner.commit"])
+@pytest.mark.parametrize("name", [n.stem for n in sorted(paths.notebooks.glob("*.ipynb"))])
+def test_the_first_sync_in_a_clone_changes_nothing(tmp_path, name, written_by, newer):
+    shutil.copy(paths.notebooks.parent / "pyproject.toml", tmp_path)
+    source, notebook = tmp_path / f"{name}.py", tmp_path / f"{name}.ipynb"
+    shutil.copy(paths.notebooks / source.name, source)
+    if written_by == "the repository":
+        shutil.copy(paths.notebooks / notebook.name, notebook)
+    else:
+        jupytext.write(jupytext.read(source), tmp_path / "executed.ipynb")
+        runner.commit(tmp_path / "executed.ipynb", notebook)
+    before = source.read_bytes(), notebook.read_bytes()
+    os.utime(source if newer == ".ipynb" else notebook, (1e9, 1e9))
+    command(["--sync", str(source)])
+    assert (source.read_bytes(), notebook.read_bytes()) == before

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cop import diagrams, figures, report, tables
+from cop.__main__ import main
 from cop.profiles import demo
 from cop.train import seeded
 
@@ -113,7 +114,7 @@ def test_profiles_stand_beside_each_other_each_with_its_seeds(out, tmp_path, mon
         report.Report("09_test", "demo", seed).record(a=a, b=0.1)
     report.Report("09_test", "natural", 0).record(a=0.25)
     names = {"share": "a", "difference": ("a", "b"), "never recorded": "c"}
-    table = report.beside({"clothes": "demo", "photographs": "natural", "nothing yet": "paper"}, "09_test", names, 100, 1)
+    table = out.beside({"clothes": "demo", "photographs": "natural", "nothing yet": "paper"}, names, 100, 1)
     assert list(table) == ["", "clothes, mean over seeds 0, 1 and 2 ± 95 %", "photographs, seed 0", "nothing yet, seed –"]
     assert table.to_numpy().tolist() == [["share", "60.0 ± 24.8", "25.0", "–"], ["difference", "+50.0 ± 24.8", "–", "–"],
                                          ["never recorded", "–", "–", "–"]]  # fmt: skip
@@ -186,6 +187,107 @@ def test_orders_of_several_seeds_are_kept_and_compared(out, tmp_path, monkeypatc
     assert table["seeds"].tolist() == ["0 and 1", "0 and 12", "1 and 12"]
     assert table["Spearman, same image"][0].startswith("+1.00") and table["Spearman, same image"][1].startswith("-1.00")
     assert table["Spearman, mean orders"][0] == "+1.00"
+
+
+def test_this_runs_record_goes_before_the_committed_one(out, tmp_path, monkeypatch):
+    """Else, under `make test`, the columns over all seeds compare a committed file with itself."""
+    monkeypatch.setattr(report.paths, "figures", tmp_path / "committed")
+    for folder, numbers in (("own", {1: 7.0}), ("committed", {0: 1.0, 1: 2.0})):
+        monkeypatch.setenv("COP_FIGURES", str(tmp_path / folder))
+        for seed, a in numbers.items():
+            report.Report("09_test", "demo", seed).record(a=a, old=a)
+    monkeypatch.setenv("COP_FIGURES", str(tmp_path / "own"))
+    out.record(a=5)
+    assert out.seeds().of("a").to_dict() == {0: 5.0, 1: 2.0}, "the other seeds' numbers are the committed ones"
+    assert out.seeds().of("old").to_dict() == {0: 1.0, 1: 2.0}, "what was not recorded yet is the committed number"
+    assert out.beside({"x": "demo"}, {"a": "a"}, 1, 1).iloc[0, 1].startswith("3.5 ±")
+
+
+def test_records_of_other_parameters_and_strays_are_left_aside_with_a_note(out, tmp_path, monkeypatch, capsys):
+    report.note.cache_clear()
+    monkeypatch.setattr(report.paths, "figures", tmp_path)
+    monkeypatch.setattr(report, "parameters", lambda notebook: {"profile": "demo", "seed": 0, "images": 64})
+    for seed in (0, 1, 2):
+        report.Report("09_test", "demo", seed, images=64).record(a=seed)
+    few = report.Report("09_test", "demo", 3, images=20)
+    few.record(a=9)
+    few.keep("orders", pd.DataFrame(np.zeros((20, 4))))
+    assert few.folder == tmp_path / "demo-images-20" and few.seeds().of("a").to_dict() == {3: 9.0}
+    records = tmp_path / "demo" / "records"
+    for file in (few.folder / "records").iterdir():  # as if put there by hand
+        file.rename(records / file.name)
+    for name in ("seed1.5.csv", "seed0 (1).csv", "orders_seed0 (1).csv"):
+        (records / name).write_text("notebook,name,value\n09_test,a,100\n")
+    (records / "seed4.csv").write_text("")
+    (records / "seed5.csv").write_text("shopping,list\n1,2\n")
+    pd.DataFrame(np.zeros((20, 4))).to_csv(records / "orders_seed1.csv", index=False)  # from before records had a key
+    pd.read_csv(records / "seed2.csv").drop(columns="config").to_csv(records / "seed2.csv", index=False)
+    out.keep("orders", pd.DataFrame(np.zeros((64, 4))))
+    capsys.readouterr()
+    assert out.seeds().of("a").to_dict() == {0: 0.0, 1: 1.0, 2: 2.0}
+    assert list(out.kept("orders")) == ["0"]
+    said = capsys.readouterr().err.splitlines()
+    for name in ("seed1.5", "seed0 (1)", "orders_seed0 (1)", "seed3", "seed4", "seed5", "orders_seed1", "orders_seed3"):
+        (line,) = [line for line in said if f"/{name}.csv" in line]
+        assert line.startswith("cop: ") and "left aside" in line
+    assert len(said) == 8
+    report.gallery(tmp_path)
+
+
+@pytest.mark.parametrize("notebook, given, message", [
+    ("03_collapse_order", {"seed": 1.5}, "seed is 1.5; expected a whole number of 0 or more"),
+    ("03_collapse_order", {"seed": -1}, "seed is -1; expected a whole number of 0 or more"),
+    ("03_collapse_order", {"images": 0}, "images is 0; expected a whole number of 1 or more"),
+    ("03_collapse_order", {"images": -3}, "images is -3; expected a whole number of 1 or more"),
+    ("03_collapse_order", {"images": 2.5}, "images is 2.5; expected a whole number of 1 or more"),
+    ("03_collapse_order", {"images": True}, "images is True; expected a whole number of 1 or more"),
+    ("03_collapse_order", {"top": "all"}, "top is 'all'; expected a whole number of 1 or more"),
+    ("01_patch_entropy", {"prefixes": 1}, "prefixes is 1; expected a whole number of 2 or more"),
+    ("01_patch_entropy", {"device": "gpu"}, "device is 'gpu'; expected auto, cpu or cuda"),
+    ("01_patch_entropy", {"profile": "huge"}, "unknown profile 'huge'; expected one of smoke, demo, natural, paper"),
+    ("01_patch_entropy", {"profile": 3}, "profile is 3; expected a name"),
+    ("05_first_patches", {"rate": 1.0}, "rate is 1.0; expected a number from 0 to 1, and less than 1"),
+    ("05_first_patches", {"brief": "no"}, "brief is 'no'; expected true or false"),
+    ("04_generation_along_the_order", {"example": 60}, "example is 60; expected one of the 60 images shown, counted from 0"),
+    ("04_generation_along_the_order", {"exmaple": 6}, "unknown parameter 'exmaple' for 04_generation_along_the_order; expected one of "
+                                                      "profile, seed, shown, example, brief, device"),
+])  # fmt: skip
+def test_wrong_parameters_get_the_same_line_from_the_notebook_and_from_the_command(notebook, given, message, tmp_path, monkeypatch, capsys):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        report.Report(notebook, **{"profile": "smoke", "seed": 0} | given)
+    monkeypatch.setattr(report.paths, "build", tmp_path)
+    if not set(given) & {"profile", "seed"}:
+        assert main(["figures", "--only", notebook, *(str(x) for kv in given.items() for x in ("-p", *kv))]) == 2
+        assert capsys.readouterr().err == f"cop: {message}\n"
+
+
+def test_a_gpu_that_is_not_there_is_said_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device is 'cuda', but torch finds no GPU on this machine; expected auto or cpu"):
+        report.Report("03_collapse_order", "demo", 0, device="cuda")
+
+
+def test_a_key_of_digits_alone_stays_a_key(out, monkeypatch):
+    monkeypatch.setattr(report, "key", lambda _: "0123456789e1")
+    out.record(a=1)
+    out.record(b=2)
+    assert out.seeds().of("a").to_dict() == {0: 1.0} and out.seeds().of("b").to_dict() == {0: 2.0}
+
+
+def test_only_the_profiles_own_parameters_write_under_its_name(tmp_path, monkeypatch):
+    monkeypatch.delenv("COP_FIGURES", raising=False)
+    monkeypatch.setattr(report.paths, "build", tmp_path)
+
+    def name(notebook, profile="demo", seed=0, **given):
+        run = report.Report(notebook, profile, seed, **given)
+        assert run.folder.parent == tmp_path / "figures"
+        return run.folder.name
+
+    assert name("03_collapse_order", images=1000, top=16, device="cpu") == "demo"
+    assert name("03_collapse_order", images=20, top=16) == "demo-images-20"
+    assert name("05_first_patches", "natural", rate=0.5, brief=True) == "natural-rate-0.5-brief-True"
+    assert name("05_first_patches", seed=1, brief=True) == name("05_first_patches", seed=1, brief=False) == "demo"
+    assert name("03_collapse_order", "smoke-dry-run", images=2) == "smoke-dry-run"
 
 
 def test_other_seeds_leave_a_record_and_no_figure(out, tmp_path):

@@ -1,5 +1,8 @@
 """Which notebooks a run executes, and what it trains before them."""
 
+import jupytext
+import nbformat
+import pytest
 import torch
 
 from cop import generation, paths, pipeline, report, runner
@@ -44,3 +47,32 @@ def test_parameters_given_on_the_command_line_have_types(monkeypatch):
     command = "figures -p brief false -p seed 3 -p rate 0.5 -p device cpu".split()
     main(command)
     assert asked == {"brief": False, "seed": 3, "rate": 0.5, "device": "cpu"}
+
+
+@pytest.mark.parametrize("name, value, option", [("profile", "smoke", "--profile"), ("seed", "3", "--seeds")])
+def test_profile_and_seed_are_no_parameters_of_the_command(name, value, option, monkeypatch, capsys):
+    """Else smoke's figures, records and seconds stand under the name of demo."""
+    monkeypatch.setattr(runner, "execute", lambda *_: pytest.fail("a notebook ran"))
+    assert main(["figures", "--only", "03", "-p", name, value]) == 2
+    assert capsys.readouterr().err == f"cop: parameter {name!r} decides where everything is stored: use {option} {value} instead\n"
+
+
+def test_other_parameters_are_neither_kept_nor_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "build", tmp_path / "build")
+    monkeypatch.setattr(runner, "execute", lambda *_: None)
+    monkeypatch.setattr(runner, "reproduced", lambda *_: pytest.fail("compared with the committed figures"))
+    runner.run("demo", only="03", parameters={"images": 20}, timings=True)
+    assert not list(tmp_path.rglob("timings.json"))
+    for profile, given in (("demo", {"images": 20}), ("natural", {})):
+        with pytest.raises(ValueError, match="nothing else can be kept there: leave out --keep"):
+            runner.run(profile, only="03", parameters=given, keep=True)
+
+
+def test_resuming_runs_a_notebook_again_for_other_parameters(tmp_path):
+    (source, *_) = runner.sources()
+    jupytext.write(jupytext.read(source), tmp_path / "input.ipynb")
+    notebook = nbformat.read(tmp_path / "input.ipynb", 4)
+    notebook.metadata["papermill"] = {"parameters": {"seed": 1}}
+    nbformat.write(notebook, tmp_path / "done.ipynb")
+    assert runner.same_source(tmp_path / "done.ipynb", tmp_path / "input.ipynb", {"seed": 1})
+    assert not runner.same_source(tmp_path / "done.ipynb", tmp_path / "input.ipynb", {"seed": 1, "images": 20})

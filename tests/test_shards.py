@@ -297,17 +297,15 @@ def test_training_and_ranking_read_the_shards_and_not_the_images(paper, monkeypa
     assert torch.equal(pipeline.rankings(paper, "train", 0, device="cpu"), orders)
 
 
-def test_a_cache_of_other_weights_or_another_crop_is_refused(paper, monkeypatch):
-    pipeline.token_source(paper, "val")
-    monkeypatch.setattr(
-        KL16Tokens, "load", classmethod(lambda cls, size=32: cls(seeded_build(lambda: KL16(32, size), 4)))
-    )
-    with pytest.raises(ValueError, match="moments-folder-val were made with weights = .*COP_CACHE"):
-        pipeline.token_source(paper, "val")
-    monkeypatch.undo()
-    with pytest.raises(ValueError, match="made with .*crop = '32 px, ADM centre crop'; expected '64 px"):
-        bigger = replace(paper, data=replace(paper.data, image_size=64))
-        monkeypatch.setattr(
-            KL16Tokens, "load", classmethod(lambda cls, size=32: cls(seeded_build(lambda: KL16(32, size), 3)))
-        )
-        pipeline.token_source(bigger, "val")
+def test_other_weights_another_crop_and_other_classes_have_folders_of_their_own(paper, monkeypatch):
+    """As CoMAE on all classes and then rankings of some need them."""
+    first = pipeline.token_source(paper, "val")(torch.arange(6))
+    count = len(list(Path(os.environ["COP_CACHE"]).glob("moments-folder-val-*")))
+    bigger = replace(paper, data=replace(paper.data, image_size=64))
+    few = replace(paper, data=replace(paper.data, limit=4))
+    others = [(paper, 4), (bigger, 3), (few, 3)]
+    for k, (profile, seed) in enumerate(others):
+        monkeypatch.setattr(KL16Tokens, "load", classmethod(lambda cls, size=32, seed=seed: cls(seeded_build(lambda: KL16(32, size), seed))))
+        pipeline.token_source(profile, "val")
+        assert len(list(Path(os.environ["COP_CACHE"]).glob("moments-folder-val-*"))) == count + k + 1
+    assert torch.equal(pipeline.token_source(paper, "val")(torch.arange(6)), first)  # still there

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cop import tokens as tokens_module
 from cop.data import ImageSet, load_data
 from cop.kl16 import KL16
 from cop.profiles import DataConfig, Profile, TokenConfig, demo, natural, paper
@@ -18,6 +19,7 @@ from cop.tokens import (
     check_tokens,
     edge_strength,
     fit_tokens,
+    patch_statistics,
     patchify,
     tokens_from_state,
     unpatchify,
@@ -142,7 +144,10 @@ def test_state_restores_the_same_tokens(colour, kind, dim, tmp_path):
     again = tokens_from_state(profile, load_file(tmp_path / "tokens.safetensors"))
     images = colour.batch(slice(0, 5))[0]
     assert type(again) is type(tokens) is (RawPatches if kind == "raw" else PCAPatches)
-    assert torch.equal(again.encode(images), tokens.encode(images))
+    torch.testing.assert_close(again.encode(images), tokens.encode(images), rtol=1e-5, atol=1e-5)
+    for name, value in tokens.state().items():  # every stored number, and the layout that a product's last bits depend on
+        assert torch.equal(again.state()[name], value) and again.state()[name].stride() == value.stride(), name
+    assert kind == "raw" or tokens.basis.is_contiguous() and again.basis.is_contiguous()
     other_kind = "pca" if kind == "raw" else "raw"
     for other in (colour_profile(kind, dim - 1), colour_profile(other_kind, dim), demo):
         with pytest.raises(ValueError, match="Fit them again"):
@@ -215,6 +220,25 @@ def test_encode_and_decode_errors(fashion):
             tokens.encode(images)
     with pytest.raises(ValueError, match="is nan"):
         tokens.decode(torch.full((1, 64, 16), float("nan")))
+
+
+@pytest.mark.parametrize("error", [-1e-12, 0, 1e-12], ids="products rounded by {}".format)
+def test_rounding_errors_are_no_directions(colour, monkeypatch, error):
+    """Thousands of equal products, summed in another processor's order, are off by up to their number times 2e-16."""
+
+    def rounded(*args):
+        mean, covariance = patch_statistics(*args)
+        return mean, covariance + error * torch.outer(mean, mean)
+
+    monkeypatch.setattr(tokens_module, "patch_statistics", rounded)
+    constant = ImageSet(torch.full_like(colour.images, 255), colour.labels, colour.class_names, "train", "flat")
+    for kind, message in (("raw", "images that vary"), ("pca", "vary in 0 directions")):
+        with pytest.raises(ValueError, match=message):
+            fit_tokens(colour_profile(kind), constant)
+    one = ImageSet(constant.images.clone(), colour.labels, colour.class_names, "train", "one pixel, one grey level, in one image of 10")
+    one.images[::10, 0, 0, 0] -= 1
+    with pytest.raises(ValueError, match="vary in 1 directions"):
+        fit_tokens(colour_profile(), one)
 
 
 def test_fit_errors(fashion, colour):

@@ -21,7 +21,18 @@ from cop.comae import CoMAE, comae_loss
 from cop.cvit import CViT, masked_loss
 from cop.profiles import ScaleConfig, scale_config, smoke
 from cop.stages import changed, main
-from cop.train import batch_indices, check_scale, cosine, fit, load_checkpoint, progress, restored, seeded, seeded_build
+from cop.train import (
+    batch_indices,
+    check_scale,
+    cosine,
+    decay_groups,
+    fit,
+    load_checkpoint,
+    progress,
+    restored,
+    seeded,
+    seeded_build,
+)
 
 CONFIG = replace(smoke.comae, steps=12, lr=3e-3)
 TOKENS = torch.randn(16, 16, 6, generator=seeded(9))
@@ -263,10 +274,61 @@ def test_what_does_not_come_out_even_is_refused(scale, batch, count, message):
 
 def test_only_what_changes_a_result_is_hashed():
     free = ScaleConfig(gradient_checkpointing=True, compile=True)
-    assert scale_config(smoke) == scale_config(replace(smoke, scale=free)) == {}
-    assert scale_config(replace(smoke, scale=ScaleConfig(8, "bf16"))) == {
-        "scale": {"micro_batches": 8, "mixed_precision": "bf16"}
+    assert scale_config(smoke) == scale_config(replace(smoke, scale=free)) == {"scale": {"threads": 1}}
+    assert scale_config(replace(smoke, scale=ScaleConfig(8, "bf16", threads=None))) == {
+        "scale": {"micro_batches": 8, "mixed_precision": "bf16", "threads": None}
     }
+
+
+def test_a_training_uses_the_threads_of_its_configuration_and_gives_them_back(tmp_path):
+    seen, before = [], torch.get_num_threads()
+
+    def loss(model, idx, generator, step):
+        seen.append(torch.get_num_threads())
+        return comae_loss(model, TOKENS[idx], generator)
+
+    torch.set_num_threads(2)
+    try:
+        train(tmp_path / "one", loss=loss, config=replace(CONFIG, steps=1))
+        train(tmp_path / "three", loss=loss, config=replace(CONFIG, steps=1), scale=ScaleConfig(threads=3))
+        train(tmp_path / "any", loss=loss, config=replace(CONFIG, steps=1), scale=ScaleConfig(threads=None))
+        assert seen == [1, 3, 2] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_ema_has_the_configured_decay(tmp_path, warmup):
+    """Fine-tuning: d^t of the average is still what it began with. From scratch the decay rises, and that share is small."""
+    steps, d, start = 12, 0.99, []
+
+    class Point(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.at = nn.Parameter(torch.ones(1))
+
+    def loss(model, idx, generator, step):
+        start.append(model.at.item())
+        return {"loss": model.at.sum()}
+
+    config = replace(CONFIG, steps=steps, lr=0.1, weight_decay=0.0)
+    model, _ = fit(Point(), loss, config, size=16, seed=0, directory=tmp_path, ema=d, ema_warmup=warmup, checkpoint_every=100)
+    path = start[1:]  # the weights after each step but the last, whose learning rate is all but 0
+    average = start[0]
+    for at in [*path, path[-1]]:
+        average = d * average + (1 - d) * at
+    close = model.at.item() == pytest.approx(average, abs=2e-3)
+    assert close is not warmup
+    assert not warmup or abs(model.at.item() - path[-1]) < abs(average - path[-1]) / 2
+
+
+def test_weight_decay_leaves_vectors_and_undecayed_parts_alone():
+    model = seeded_build(lambda: CoMAE(CONFIG, 4, 6), 0)
+    model.undecayed = ("decoder.head",)
+    decayed, plain = (set(map(id, g["params"])) for g in decay_groups(model, 0.05))
+    for name, p in model.named_parameters():
+        assert (id(p) in decayed) is (p.ndim >= 2 and not name.startswith("decoder.head")), name
+        assert (id(p) in plain) is (id(p) not in decayed)
 
 
 # ---------------------------------------------------------------------------------------- less memory, other speed

@@ -18,7 +18,7 @@ from torch import nn
 import cop.__main__ as command
 from cop import convert, download, evaluation, metrics, paths, weights
 from cop.data import load_data
-from cop.dynamicvit import DynamicViT, KeepPredictor
+from cop.dynamicvit import DynamicViT
 from cop.kl16 import KL16
 from cop.mar import MAR, load_mar
 from cop.pipeline import selection
@@ -365,21 +365,19 @@ def test_converters_refuse_other_shapes_and_names_by_name(tmp_path, name):
     key = {"deit_base": "blocks.3.mlp.fc1.weight", "kl16": "encoder.mid.attn_1.q.bias"}.get(
         name, "decoder_blocks.4.norm1.bias"
     )
-    key, own = (
-        ("score_predictor.1.in_conv.1.weight", "predictors.1.local_mlp.0.weight") if "dynamic" in name else (key, key)
-    )
+    key = "score_predictor.1.in_conv.1.weight" if "dynamic" in name else key
     wrong = (700, *shapes[key][1:])
     for change, message in (
         (
             {key: wrong},
-            rf"does not fit {name}: .* of another shape \({own} is \({350 if own != key else 700}[^)]*\), expected",
+            rf"does not fit {name}: .* of another shape \({key} is \(700[^)]*\), expected",
         ),
         ({"extra.weight": (3,)}, r"1 unexpected \(extra.weight\)"),
     ):
         with pytest.raises(ValueError, match=message):
             convert.convert(name, hollow(shapes | change), target)
     shapes.pop(key)
-    with pytest.raises(ValueError, match=rf"missing \({own}"):
+    with pytest.raises(ValueError, match=rf"missing \({key}"):
         convert.convert(name, hollow(shapes), target)
     assert not list(tmp_path.iterdir())  # nothing half-written
 
@@ -478,16 +476,6 @@ class PublishedPredictor(nn.Module):
         return self.out_conv(torch.cat([local, mean.expand_as(local)], dim=-1)).log_softmax(-1)
 
 
-def test_predictors_of_dynamicvit_under_our_names_decide_alike():
-    torch.manual_seed(0)
-    theirs, ours = PublishedPredictor(32), KeepPredictor(32)
-    state = convert.own_predictors({f"score_predictor.0.{k}": v for k, v in theirs.state_dict().items()})
-    ours.load_state_dict({k.removeprefix("predictors.0."): v for k, v in state.items()})
-    tokens, keep = torch.randn(3, 9, 32), torch.ones(3, 9)
-    keep[:, 5:] = 0
-    torch.testing.assert_close(ours(tokens, keep), theirs(tokens, keep).flip(-1))
-
-
 SMALL = dict(img_size=32, patch_size=8, embed_dim=32, depth=4, num_heads=4, num_classes=5)
 
 
@@ -495,7 +483,7 @@ def test_dynamicvit_from_deit_takes_our_images():
     """DeiT's input is normalised by ImageNet's statistics, ours is in [-1, 1]: same logits."""
     torch.manual_seed(0)
     deit, model = VisionTransformer(**SMALL).eval(), DynamicViT(**SMALL).eval()
-    predictors = {k: v.clone() for k, v in model.state_dict().items() if k.startswith("predictors.")}
+    predictors = {k: v.clone() for k, v in model.state_dict().items() if k.startswith("score_predictor.")}
     convert.load_dynamicvit(model, {"model": deit.state_dict()})
     assert all(torch.equal(model.state_dict()[k], v) for k, v in predictors.items())
     images = torch.rand(2, 3, 32, 32)
@@ -515,9 +503,18 @@ def test_dynamicvit_as_published():
         f"score_predictor.{i}.{k}": v for i, p in enumerate(predictors) for k, v in p.state_dict().items()
     }
     model = convert.load_dynamicvit(DynamicViT(**SMALL), {"model": state})
-    tokens, keep = torch.randn(1, 16, 32), torch.ones(1, 16)
-    for ours, theirs in zip(model.predictors, predictors, strict=True):
-        torch.testing.assert_close(ours(tokens, keep)[..., 1], theirs(tokens, keep)[..., 0])
+    tokens, keep = torch.randn(3, 16, 32), torch.ones(3, 16)
+    keep[:, 5:] = 0
+    for ours, theirs in zip(model.score_predictor, predictors, strict=True):
+        torch.testing.assert_close(ours(tokens, keep), theirs(tokens, keep))
+    kept = []  # what stays for the second block is what the first output of the first predictor scores highest
+    images = torch.randn(1, 3, 32, 32)
+    model.eval().blocks[1].register_forward_pre_hook(lambda _, args: kept.append(args[0][:, 1:]))
+    model.score_predictor[0].register_forward_pre_hook(lambda _, args: kept.append(args[0]))
+    with torch.no_grad():
+        model(images, 0.25)
+        best = predictors[0](kept[0], torch.ones(1, 16))[0, :, 0].topk(4).indices.sort().values
+    torch.testing.assert_close(kept[1][0], kept[0][0, best])
 
 
 @pytest.mark.slow
