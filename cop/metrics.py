@@ -436,5 +436,7 @@ def auc_trapezoid(ratios: Sequence[float], top1: Sequence[float]) -> float:
 def knee(ratios: Sequence[float], top1: Sequence[float]) -> float | None:
     """Mask rate at the knee of a falling, concave curve by Kneedle with S = 1; None if there is none."""
     x, y = _curve(ratios, top1)
+    if y.max() == y.min():
+        return None
     found = KneeLocator(x, y, curve="concave", direction="decreasing", S=1.0).knee
     return None if found is None else float(found)

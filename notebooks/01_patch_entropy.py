@@ -52,6 +52,8 @@ import torch
 from cop import entropy, evaluation, exercises, figures, orders, pipeline, report, tables
 from cop.profiles import all_classes, for_classifiers
 
+pd.options.display.max_colwidth = None  # whole sentences in tables
+
 # %%
 out = report.Report("01_patch_entropy", profile, seed, images=images, gaussian_images=gaussian_images, prefixes=prefixes, device=device)
 config = for_classifiers(profile)

@@ -43,9 +43,12 @@ images: int = 200  # validation images for the statistics
 device: str = "auto"  # auto | cpu | cuda
 
 # %%
+import pandas as pd
 import torch
 
 from cop import comae, diagrams, exercises, figures, pipeline, report, tables
+
+pd.options.display.max_colwidth = None  # whole sentences in tables
 
 # %%
 out = report.Report("02_dependency_autoencoder", profile, seed, images=images, device=device)

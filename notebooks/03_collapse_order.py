@@ -223,7 +223,7 @@ tables.verdicts_order(agreement["collapse"], pairs, contrast, edges["collapse"])
 #
 # Everything so far is one training run. If a CoMAE that differs in nothing but its seed relied on the same patches, its
 # orders of the same images would agree. A hundred test images, ordered by the CoMAE of every seed on record
-# (`make seeds`), and by one that was trained with seed 0 again, on one thread instead of two:
+# (`make seeds`), and by one that was trained with seed 0 again, on two threads instead of one:
 
 # %%
 out.keep("orders", pd.DataFrame(ranks["collapse"][:100].numpy()))
@@ -238,15 +238,13 @@ out.table(tables.across_seeds(by_seed), "seeds_agree", "Spearman correlation bet
           "different seeds give the same images, and between their mean orders.")
 
 # %% [markdown]
-# **They do not agree.** What one seed puts first another puts anywhere: the two orders of the same image are as good as
-# unrelated, or opposed, and so are the mean orders. With seeds 1 and 2 three quarters of an order are position (table
-# below), but *which* positions is up to the seed.
+# Were the order a property of the image, all rows of the table would be near 1: what one run puts first the others would
+# put first too. The second column compares what is left when the images are averaged out, the mean orders of the runs.
 #
-# **Not even the seed decides.** Seed 0 on one thread starts from the same weights and sees the same batches in the same
-# order; sums are only rounded differently. For 70 steps the losses agree to six digits, then they part, and after 1,400
-# the two runs order the same image with a correlation of .20, and the second one's are 98 % position instead of 47.
+# The run on two threads starts from the same weights and sees the same batches in the same order; sums are only rounded
+# differently. Where even its orders differ, not even the seed decides.
 #
-# So the collapse order, as Eqs. 2–6 and PageRank define it, is here a property of the training run more than of the image.
+# As far as the rows are far from 1, the collapse order, as Eqs. 2–6 and PageRank define it, is a property of the training run.
 # Our reading: a patch can be reconstructed through many others that know much the same, nothing in the objective prefers
 # some of them, and training settles on a choice. Pictures of one run, ours above or the paper's, cannot show this. Read
 # every result along one collapse order with it in mind; the tables of notebooks [1](01_patch_entropy.ipynb),

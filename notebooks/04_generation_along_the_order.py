@@ -62,6 +62,8 @@ from cop import (
     tables,
 )
 
+pd.options.display.max_colwidth = None  # whole sentences in tables
+
 # %%
 out = report.Report("04_generation_along_the_order", profile, seed, shown=shown, example=example, brief=brief, device=device)
 config = pipeline.get_profile(profile)

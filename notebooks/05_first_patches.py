@@ -56,6 +56,8 @@ from cop import figures_classification as fc
 from cop import tables_classification as tc
 from cop.profiles import for_classifiers
 
+pd.options.display.max_colwidth = None  # whole sentences in tables
+
 # %%
 out = report.Report("05_first_patches", profile, seed, rate=rate, example=example, rounds=rounds, brief=brief, device=device)
 config = for_classifiers(profile)

@@ -1,6 +1,7 @@
 """Metrics against closed forms, limits and libraries."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -363,6 +364,9 @@ def test_knee_of_a_kinked_line_is_the_kink():
     kinked = np.where(ratios <= 0.78, 0.8 - 0.1 * ratios, 0.722 - 3 * (ratios - 0.78))
     assert metrics.knee(ratios, kinked) == pytest.approx(0.78)
     assert metrics.knee(ratios, 0.8 - 0.5 * ratios) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a flat curve has none, and is divided by nothing
+        assert metrics.knee(ratios, 0 * ratios + 0.1) is None
     with pytest.raises(ValueError, match="ratios increasing"):
         metrics.knee(ratios[::-1], kinked)
     with pytest.raises(ValueError, match="one length"):
