@@ -223,7 +223,13 @@ def sample_tokens(profile: str | Profile, split: str, count: int, device: str = 
 def mean_ranking(profile: str | Profile, seed: int = 0, device: str = "auto") -> Tensor:
     """The mean collapse order (N,), one for every image: of all training images of the classes that classifiers use, so
     that it knows nothing of the images it is tested on, and whichever notebook asks gets the same."""
-    return mean_order(rankings(for_classifiers(profile), "train", seed, device=device))
+    profile = for_classifiers(profile)
+
+    def compute(_: Path):
+        return {"order": mean_order(rankings(profile, "train", seed, device=device))}, None
+
+    config = versioned("mean-order", 1, rankings_config(profile, "train", seed))
+    return load_or_compute("mean-order", config, compute).tensors["order"].long()
 
 
 def orders(profile: str | Profile, split: str, count: int, seed: int = 0, device: str = "auto") -> dict[str, Tensor]:

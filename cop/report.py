@@ -373,6 +373,8 @@ def section(profile: Path, here: str, root: str) -> list[str]:
     times = json.loads((profile / "timings.json").read_text()) if (profile / "timings.json").exists() else {}
     papers = json.loads((paths.package / "paper_figures.json").read_text())
     lines = [f"## Profile `{profile.name}`", ""]
+    if (note := profile / "NOTE.md").exists():  # what a reader must know of all its figures
+        lines += [note.read_text(encoding="utf-8").strip(), ""]
     for notebook, names in MANIFEST.items():
         seeds, took = Seeds(profile.name, notebook, profile.parent), times.get(notebook, {})
         seconds = [f"{took[k]} s {what}" for k, what in (("released", "with released artefacts"), ("retrain", "trained anew")) if k in took]

@@ -146,7 +146,7 @@ def _records(name: str, old: Path, new: Path) -> tuple[float, str]:
     a, b = (pd.read_csv(f, dtype=str).set_index(["notebook", "name"]) for f in (old, new))
     a = a[a.index.get_level_values(0).isin(b.index.get_level_values(0))]
     if only := [" ".join(i) for i in a.index.symmetric_difference(b.index)]:
-        return np.inf, f"{name}: only one side has {', '.join(only)}"
+        return np.inf, f"{name}: only one side has {', '.join(only[:3])}{f' and {len(only) - 3} more' * (len(only) > 3)}"
     columns = [c for c in ("value", "config") if c in a and c in b]
     rows = [[["", *columns], *([" ".join(i), *map(str, r)] for i, r in zip(t.index, t[columns].to_numpy(), strict=True))]
             for t in (a, b.loc[a.index])]  # fmt: skip

@@ -80,6 +80,8 @@ def test_a_report_writes_every_file_and_the_gallery_lists_it(out, tmp_path):
     assert names == {"fig_a.png", "fig_a.svg", "fig_a.csv", "fig_a.json", "tab_b.csv", "tab_b.md", "tab_b.json"}
     page = report.gallery(tmp_path)
     assert "![two dots with bars](demo/fig_a.png)" in page and "| a | 0.123 | – |" in page
+    (tmp_path / "demo" / "NOTE.md").write_text("> Made before lunch.\n")
+    assert "## Profile `demo`\n\n> Made before lunch.\n\n###" in report.gallery(tmp_path)
     with pytest.raises(ValueError, match="'fig_z' is not in the manifest of 09_test; expected one of fig_a, tab_b"):
         out.figure(DRAWN["area_bars"](), "fig_z", "nothing")
 
