@@ -43,6 +43,7 @@ FURTHER = ("centre-out", "low-discrepancy", "in-strength", "attention")  # the s
 ORDERS = ("collapse", "random", *CONTROLS, *FURTHER)
 ONE_FOR_ALL = ("mean order", "centre-out", "low-discrepancy")  # orders that do not depend on the image
 OF_COMAE = ("collapse", "reversed", "mean order", "in-strength")  # orders that a trained CoMAE determines
+CURVES = {("ViT", "random"), ("ViT", "collapse"), ("RViT", "random"), ("CViT", "collapse"), ("DynamicViT", None)}  # of Fig. 8
 BASE_RATE = 0.7  # DynamicViT is trained to keep 0.7, 0.49 and 0.34 of the patches, its published setting
 FINE_TUNING = 3  # it starts from the trained ViT, which also teaches it, and takes a third of the ViT's steps
 TRAINED_ON = {"ViT": None, "RViT": "random", "CViT": "collapse"}  # DynamicViT chooses for itself
@@ -272,7 +273,7 @@ def hits_config(profile: Profile, system: str, order: str | None, seed: int, cou
     if order is None and system not in ("DynamicViT", "coarser"):
         order = order_trained_on(system) or "random"
     if counts is None:
-        counts = [N] if system == "coarser" else tested_counts(N)
+        counts = [N] if system == "coarser" else tested_counts(N) if (system, order) in CURVES else spread_counts(N)
     if matched:
         counts = [k for k in counts if k >= mean_tokens(N, 0.0, profile.classifier.depth)]
     config = system_config(profile, system, seed) | {"tested": order_config(profile, order, seed)}
@@ -284,7 +285,8 @@ def hits(profile: str | Profile, system: str, order: str | None = None, seed: in
     """A system of `classifier` tested on the test split along an order of `ranking_of`, loaded or computed.
 
     Without an order each system is tested along the one it was trained for: ViT and RViT along random ones, `coarser`
-    on whole images; DynamicViT prunes itself. counts: `tested_counts`, unless given.
+    on whole images; DynamicViT prunes itself. counts, unless given: `tested_counts` for the curves of Fig. 8, whose knees are
+    asked for, and `spread_counts` for controls.
     """
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     config = hits_config(profile, system, order, seed, counts, matched)

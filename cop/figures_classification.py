@@ -54,19 +54,19 @@ def knee_range(ends: Sequence[float], knees: Mapping[str, Sequence[float | None]
     """The knee of each system's curve when it is drawn up to a mask rate of `ends` only; a line where the knee is the end.
 
     knees: name -> one knee per end, None where the curve has none; asked: the knee that the paper reports."""
-    fig, ax = plt.subplots(figsize=(4.6, 3.2))
+    fig, ax = plt.subplots(figsize=(5.6, 3.2))
     for name, found in knees.items():
         colour, dash, width = SYSTEMS[name]
         ax.plot(ends, [np.nan if k is None else k for k in found], dash, color=colour, lw=width, marker="o", ms=3, label=name)
     ax.plot(ends, ends, color=GREY, lw=0.8, ls=":")
-    ax.text(ends[0], ends[0], " knee = end", color=GREY, fontsize=8, va="bottom")
+    ax.text(ends[-1], ends[-1] + 0.003, "knee = end", color=GREY, fontsize=8, ha="right", va="bottom")
     ax.axhline(asked, color=GREY, lw=0.6)
-    ax.text(ends[-1], asked, f"{asked:.0%}, the paper's knee", color=GREY, fontsize=8, ha="right", va="bottom")
+    ax.text(ends[0], asked, f"{asked:.0%}, the paper's knee", color=GREY, fontsize=8, va="top")
     ax.set(xlabel="the curve ends at this mask ratio", ylabel="knee", title="The knee against the end of its curve")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PERCENT)
         axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
-    ax.legend(fontsize=7)
+    fig.legend(fontsize=8, loc="outside right upper")
     return fig
 
 
