@@ -183,7 +183,9 @@ def in_precision(profile: Profile, stages: list[Stage]) -> list[Stage]:
 
 def looks(profile: Profile) -> tuple[int, str]:
     """How many images are encoded and ranked once and for all, and in words: both flips where the profile mirrors."""
-    total, flips = sum(IMAGES[profile.data.name]), 2 if profile.data.hflip else 1
+    (training, test), per_class = IMAGES[profile.data.name], profile.data.per_class
+    total = test + (min(training, per_class * profile.data.num_classes) if per_class else training)
+    flips = 2 if profile.data.hflip else 1
     return total * flips, f"{total:,} images of all splits{' x 2 flips' if flips == 2 else ''}"
 
 

@@ -9,7 +9,7 @@ from cop import plan
 from cop.classification import build
 from cop.cost import macs
 from cop.kl16 import KL16
-from cop.profiles import demo, paper
+from cop.profiles import demo, get_profile, paper
 
 STAGES = {s.name: s for s in plan.plan(paper)}
 
@@ -134,6 +134,10 @@ def test_every_layout_of_imagenet_has_the_same_plan():
     for name in ("imagenet-hf", "imagenet-wds"):
         assert plan.looks(replace(paper, data=replace(paper.data, name=name))) == plan.looks(paper)
     assert plan.IMAGES["imagenet"] == (1_281_167, 50_000)
+
+
+def test_the_images_of_a_class_are_counted():
+    assert plan.looks(get_profile("natural"))[0] == 2 * (200 * 100 + 10_000)
 
 
 def test_cores_that_decode_as_fast_as_a_gpu_trains():
