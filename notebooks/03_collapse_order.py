@@ -192,11 +192,10 @@ out.figure(fig, "relied_upon", "Each dot a patch position: its mean selection we
 out.record(spearman_weight_variation=rho)
 
 # %% [markdown]
-# With this seed the patches that everybody relies on are, on the whole, those that **never change**: the black border.
-# The maps show the collapse order starting there while the greedy order starts on the garment. Letting a constant patch
-# through costs the decoder nothing, while noise in its place would only distract it; so reliance in the sense of Eq. 2
-# is not the same as being informed, and a border patch that everybody "relies on" tells nobody anything. But hold
-# that thought until the end of this notebook: with other seeds it is other patches.
+# A correlation below 0 says that everybody relies on patches that **never change**, such as the black border: letting a
+# constant patch through costs the decoder nothing, while noise in its place would only distract it. One near 0 says that what
+# is relied upon depends neither on content nor on its absence. Either way reliance in the sense of Eq. 2 is not the same as
+# being informed, and which of the two it is changes with the seed (table at the end of this notebook).
 #
 # ## Does PageRank add anything to counting?
 #
@@ -274,8 +273,8 @@ out.table(table, "photographs", "Statistics of the collapse orders of clothes an
 # %% [markdown]
 # **On photographs nothing of an order is the image.** Every photograph gets the same order, its own mean order, whatever it
 # shows (Fig. 5 and the first patches of each order, under `natural` in the gallery of figures):
-# tau is .99 within and between classes. Those places hold no more edges than others, while patch variance, which does look,
-# finds twice as many. One seed, 3,000 steps: how far longer training would change it we do not know.
+# tau is nearly 1 within and between classes. Those places hold no more edges than others, while patch variance, which does look,
+# finds many more. One seed, trained for minutes: how far longer training would change it we do not know.
 #
 # ## See for yourself
 #
