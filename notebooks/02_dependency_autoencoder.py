@@ -156,9 +156,7 @@ tables.swap_table(swaps)
 # them are fitted on training images and reconstruct the same targets of the same validation images as CoMAE in Table 1.
 
 # %%
-train = pipeline.token_source(config, "train")
-chosen = pipeline.selection(pipeline.load_data(config, "train"), 20_000)
-fitted = comae.baselines(c, G, torch.cat([train(idx) for idx in chosen.split(1_000)]))
+fitted = comae.baselines(c, G, pipeline.sample_tokens(config, "train", 20_000, device))
 trivial = {n: comae.evaluate(b, sample.tokens, pipeline.seeded(seed, 3))["reconstruction"] for n, b in fitted.items()}
 out.record(**{f"reconstruction_{n.replace(' ', '_')}": v for n, v in trivial.items()})
 
