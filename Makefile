@@ -25,6 +25,7 @@ figures: $(VENV)/.installed  ## run the notebooks, compare with paper_figures/PR
 
 test: $(VENV)/.installed $(VENV)/.installed-book  ## lint, unit tests, then the committed notebooks against a fresh run
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/lint-imports --no-cache
 	$(PY) -m pytest tests
 	COP_CACHE=$(CURDIR)/build/test-cache COP_FIGURES=$(CURDIR)/build/test-figures \
 	$(PY) -m pytest --nbval notebooks --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg
@@ -32,7 +33,7 @@ test: $(VENV)/.installed $(VENV)/.installed-book  ## lint, unit tests, then the 
 FLOATS := tokens ranking orders diffusion entropy comae cvit dynamicvit metrics kl16 mar pipeline classification generation
 portable: $(VENV)/.installed  ## the files that compare floating-point results, as an older processor rounds them
 	ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=AVX2 OMP_NUM_THREADS=1 \
-	$(PY) -m pytest -m "not slow" $(FLOATS:%=tests/test_%.py)
+	$(PY) -m pytest -m "not slow" $(FLOATS:%=tests/*/test_%.py)
 
 lab: $(VENV)/.installed  ## open the notebooks in JupyterLab, paired with their .py
 	$(VENV)/bin/jupyter lab notebooks
@@ -46,8 +47,9 @@ bench: $(VENV)/.installed  ## ratios in one run each; outside `make test`
 notebooks: $(VENV)/.installed  ## for maintainers: rerun and commit the outputs of notebooks/*.ipynb, and the seconds
 	$(PY) -m cop figures --profile demo --keep
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.installed  ## style, and the layers of the house as pyproject.toml states them
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/lint-imports --no-cache
 
 gallery: $(VENV)/.installed
 	$(PY) -m cop gallery

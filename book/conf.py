@@ -1,4 +1,4 @@
-"""Settings of the book. `make book` lays out its pages (cop/book.py) and calls Sphinx with this file."""
+"""Settings of the book. `make book` lays out its pages (cop/show/book.py) and calls Sphinx with this file."""
 
 import re
 
@@ -12,7 +12,7 @@ author = "The cop contributors"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
 exclude_patterns = ["README.md"]  # included by index.md
-autosummary_generate = False  # cop/book.py writes a page for every module
+autosummary_generate = False  # cop/show/book.py writes a page for every module
 
 nb_execution_mode = "off"  # committed outputs only
 nb_output_stderr = "remove"  # where an artefact was found

@@ -6,11 +6,11 @@ The public names are imported on first use, so that `import cop` is quick.
 import importlib
 
 _WHERE = {
-    "CoMAE": "cop.comae",
-    "pagerank": "cop.ranking",
+    "CoMAE": "cop.paper.comae",
+    "pagerank": "cop.paper.ranking",
     "collapse_order": "cop.orders",
-    "rank": "cop.pipeline",
-    "load_data": "cop.data",
+    "rank": "cop.lessons.pipeline",
+    "load_data": "cop.data.loading",
     "get_profile": "cop.profiles",
 }
 __all__ = list(_WHERE)

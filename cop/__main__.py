@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     p = commands.add_parser("plan", help="multiply-adds, memory, disk and hours of every stage of a profile")
     p.add_argument("--profile", default="paper", help=f"one of {', '.join(PROFILES)}")
-    p.add_argument("--devices", nargs="+", help="names of cop.plan.DEVICES; all, if left out")
+    p.add_argument("--devices", nargs="+", help="names of cop.scale.plan.DEVICES; all, if left out")
     p.add_argument("--utilisation", type=float, default=0.35, help="of the data sheet's rate")
     p = commands.add_parser("rank", help="draw the collapse order over photographs",
                             epilog="exit status: 0 all drawn, 1 some left out and named, 2 none drawn")  # fmt: skip
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
                     parameters={k: value(v) for k, v in args.parameter}, dry_run=args.dry_run, check=args.check,
                     timings=args.timings)  # fmt: skip
         elif args.command == "rank":
-            from cop.overlay import draw
+            from cop.lessons.photographs import draw
 
             written, left_out = draw(args.photos, args.profile, out=args.out)
             print(*written, sep="\n", end="\n" if written else "")
@@ -59,35 +59,36 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"cop: {len(written)} drawn, {len(left_out)} left out", file=sys.stderr)
             return 2 if not written else 1 if left_out else 0
         elif args.command == "plan":
-            from cop import plan
+            from cop.scale import plan
 
             plan.main(args.profile, args.devices, args.utilisation)
         elif args.command == "gallery":
-            from cop.report import gallery
+            from cop.show.report import gallery
 
             gallery()
         elif args.command == "readme":
-            from cop import findings
+            from cop.lessons import findings
 
             findings.main()
         elif args.command == "book":
-            from cop import book
+            from cop.show import book
 
             print(book.build(args.out))
         elif args.command == "student":
-            from cop import book
+            from cop.show import book
 
             print(*book.student(args.out), sep="\n")
         elif args.command == "address":
-            from cop import book
+            from cop.show import book
 
             print(*book.set_address() or ["nothing to change"], sep="\n")
         elif args.command == "weights":
-            from cop import weights
+            from cop.weights import command
 
-            weights.main(args.name, args.path)
+            command.main(args.name, args.path)
         else:
-            from cop import artefacts, paths
+            from cop import paths
+            from cop.train import artefacts
 
             size = artefacts.release([artefacts.load(paths.cache() / name) for name in args.names])
             print(f"released artefacts: {size / 1e6:.2f} MB in all (12 MB at most)")

@@ -4,10 +4,10 @@ A model lives on one device. What its methods are given may lie on any: they mov
 results to the device of the first tensor that they were given, gradients included. So a loop that keeps its tensors on
 the GPU copies nothing, and a notebook, whose tensors are on the CPU, gets tensors of the CPU.
 
-The stages (`cop.pipeline` and what is built on it) take `device`, "auto" by default, compute there, and return tensors on
-the CPU. Two say so themselves: the source that `pipeline.token_source` returns feeds training, and its tokens are on the
-device; the models that stages return are on it too. Random numbers come from generators on the CPU, so that they are the
-same on every device; but for CoMAE's noise in training on a GPU (see `comae.draw_noise`).
+The stages (`cop.lessons.pipeline` and what is built on it) take `device`, "auto" by default, compute there, and return
+tensors on the CPU. Two say so themselves: the source that `pipeline.token_source` returns feeds training, and its
+tokens are on the device; the models that stages return are on it too. Random numbers come from generators on the CPU,
+so that they are the same on every device; but for CoMAE's noise in training on a GPU (see `comae.draw_noise`).
 """
 
 import contextlib

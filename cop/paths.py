@@ -6,7 +6,7 @@ from pathlib import Path
 package = Path(__file__).resolve().parent
 root = package.parent
 released = package / "released"
-embedded = package / "embedded"
+embedded = package / "data" / "embedded"
 figures = root / "paper_figures"
 notebooks = root / "notebooks"
 build = root / "build"
@@ -18,3 +18,8 @@ def cache() -> Path:
         return Path(os.environ["COP_CACHE"]).expanduser().resolve()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base).expanduser() / "cop"
+
+
+def sources() -> list[Path]:
+    """The notebooks' sources in their order."""
+    return sorted(notebooks.glob("[0-9][0-9]_*.py"))

@@ -6,6 +6,8 @@ why it exists and what the paper uses; what the paper leaves open is marked *ope
 """
 
 import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass, field, replace
 
 
@@ -295,6 +297,11 @@ def as_dict(config) -> dict:
     return {k: as_dict(v) if dataclasses.is_dataclass(v) else v for k, v in values.items() if k not in left_out}
 
 
+def key(config: dict) -> str:
+    """The first 12 hex digits of the SHA-256 of the configuration as canonical JSON."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+
+
 __all__ = ["Profile", "DataConfig", "TokenConfig", "CoMAEConfig", "RankingConfig", "PredictorConfig",
            "ClassifierConfig", "GenerationConfig", "ScaleConfig", "PROFILES", "DRY", "get_profile", "dry_run", "for_classifiers", "all_classes", "as_dict",
-           "scale_config", "replace"]  # fmt: skip
+           "scale_config", "key", "replace"]  # fmt: skip

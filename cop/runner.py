@@ -1,38 +1,33 @@
 """Run the notebooks headlessly: refuse unknown parameters, execute with papermill, keep what was made.
 
 The source of a notebook is `notebooks/NN_name.py`. It is executed in build/<profile>/seed<k>/, never in place; what it
-draws is compared with paper_figures (`cop.reproduction`). `keep` writes the executed copy, stripped of timings, back as
-the committed `notebooks/NN_name.ipynb`.
+draws is compared with paper_figures (`cop.show.reproduction`). `keep` writes the executed copy, stripped of timings,
+back as the committed `notebooks/NN_name.ipynb`.
 """
 
 import json
 import os
 import shutil
-import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import jupytext
 import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
-from safetensors.torch import save_file
 
-from cop import classification, generation, paths, pipeline, report, reproduction, weights
+from cop import paths
 from cop.files import write
-from cop.kl16 import KL16
+from cop.lessons import classification, generation, pipeline
+from cop.paths import sources
 from cop.profiles import DRY, Profile, for_classifiers, get_profile, replace
-from cop.together import Job, together
-from cop.train import seeded_build
+from cop.scale import memory
+from cop.scale.rehearsal import environment, place_of_dry_run
+from cop.show import report, reproduction
+from cop.train.together import Job, together
 
 # Counts of the parameter cells that are no part of a profile, for dry runs.
 DRY_COUNTS = {"images": 2, "gaussian_images": 1, "prefixes": 5, "shown": 2, "example": 0, "rounds": 1, "brief": True}
-
-
-def sources() -> list[Path]:
-    """The notebooks' sources in their order."""
-    return sorted(paths.notebooks.glob("[0-9][0-9]_*.py"))
 
 
 def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool = False, resume: bool = False,
@@ -99,8 +94,6 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
             done.append(output)
             notebook.unlink()
         if dry_run and only is None:
-            from cop import memory  # which imports this module
-
             print(memory.table(memory.check(get_profile(profile.removesuffix(DRY)))).to_string(index=False), flush=True)
     if dry_run:
         return done
@@ -130,23 +123,6 @@ def reproduced(profile: str, seed: int, notebooks: list[str], fresh: Path, folde
     if not check and not os.environ.get("COP_FIGURES"):
         reproduction.replace(found, fresh, committed)
         report.gallery()
-
-
-def place_of_dry_run(profile: Profile, fresh: bool) -> dict[str, str]:
-    """Environment of a dry run: a cache of its own, and random weights where KL-16's are needed and not there."""
-    cache = paths.build / profile.name / "cache"
-    if fresh:
-        shutil.rmtree(cache, ignore_errors=True)
-    own, given = {"COP_CACHE": str(cache)}, os.environ.get("COP_KL16")
-    if profile.tokens.kind == "kl16" and not given:
-        found = [f for place in (weights.folder(), paths.cache()) for f in place.glob("kl16.*") if f.suffix in (".safetensors", ".ckpt")]
-        if not found:
-            found = [cache / "kl16.safetensors"]
-            print(f"no weights of KL-16: random ones are drawn for the dry run ({found[0]})", file=sys.stderr, flush=True)
-            cache.mkdir(parents=True, exist_ok=True)
-            save_file(seeded_build(lambda: KL16(image_side=profile.data.image_size), 0).state_dict(), found[0])
-        own["COP_KL16"] = str(found[0])
-    return own
 
 
 def execute(source: Path, notebook: Path, output: Path, given: dict, profile: str, seed: int) -> None:
@@ -208,15 +184,3 @@ def commit(executed: Path, target: Path) -> None:
             if output.output_type == "stream" and output.name == "stderr":
                 output.text = "".join(line for line in output.text.splitlines(True) if "Warning" not in line)
     write(target, (nbformat.writes(notebook, 4) + "\n").encode())
-
-
-@contextmanager
-def environment(**values: str):
-    """Environment variables for the kernels started inside the block."""
-    before = {k: os.environ.get(k) for k in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for k, v in before.items():
-            os.environ.pop(k, None) if v is None else os.environ.update({k: v})

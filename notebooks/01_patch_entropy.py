@@ -49,8 +49,11 @@ device: str = "auto"  # auto | cpu | cuda
 import pandas as pd
 import torch
 
-from cop import entropy, evaluation, exercises, figures, orders, pipeline, report, tables
+from cop import orders
+from cop.lessons import evaluation, exercises, pipeline, tables
+from cop.paper import entropy
 from cop.profiles import all_classes, for_classifiers
+from cop.show import figures, report
 
 pd.options.display.max_colwidth = None  # whole sentences in tables
 

@@ -46,7 +46,9 @@ device: str = "auto"  # auto | cpu | cuda
 import pandas as pd
 import torch
 
-from cop import comae, diagrams, exercises, figures, pipeline, report, tables
+from cop.lessons import exercises, pipeline, tables
+from cop.paper import comae
+from cop.show import diagrams, figures, report
 
 pd.options.display.max_colwidth = None  # whole sentences in tables
 

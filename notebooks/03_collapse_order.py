@@ -47,9 +47,12 @@ device: str = "auto"  # auto | cpu | cuda
 import pandas as pd
 import torch
 
-from cop import diagrams, exercises, figures, orders, pipeline, ranking, report, tables, widgets
+from cop import orders
+from cop.lessons import exercises, pipeline, tables
+from cop.paper import ranking
+from cop.paper.patches import edge_strength
 from cop.profiles import for_classifiers
-from cop.tokens import edge_strength
+from cop.show import diagrams, figures, report, widgets
 
 # %%
 out = report.Report("03_collapse_order", profile, seed, images=images, top=top, device=device)

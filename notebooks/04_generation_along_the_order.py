@@ -49,18 +49,9 @@ device: str = "auto"  # auto | cpu | cuda
 import numpy as np
 import pandas as pd
 
-from cop import (
-    evaluation,
-    exercises,
-    figures,
-    figures_generation,
-    generation,
-    held_out,
-    metrics,
-    pipeline,
-    report,
-    tables,
-)
+from cop.lessons import evaluation, exercises, generation, held_out, pipeline, tables
+from cop.measure import metrics
+from cop.show import figures, figures_generation, report
 
 pd.options.display.max_colwidth = None  # whole sentences in tables
 
@@ -323,7 +314,7 @@ out.table(out.seeds().table(rows, digits=4), "generation_seeds", "Differences be
 #    one per step. How many does it make in the *first* step, and how many in the *last*?
 
 # %% tags=["exercise"]
-from cop.mar import mask_lengths
+from cop.paper.mar import mask_lengths
 
 first, last = ..., ...
 left = [N, *mask_lengths(N, g.num_iter)]

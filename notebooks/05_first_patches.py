@@ -51,10 +51,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cop import classification, exercises, figures, metrics, pipeline, report, tables, widgets
-from cop import figures_classification as fc
-from cop import tables_classification as tc
+from cop.lessons import classification, exercises, pipeline, tables
+from cop.lessons import tables_classification as tc
+from cop.measure import metrics
 from cop.profiles import for_classifiers
+from cop.show import figures, report, widgets
+from cop.show import figures_classification as fc
 
 pd.options.display.max_colwidth = None  # whole sentences in tables
 

@@ -11,13 +11,16 @@ import torch
 from elsewhere import META, elsewhere
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from cop import classification, comae, devices, entropy, evaluation, generation, held_out, paths, pipeline, report
-from cop.cvit import CViT, attention_rollout
-from cop.dynamicvit import DynamicViT
-from cop.kl16 import KL16
-from cop.mar import MAR
+from cop import devices, paths
+from cop.lessons import classification, evaluation, generation, held_out, pipeline
+from cop.paper import comae, entropy
+from cop.paper.cvit import CViT, attention_rollout
+from cop.paper.dynamicvit import DynamicViT
+from cop.paper.kl16 import KL16
+from cop.paper.mar import MAR
 from cop.profiles import ScaleConfig, smoke
-from cop.train import seeded, seeded_build
+from cop.show import report
+from cop.train.loop import seeded, seeded_build
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 PROFILE = replace(smoke, data=replace(smoke.data, limit=20), generation=replace(smoke.generation, rankings=20, val_rankings=20, count=20))

@@ -9,17 +9,19 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from safetensors import safe_open
 
-from cop import figures, paths, report, runner
-from cop.classification import build
-from cop.comae import CoMAE
-from cop.data import load_data
-from cop.entropy import TokenPredictor
-from cop.generation import mar_sizes
-from cop.kl16 import KL16
-from cop.mar import MAR
-from cop.pipeline import tokenizer
+from cop import paths, runner
+from cop.data.loading import load_data
+from cop.data.synthetic import synthetic
+from cop.lessons.classification import build
+from cop.lessons.generation import mar_sizes
+from cop.lessons.pipeline import tokenizer
+from cop.paper.comae import CoMAE
+from cop.paper.entropy import TokenPredictor
+from cop.paper.kl16 import KL16
+from cop.paper.mar import MAR
 from cop.profiles import PROFILES, DataConfig, dry_run, get_profile, natural, paper, smoke
-from cop.synthetic import synthetic
+from cop.scale import rehearsal
+from cop.show import figures, report
 
 
 def shapes(module: torch.nn.Module) -> dict[str, tuple]:
@@ -104,19 +106,19 @@ def test_random_weights_of_kl16_only_where_there_are_none(tmp_path, monkeypatch,
     monkeypatch.setenv("COP_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("COP_WEIGHTS", raising=False)
     monkeypatch.delenv("COP_KL16", raising=False)
-    monkeypatch.setattr(runner, "KL16", partial(KL16, width=32))
+    monkeypatch.setattr(rehearsal, "KL16", partial(KL16, width=32))
     dry = dry_run(paper)
-    own = runner.place_of_dry_run(dry, fresh=True)
+    own = rehearsal.place_of_dry_run(dry, fresh=True)
     assert "random ones are drawn" in capsys.readouterr().err
     with safe_open(own["COP_KL16"], "pt") as file:
         assert set(file.keys()) == set(KL16(32).state_dict())
-    assert set(runner.place_of_dry_run(dry_run(smoke), fresh=True)) == {"COP_CACHE"}  # raw patches need none
+    assert set(rehearsal.place_of_dry_run(dry_run(smoke), fresh=True)) == {"COP_CACHE"}  # raw patches need none
 
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "kl16.ckpt").touch()
-    assert runner.place_of_dry_run(dry, fresh=True)["COP_KL16"] == str(tmp_path / "cache" / "kl16.ckpt")
+    assert rehearsal.place_of_dry_run(dry, fresh=True)["COP_KL16"] == str(tmp_path / "cache" / "kl16.ckpt")
     monkeypatch.setenv("COP_KL16", "/elsewhere")
-    assert "COP_KL16" not in runner.place_of_dry_run(dry, fresh=True) and not capsys.readouterr().err
+    assert "COP_KL16" not in rehearsal.place_of_dry_run(dry, fresh=True) and not capsys.readouterr().err
 
 
 def test_the_stamp_shows_and_moves_nothing():

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
-from cop import book, paths, report, runner
+from cop import paths, runner
+from cop.show import book, report
 
 NOTEBOOKS = sorted(paths.notebooks.glob("*.ipynb"))
 IDS = [n.stem for n in NOTEBOOKS]
@@ -45,7 +46,7 @@ def code_cells(path):
 
 
 def test_every_notebook_is_in_the_manifest_and_paired():
-    assert [s.stem for s in runner.sources()] == list(report.MANIFEST) == IDS
+    assert [s.stem for s in paths.sources()] == list(report.MANIFEST) == IDS
     assert set(report.TITLES) == {name for names in report.MANIFEST.values() for name in names}
 
 

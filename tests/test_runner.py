@@ -5,10 +5,12 @@ import nbformat
 import pytest
 import torch
 
-from cop import generation, paths, pipeline, report, runner
+from cop import paths, runner
 from cop.__main__ import main
-from cop.artefacts import stored
+from cop.lessons import generation, pipeline
 from cop.profiles import smoke
+from cop.show import report
+from cop.train.artefacts import stored
 
 
 def test_a_profile_without_a_generator_leaves_notebook_4_out(tmp_path, monkeypatch, capsys):
@@ -69,7 +71,7 @@ def test_other_parameters_are_neither_kept_nor_timed(tmp_path, monkeypatch):
 
 
 def test_resuming_runs_a_notebook_again_for_other_parameters(tmp_path):
-    (source, *_) = runner.sources()
+    (source, *_) = paths.sources()
     jupytext.write(jupytext.read(source), tmp_path / "input.ipynb")
     notebook = nbformat.read(tmp_path / "input.ipynb", 4)
     notebook.metadata["papermill"] = {"parameters": {"seed": 1}}

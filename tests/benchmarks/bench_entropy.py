@@ -8,8 +8,8 @@ import time
 import pytest
 import torch
 
-from cop.entropy import GaussianTokens, half_logdet
 from cop.orders import random_order
+from cop.paper.entropy import GaussianTokens, half_logdet
 
 N, C, ORDERS = 64, 16, 4  # the demo profile's tokens
 

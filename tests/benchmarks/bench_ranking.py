@@ -11,11 +11,11 @@ import networkx as nx
 import pytest
 import torch
 
-from cop.blocks import rope_angles
-from cop.comae import CoMAE
+from cop.paper.blocks import rope_angles
+from cop.paper.comae import CoMAE
+from cop.paper.ranking import pagerank, to_networkx
 from cop.profiles import demo
-from cop.ranking import pagerank, to_networkx
-from cop.train import seeded, seeded_build
+from cop.train.loop import seeded, seeded_build
 
 
 def alternate(fast, slow, rounds: int) -> tuple[float, float]:
@@ -88,9 +88,9 @@ def test_dependencies_against_a_plain_loop(benchmark, grid):
 
 MEMORY = """
 import resource, torch
-from cop.comae import CoMAE
+from cop.paper.comae import CoMAE
 from cop.profiles import demo
-from cop.train import seeded, seeded_build
+from cop.train.loop import seeded, seeded_build
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

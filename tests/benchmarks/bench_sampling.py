@@ -3,15 +3,15 @@ outputs.
 
 `pytest tests/benchmarks/bench_sampling.py -s` prints both ratios. The straightforward sampler below follows
 the MAR paper line by line: softmax attention over explicit scores, boolean masks, one pass per branch of
-guidance, and the diffusion MLP called afresh at every step. It is also the oracle of `tests/test_mar.py`.
+guidance, and the diffusion MLP called afresh at every step. It is also the oracle of `tests/paper/test_mar.py`.
 """
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from cop.diffusion import cosine_diffusion
-from cop.mar import MAR, draw_for_sampling, mar_config, mask_lengths
+from cop.paper.diffusion import cosine_diffusion
+from cop.paper.mar import MAR, draw_for_sampling, mar_config, mask_lengths
 
 
 def plain_block(block, x):

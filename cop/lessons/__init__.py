@@ -1,0 +1,1 @@
+"""What the notebooks call: every stage loaded or trained, its claims measured, its tables made."""

@@ -1,0 +1,273 @@
+"""Generation along an order: the stages MAR, its three fine-tunes, and the images they draw (sections 3.3 and 4.2).
+
+    base        a small MAR trained with random orders from scratch; as `MAR` (random order) and `MAR+C` (collapse order)
+    descending  CMAR: the base trained on along collapse orders, 10 % of them replaced by random ones
+    ascending   the same along reversed collapse orders (Table 4)
+    random      the control that the paper lacks: the base trained on with random orders, for as many steps
+
+The three fine-tunes begin with the same weights and see the same images, timesteps and noise; only the orders differ.
+Images are paired too: image i of every system has the same class, the same seed and, from one bank, the same order.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cop.data.loading import load_data
+from cop.devices import at_a_time, inference
+from cop.lessons import pipeline
+from cop.orders import collapse_order, random_order, reversed_order
+from cop.orders.bank import MODES, OrderBank
+from cop.paper.mar import MAR, MARConfig, load_mar
+from cop.profiles import Profile, as_dict, get_profile, scale_config
+from cop.train.artefacts import Artefact, load_or_compute, stored, versioned
+from cop.train.loop import fit, restored, seeded
+from cop.train.processes import shared_out
+from cop.train.shards import compute_shards
+from cop.train.together import Job, together
+from cop.weights.table import locate
+
+KINDS = ("descending", "ascending", "random")
+SYSTEMS = {  # name: (weights, order source)
+    "MAR": ("base", "random"), "continued random": ("random", "random"), "MAR+C": ("base", "train"),
+    "CMAR": ("descending", "train"), "ascending": ("ascending", "train"),
+}  # fmt: skip
+BATCH = 100  # images sampled at a time, by one process
+SAMPLING = {"num_iter", "num_sampling_steps", "clip", "temperature", "cfg_scale", "cfg_sweep", "count", "val_rankings"}
+FINE_TUNING = {"fine_tune_steps", "fine_tune_lr", "random_share", "rankings"}
+
+
+def mar_sizes(profile: Profile) -> MARConfig:
+    """The profile's MAR as its own configuration."""
+    g = profile.generation
+    return MARConfig(
+        grid=profile.grid, channels=profile.tokens.dim, num_classes=profile.data.num_classes, encoder_dim=g.dim,
+        encoder_depth=g.depth, encoder_heads=g.heads, decoder_dim=g.dim, decoder_depth=g.depth, decoder_heads=g.heads,
+        buffer_size=g.buffer_size, diffloss_depth=g.diffloss_depth, diffloss_width=g.diffloss_width,
+        diffusion_batch_mul=g.diffusion_batch_mul, label_drop=g.label_drop, attn_dropout=g.dropout, proj_dropout=g.dropout,
+    )  # fmt: skip
+
+
+def mar_config(profile: Profile, seed: int) -> dict:
+    """What determines the base model."""
+    base = {k: v for k, v in as_dict(profile.generation).items() if k not in SAMPLING | FINE_TUNING}
+    return versioned("mar", 2, pipeline.images_config(profile) | {"mar": base, "seed": seed} | scale_config(profile))
+
+
+def mar(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[MAR, Artefact | None]:
+    """The base: MAR trained with random orders, and its artefact (None for official weights, which are read in place)."""
+    profile, device = get_profile(profile), pipeline.resolve_device(device)
+    g = profile.generation
+    if g.checkpoint:
+        return load_mar(locate(g.checkpoint), mar_sizes(profile)).to(device), None
+
+    def compute(directory: Path):
+        data, tokens = load_data(profile, "train"), pipeline.token_source(profile, "train", device)
+
+        def loss(model, idx, generator, step):
+            flip = pipeline.draw_flip(profile, len(idx), generator)
+            return {"loss": model(tokens(idx, flip, generator), data.labels[idx], generator)}
+
+        model, history = fit(MAR(mar_sizes(profile), seeded(seed, 50)), loss, g, size=len(data), seed=seed, ema=g.ema, ema_warmup=g.ema_warmup,
+                             directory=directory, device=device, desc="MAR",
+                             checkpoint_every=profile.checkpoint_every, scale=profile.scale)  # fmt: skip
+        return model.state_dict(), pipeline.thin(history)
+
+    return _restore(profile, load_or_compute("mar", mar_config(profile, seed), compute), device)
+
+
+def _restore(profile: Profile, artefact: Artefact, device: str) -> tuple[MAR, Artefact]:
+    return restored(lambda: MAR(mar_sizes(profile), seeded(0)), artefact.tensors).to(device).eval(), artefact
+
+
+def bank_config(profile: Profile, seed: int) -> dict:
+    """What determines the orders of real images."""
+    return {"bank": pipeline.rankings_config(profile, "train", seed, profile.generation.rankings)}
+
+
+def fine_tuned_config(profile: Profile, seed: int, kind: str) -> dict:
+    """What determines a fine-tuned model. The random control knows no collapse order, only how many images have one."""
+    g = profile.generation
+    extra = {k: as_dict(g)[k] for k in sorted(FINE_TUNING)}
+    config = mar_config(profile, seed) | {"kind": kind, "fine_tuning": extra}
+    return versioned("mar-tuned", 2, config | (bank_config(profile, seed) if kind != "random" else {}))
+
+
+def fine_tuned(profile: str | Profile, seed: int, kind: str, device: str = "auto") -> tuple[MAR, Artefact]:
+    """The base trained on along collapse orders (descending), reversed ones (ascending), or random ones.
+
+    Only the `rankings` training images that have an order are used, in all three: an order costs N encoder passes, and
+    the control must see the images that the others see. Raises ValueError for another kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r} of fine-tuning; expected one of {', '.join(KINDS)}")
+    profile, device = get_profile(profile), pipeline.resolve_device(device)
+    g, N = profile.generation, profile.num_tokens
+
+    def compute(directory: Path):
+        data, tokens = load_data(profile, "train"), pipeline.token_source(profile, "train", device)
+        chosen = pipeline.selection(data, g.rankings)
+        flips = () if kind == "random" else (False, True) if profile.data.hflip else (False,)
+        orders = [pipeline.rankings(profile, "train", seed, g.rankings, device=device, flipped=f) for f in flips]
+
+        def loss(model, idx, generator, step):
+            # Drawn in every kind, used or not, so that all three see the same images, timesteps and noise.
+            chance = random_order(len(idx), N, generator)
+            replaced = torch.rand(len(idx), 1, generator=generator) < g.random_share
+            flip = pipeline.draw_flip(profile, len(idx), generator)
+            if kind == "random":
+                order = chance
+            else:
+                order = orders[0][idx] if flip is None else torch.where(flip[:, None], orders[1][idx], orders[0][idx])
+                order = torch.where(replaced, chance, order if kind == "descending" else reversed_order(order))
+            seen, labels = tokens(chosen[idx], flip, generator), data.labels[chosen[idx]]
+            return {"loss": model(seen, labels, generator, order.to(device))}
+
+        config = replace(g, steps=g.fine_tune_steps, lr=g.fine_tune_lr)
+        model, history = fit(mar(profile, seed, device)[0], loss, config, size=len(chosen), seed=seed + 1000, ema=g.ema,
+                             directory=directory, device=device, desc=f"MAR, {kind}",
+                             checkpoint_every=profile.checkpoint_every, scale=profile.scale)  # fmt: skip
+        return model.state_dict(), pipeline.thin(history)
+
+    return _restore(profile, load_or_compute("mar-tuned", fine_tuned_config(profile, seed, kind), compute), device)
+
+
+def all_fine_tuned(profile: str | Profile, seed: int, device: str = "auto") -> dict[str, Artefact]:
+    """The artefacts of the three fine-tunes, trained side by side if they are missing."""
+    profile, device = get_profile(profile), pipeline.resolve_device(device)
+    jobs = [Job("mar-tuned", fine_tuned_config(profile, seed, k), fine_tuned, (profile, seed, k, device)) for k in KINDS]
+    if not all(stored(job.stage, job.config) for job in jobs):  # what they share
+        mar(profile, seed, device)
+        pipeline.rankings(profile, "train", seed, profile.generation.rankings, device=device)
+    together(jobs, device)
+    return {kind: fine_tuned(profile, seed, kind, device)[1] for kind in KINDS}
+
+
+def model_of(profile: Profile, seed: int, weights: str, device: str = "auto") -> MAR:
+    """`base` or one of the fine-tuned models. Raises ValueError for another name."""
+    return mar(profile, seed, device)[0] if weights == "base" else fine_tuned(profile, seed, weights, device)[0]
+
+
+# ------------------------------------------------------------------------------------------------- order bank
+
+
+def order_bank(
+    profile: str | Profile, seed: int, mode: str, count: int | None = None, device: str = "auto"
+) -> OrderBank:
+    """The bank of a mode, from the rankings of the profile's images; `two_pass` ranks `count` drafts of the base."""
+    profile = get_profile(profile)
+    g, classes = profile.generation, profile.data.num_classes
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r} of an order bank; expected one of {', '.join(MODES)}")
+    if mode == "random":
+        return OrderBank(
+            torch.empty(0, profile.num_tokens, dtype=torch.long), torch.empty(0, dtype=torch.long), classes, mode
+        )
+    if mode == "two_pass":
+        images = generate(profile, seed, "base", "random", 1.0, count, device).tensors["images"]
+        return OrderBank(_ranked(profile, seed, images, device), new_labels(profile, len(images)), classes, mode)
+    split, limit = ("val", g.val_rankings) if mode == "val" else ("train", g.rankings)
+    data = load_data(profile, split)
+    labels = torch.as_tensor(data.labels).long()[pipeline.selection(data, limit)]
+    return OrderBank(pipeline.rankings(profile, split, seed, limit, device=device), labels, classes, mode)
+
+
+def _ranked(profile: Profile, seed: int, images: Tensor, device: str) -> Tensor:
+    device = pipeline.resolve_device(device)
+    model, tokens = pipeline.comae(profile, seed, device)[0], pipeline.tokenizer(profile, device)
+
+    def order(part: Tensor) -> Tensor:
+        x = tokens.encode(to_float(part.to(device)))
+        with inference(profile, device):
+            A = model.dependencies(x, profile.ranking.chunk_bytes)
+        return collapse_order(pipeline.scores_of(A, profile)).cpu()
+
+    return torch.cat(shared_out(images.split(at_a_time(pipeline.RANKED)), order))
+
+
+# ---------------------------------------------------------------------------------------------------- images
+
+
+def new_labels(profile: Profile, count: int) -> Tensor:
+    """Classes of the images to generate: all in turn, (count,)."""
+    return torch.arange(count) % profile.data.num_classes
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 images as float in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def sampling_config(profile: Profile, seed: int, weights: str, source: str, cfg_scale: float, count: int) -> dict:
+    """What determines generated images: the model, the source of orders, and the settings of sampling."""
+    g = profile.generation
+    model = mar_config(profile, seed) if weights == "base" else fine_tuned_config(profile, seed, weights)
+    bank = {} if source == "random" else bank_config(profile, seed)
+    return versioned("generated", 1, model | bank | {
+        "weights": weights, "source": source, "cfg_scale": float(cfg_scale), "count": count, "num_iter": g.num_iter,
+        "num_sampling_steps": g.num_sampling_steps, "clip": g.clip, "temperature": g.temperature if cfg_scale == 1 else 1.0,
+        "val_rankings": g.val_rankings if source == "val" else None})  # fmt: skip
+
+
+def generate(
+    profile: str | Profile, seed: int, weights: str, source: str, cfg_scale: float = 1.0, count: int | None = None,
+    device: str = "auto",
+) -> Artefact:  # fmt: skip
+    """New images: tensors `images` (count, C, H, W) uint8 and `rankings` (count, N) uint8, the order each was made in.
+
+    weights: base, random, descending or ascending. source: a mode of the order bank. With the ascending weights the
+    orders lent are reversed. cfg_scale: 1 is no guidance, at the profile's temperature; with guidance it is 1.
+    """
+    profile, device = get_profile(profile), pipeline.resolve_device(device)
+    g = profile.generation
+    count = g.count if count is None else count
+    if source not in MODES or weights not in ("base", *KINDS):
+        raise ValueError(f"weights {weights!r} with orders from {source!r}; expected one of base, {', '.join(KINDS)} and one "
+                         f"of {', '.join(MODES)}")  # fmt: skip
+    config = sampling_config(profile, seed, weights, source, cfg_scale, count)
+
+    def compute(directory: Path):
+        model, tokens = model_of(profile, seed, weights, device), pipeline.tokenizer(profile, device)
+        labels = new_labels(profile, count)
+        ranking = order_bank(profile, seed, source, count, device).draw(labels, seeded(seed, 60))
+        ranking = reversed_order(ranking) if weights == "ascending" else ranking
+
+        def sampled(rows: Tensor) -> dict[str, Tensor]:
+            with inference(profile, device):
+                new = model.sample(labels[rows].to(device), [seed * 1_000_000 + int(i) for i in rows], ranking[rows],
+                                   num_iter=g.num_iter, num_sampling_steps=g.num_sampling_steps, cfg_scale=cfg_scale,
+                                   clip=g.clip, temperature=config["temperature"])  # fmt: skip
+            return {"images": ((tokens.decode(new).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()}
+
+        made = compute_shards(directory / "shards", config, count, sampled, size=at_a_time(BATCH), desc=f"{weights}, {source} orders")
+        small = torch.uint8 if profile.num_tokens <= 256 else torch.int16
+        return {"images": made.all("images"), "rankings": ranking.to(small)}, None
+
+    return load_or_compute("generated", config, compute)
+
+
+def pictures(
+    profile: str | Profile,
+    seed: int,
+    weights: str,
+    source: str,
+    cfg_scale: float = 1.0,
+    first: int = 60,
+    device: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """The first images of `generate` and their orders, float (first, C, H, W) in [-1, 1] and (first, N) long.
+
+    A small artefact of its own: figures need a few of the images that the metrics need hundreds of.
+    """
+    profile = get_profile(profile)
+    config = sampling_config(profile, seed, weights, source, cfg_scale, profile.generation.count)
+    config = versioned("pictures", 1, config | {"first": first})
+
+    def compute(_: Path):
+        tensors = generate(profile, seed, weights, source, cfg_scale, device=device).tensors
+        return {k: v[:first].clone() for k, v in tensors.items()}, None
+
+    tensors = load_or_compute("pictures", config, compute).tensors
+    return to_float(tensors["images"]), tensors["rankings"].long()

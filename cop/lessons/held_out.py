@@ -1,0 +1,88 @@
+"""MAR's loss on test images, by the order that hides their tokens: a sharper instrument than metrics of samples.
+
+The same images, hidden tokens, timesteps and noise go to every model, so that only the weights differ.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from cop.data.loading import load_data
+from cop.devices import at_a_time, inference
+from cop.lessons import generation, pipeline
+from cop.measure.metrics import Interval, holm, of_mean
+from cop.orders import random_order, reversed_order
+from cop.profiles import Profile, get_profile
+from cop.train.artefacts import load_or_compute, versioned
+from cop.train.loop import seeded
+
+
+@torch.no_grad()
+def held_out_loss(
+    model: nn.Module, tokens: Tensor, labels: Tensor, ranking: Tensor, seed: int, batch: int = 50
+) -> Tensor:
+    """MAR's loss on tokens (B, N, C) that are hidden along `ranking` (B, N), batch by batch: (batches,) float64.
+
+    Mask sizes, timesteps and noise depend on the seed and the batch only, so differences between models are paired.
+    """
+    parts = torch.arange(len(tokens)).split(at_a_time(batch))
+    losses = [model(tokens[p], labels[p], seeded(seed, 80, i), ranking[p]) for i, p in enumerate(parts)]
+    return torch.stack(losses).double().cpu()
+
+
+def losses_by_order(
+    profile: str | Profile, seed: int, count: int = 1000, device: str = "auto"
+) -> dict[tuple[str, str], Tensor]:
+    """(system, order) -> losses (batches,) on test images hidden along their own collapse order, its reverse, or chance.
+
+    Compare models under one order only: orders hide different patches, and some patches are harder than others.
+    """
+    profile, device = get_profile(profile), pipeline.resolve_device(device)
+    models = {"MAR": "base", "continued random": "random", "CMAR": "descending", "ascending": "ascending"}
+    kinds = {k: generation.fine_tuned_config(profile, seed, k) for k in generation.KINDS}
+    config = versioned("mar-loss", 1, {"models": kinds, "count": count} | generation.bank_config(profile, seed))
+
+    def compute(_: Path):
+        tokens, data = pipeline.sample_tokens(profile, "test", count, device), load_data(profile, "test")
+        chosen = pipeline.selection(data, count)
+        tokens, labels = tokens.to(device), data.labels[chosen]
+        collapse = pipeline.rankings(profile, "test", seed, device=device)[chosen]
+        chance = random_order(len(collapse), profile.num_tokens, seeded(seed, 81))
+        orders, losses = {"random": chance, "collapse": collapse, "reversed": reversed_order(collapse)}, {}
+        for name, weights in models.items():
+            model = generation.model_of(profile, seed, weights, device)
+            with inference(profile, device):
+                for order, ranking in orders.items():
+                    losses[f"{name}|{order}"] = held_out_loss(model, tokens, labels, ranking, seed)
+        return losses, None
+
+    tensors = load_or_compute("mar-loss", config, compute).tensors
+    return {
+        (name, order): tensors[f"{name}|{order}"] for name in models for order in ("random", "collapse", "reversed")
+    }
+
+
+def gap(losses: dict[tuple[str, str], Tensor], a: str, b: str, order: str) -> tuple[Interval, float]:
+    """Loss of model a less that of model b under one order, with Student's 95 % interval over paired batches, and its p-value."""
+    return of_mean(losses[a, order] - losses[b, order])
+
+
+def table(losses: dict[tuple[str, str], Tensor], control: str = "continued random") -> pd.DataFrame:
+    """Loss of each model under each order, and below zero where it beats the control; a star where Holm's correction over
+    all differences of this table leaves p below .05. Compare within an order only, see `losses_by_order`."""
+    models, orders = list(dict.fromkeys(model for model, _ in losses)), ("random", "collapse", "reversed")
+    found = {(m, o): gap(losses, m, control, o) for m in models for o in orders if m != control}
+    starred = dict(zip(found, holm([p for _, p in found.values()]) < 0.05, strict=True))
+    rows = []
+    for name in models:
+        row = {"model": name}
+        for order in orders:
+            row[f"hidden by {order}"] = f"{losses[name, order].mean():.4f}"
+            row[f"{order}, less control"] = "–"
+            if name != control:
+                value, low, high = found[name, order][0]
+                row[f"{order}, less control"] = f"{value:+.4f} ({low:+.4f} … {high:+.4f}){' *' if starred[name, order] else ''}"
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,79 @@
+"""`python -m cop rank photo.jpg ...`: order photographs one after the other and write a drawing of each."""
+
+import io
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL.PngImagePlugin import PngInfo
+
+from cop.data.images import DRAWN, DRAWN_BY, is_drawing, photographs, read, told
+from cop.files import write
+from cop.lessons.pipeline import comae, rank, tokenizer
+from cop.profiles import Profile, get_profile
+from cop.show.overlay import overlay
+from cop.train.loop import progress
+
+log = logging.getLogger(__name__)
+
+
+def places(photos: list[Path], out: str | Path | None) -> list[Path]:
+    """Where the drawing of each photograph goes: FILE.order.png beside it, or in the folder `out`, which is made.
+
+    The drawings of photographs of one name lie in folders of `out` named after theirs, as is logged. For a single
+    photograph `out` may be the PNG file itself. Raises ValueError for several photographs and one file, or a file in the
+    way; OSError where no folder can be made.
+    """
+    if not out:
+        return [photo.with_name(photo.name + DRAWN) for photo in photos]
+    out = Path(out).expanduser()
+    if out.suffix.lower() == ".png" and not out.is_dir():
+        if len(photos) > 1:
+            raise ValueError(f"--out {out} is one file for {len(photos)} photographs; give a folder")
+        if out.exists() and not is_drawing(out):
+            raise ValueError(f"--out {out} exists and is no drawing of this command; give another name")
+        return [out] * len(photos)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; give a folder, or a new name that ends in .png for one photograph")
+    out.mkdir(parents=True, exist_ok=True)
+    same = defaultdict(list)  # some systems take a.jpg and A.jpg for one name
+    for photo in photos:
+        same[photo.name.casefold()].append(os.path.realpath(photo.parent))
+    shared = {name: os.path.commonpath(parents) for name, parents in same.items()}
+    for name in (n for n, parents in same.items() if len(parents) > 1):
+        log.warning("%d photographs are named %s: their drawings lie in folders of %s named after theirs", len(same[name]), name, out)
+    return [out / os.path.relpath(os.path.realpath(p.parent), shared[p.name.casefold()]) / (p.name + DRAWN) for p in photos]
+
+
+def draw(paths: Sequence[str | Path], profile: str | Profile, seed: int = 0, out: str | Path | None = None,
+         device: str = "auto") -> tuple[list[Path], dict[Path, str]]:  # fmt: skip
+    """Order photographs one after the other and write the drawing of each to its place (`places`).
+
+    Returns what was written; and what was left out, because it could not be read or its drawing not written, with the
+    reason: it is logged, and the others are drawn all the same. Raises as `cop.data.images.photographs` and `places`.
+    """
+    profile, written = get_profile(profile), []
+    photos, left_out = photographs(paths)
+    targets = places(photos, out)
+    if photos:  # whatever is wrong with the model or its cache ends the run here, before any photograph is blamed
+        comae(profile, seed, device), tokenizer(profile)
+    mark = PngInfo()
+    mark.add_text("Software", DRAWN_BY)
+    for path, target in progress(list(zip(photos, targets, strict=True)), "ranking"):
+        try:
+            photo = read(path)
+            drawing, buffer = overlay(photo, rank(photo, profile, seed, device)[0]), io.BytesIO()
+        except (ValueError, OSError) as error:
+            left_out[path] = str(error)
+            continue
+        drawing.save(buffer, "PNG", pnginfo=mark)
+        try:
+            write(target, buffer.getvalue())
+            written.append(target)
+        except OSError as error:
+            left_out[path] = f"cannot write {target}, the drawing of {path}: {error.strerror}; give --out another folder"
+    for line in told(left_out):
+        log.error("%s", line)
+    return written, left_out

@@ -1,0 +1,1 @@
+"""Numbers: metrics with their intervals, and what a network costs."""

@@ -1,0 +1,117 @@
+"""What readers get beside the notebooks: the book (a static site), students' copies, and badges that lead to the project.
+
+The book is built by Sphinx from the *committed* outputs; nothing is executed. Its sources are the README, the notebooks,
+the gallery and the docstrings; `book/` holds Sphinx's settings and a page or two that join them.
+"""
+
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+import jupytext
+import nbformat
+
+from cop import paths
+from cop.files import write
+
+LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)")  # the target of a Markdown link or image, without its #fragment
+BADGES = (r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/)", r"(mybinder\.org/v2/gh/)[\w.-]+/[\w.-]+(/)",
+          r"(git clone [^\"]*https://github\.com/)[\w.-]+/[\w-]+(\.git)")  # fmt: skip
+
+
+def build(out: Path | None = None) -> Path:
+    """Build the book into `out` (build/book) and return its first page. Raises RuntimeError if Sphinx is not installed or
+    warns of anything: a link to nowhere, a figure without alt text, a docstring that does not parse."""
+    try:
+        from sphinx.cmd.build import build_main
+    except ImportError as error:
+        raise RuntimeError("the book needs Sphinx: run `make book`, or pip install -e '.[book]'") from error
+    out = out or paths.build / "book"
+    pages = out.with_name(f"{out.name}-pages")
+    lay_out(pages)
+    shutil.rmtree(out, ignore_errors=True)
+    settings = ["-c", str(paths.root / "book"), "-d", str(pages / ".doctrees")]
+    if build_main(["-q", "-W", "--keep-going", "--fresh-env", *settings, str(pages), str(out)]):
+        raise RuntimeError(f"the book has the faults listed above; its pages, as Sphinx read them, are in {pages}")
+    return out / "index.html"
+
+
+def lay_out(folder: Path) -> None:
+    """The book's pages in a folder as Sphinx wants them, with every file of the project that a page links to."""
+    shutil.rmtree(folder, ignore_errors=True)
+    pages = [paths.root / "README.md", paths.figures / "README.md", *sorted(paths.notebooks.glob("*.ipynb"))]
+    for page in pages:
+        name = page.relative_to(paths.root)
+        if page.suffix == ".ipynb":
+            notebook = as_page(nbformat.read(page, 4), str(name))
+            write(folder / name, nbformat.writes(notebook).encode())
+            text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+        else:
+            text = page.read_text()
+            write(folder / name, text.encode())
+        for target in LINK.findall(text):
+            file = (page.parent / target).resolve()
+            if file.is_file() and file not in pages:
+                write(folder / file.relative_to(paths.root), file.read_bytes())
+    for page in (paths.root / "book").glob("*.md"):
+        write(folder / page.name, page.read_text().replace("   MODULES", "\n".join(f"   {m}" for m in modules())).encode())
+    for module in modules():
+        write(folder / "api" / f"{module}.rst", f"{module}\n{'=' * len(module)}\n\n.. automodule:: {module}\n".encode())
+
+
+def modules() -> list[str]:
+    """The modules that have a page: all but packages and commands."""
+    files = sorted(paths.package.rglob("[a-z]*.py"))
+    return [".".join(f.relative_to(paths.package.parent).with_suffix("").parts) for f in files]
+
+
+def as_page(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
+    """A notebook for the book: alt texts where Sphinx looks for them, solutions folded, no installation. Raises
+    RuntimeError for a picture without alt text."""
+    notebook.cells = [c for c in notebook.cells if "colab" not in c.metadata.get("tags", [])]
+    for cell in notebook.cells:
+        if "solution" in cell.metadata.get("tags", []):
+            cell.metadata["tags"] = [*cell.metadata["tags"], "hide-cell"]
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                alt = output.metadata.get("image/png", {}).get("alt")
+                if not alt:
+                    raise RuntimeError(f"{name}: a picture without alt text in the cell that begins {cell.source[:60]!r}")
+                cell.metadata["mystnb"] = {"image": {"alt": alt}}
+    return notebook
+
+
+def student(folder: Path | None = None) -> list[Path]:
+    """Copies of the notebooks for a class, in `folder` (build/student): exercises, but neither solutions nor outputs."""
+    copies = []
+    for source in paths.sources():
+        notebook = jupytext.read(source)
+        notebook.cells = [c for c in notebook.cells if "solution" not in c.metadata.get("tags", [])]
+        for i, cell in enumerate(notebook.cells):
+            cell["id"] = f"cell-{i:02d}"
+        copies.append((folder or paths.build / "student") / f"{source.stem}.ipynb")
+        write(copies[-1], (nbformat.writes(notebook, 4) + "\n").encode())
+    return copies
+
+
+def address() -> str:
+    """OWNER/NAME of the project on GitHub. It stands in one place, pyproject.toml's `project.urls.Repository`."""
+    url = tomllib.loads((paths.root / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w-]+)", url)
+    if not found:
+        raise ValueError(f"project.urls.Repository of pyproject.toml is {url!r}; expected https://github.com/OWNER/NAME")
+    return found[1]
+
+
+def set_address() -> list[Path]:
+    """Let every badge, and the first cell of every notebook, lead to `address()`; returns the files that changed."""
+    changed = []
+    for file in (paths.root / "README.md", *sorted(paths.notebooks.glob("[0-9]*.py")), *sorted(paths.notebooks.glob("*.ipynb"))):
+        text = new = file.read_text()
+        for badge in BADGES:
+            new = re.sub(badge, rf"\g<1>{address()}\g<2>", new)
+        if new != text:
+            write(file, new.encode())
+            changed.append(file)
+    return changed

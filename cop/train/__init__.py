@@ -1,0 +1,1 @@
+"""One training loop, and artefacts: stored, found again, and shared by many processes."""

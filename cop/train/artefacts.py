@@ -1,0 +1,225 @@
+"""Load or compute: trained weights, rankings and curves, found again by the hash of what determines them.
+
+Looked up in the user's cache, then among the artefacts released with the package, else computed, with a message on
+stderr that says which. An artefact is a folder `<stage>-<key>/` of tensors.safetensors, history.csv (if it was trained)
+and provenance.json (configuration, seed, commit, versions). `COP_RETRAIN_SINCE=<unix time>` makes everything older
+invisible, released artefacts included; `make figures RETRAIN=1` sets it. Of many processes (`cop.train.processes`) the
+first one looks and writes; they must share the cache folder. Of several runs that need the same artefact one computes
+it, and the others wait and load it (`alone`).
+"""
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from cop import paths
+from cop.files import write_folder
+from cop.profiles import key
+from cop.train.processes import agreed, processes, wait
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """tensors: what was computed; history: one row per logged step, or empty; provenance: where it comes from."""
+
+    tensors: dict[str, Tensor]
+    history: pd.DataFrame
+    provenance: dict
+    directory: Path
+
+
+def versioned(stage: str, number: int, config: dict) -> dict:
+    """The configuration with the version of the code of a stage, beside those of the stages it builds on.
+
+    The number stands where the stage is; raise it when the same configuration would give another result."""
+    return config | {"versions": config.get("versions", {}) | {stage: number}}
+
+
+def load_or_compute(
+    stage: str,
+    config: dict,
+    compute: Callable[[Path], tuple[dict[str, Tensor], pd.DataFrame | None]],
+    *,
+    estimate: str = "",
+) -> Artefact:
+    """The artefact of `stage` under `config`, computed only if neither the cache nor the release has it.
+
+    compute(directory) returns tensors and an optional history; `directory` survives an interruption, so a training
+    run can keep its checkpoints there and resume. Tensors are stored and returned as they are computed, so a fresh
+    computation and a stored one give the same numbers. All processes call compute, which may share the work among them, and all get what the first one returned.
+    Raises ValueError for a stored artefact that is truncated or foreign; it is left untouched.
+    """
+    name = f"{stage}-{key(config)}"
+    found = _look_up(stage, name)
+    if found:
+        return found
+    with alone(paths.cache() / name):
+        return _look_up(stage, name) or _compute(stage, name, config, compute, estimate)
+
+
+def _look_up(stage: str, name: str) -> Artefact | None:
+    where = agreed(_found(name))
+    if where is None:
+        return None
+    _say(f"{stage}: loaded from {where} ({name})")
+    return load(_places(name)[where])
+
+
+def _compute(stage: str, name: str, config: dict, compute: Callable, estimate: str) -> Artefact:
+    work = paths.cache() / f"{name}.work"
+    if processes()[0] == 0:
+        clear_if_old(work)
+        work.mkdir(parents=True, exist_ok=True)
+    wait()
+    _say(f"{stage}: nothing stored under {name}, so it is computed now{f' ({estimate})' if estimate else ''}")
+    start = time.time()
+    tensors, history = compute(work)
+    if processes()[0] == 0:
+        tensors = {k: v.contiguous().cpu() for k, v in tensors.items()}
+        provenance = {"stage": stage, "config": config, "seconds": round(time.time() - start, 1),
+                      "created": round(time.time(), 1), "threads": torch.get_num_threads(), "commit": _commit(),
+                      "versions": {p: _version(p) for p in ("cop", "torch", "numpy", "timm", "accelerate")}}  # fmt: skip
+        _write(paths.cache() / name, tensors, history, provenance)
+        shutil.rmtree(work, ignore_errors=True)
+        _say(f"{stage}: done in {provenance['seconds']:.0f} s, stored as {name}")
+    wait()
+    return load(paths.cache() / name)
+
+
+def stored(stage: str, config: dict) -> bool:
+    """Whether `load_or_compute` would find the artefact."""
+    return _found(f"{stage}-{key(config)}") is not None
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Inside, this run is the only one that computes what will stand at `path`; the others wait here, in whatever process
+    or on whatever machine that shares the folder. The lock is held by process 0 of a run and ends with it, also when it is
+    killed. All processes of a run must call this, and go on together. What a run waited for is there, if the other one
+    did not fail: look again inside."""
+    with locked(path) if processes()[0] == 0 else nullcontext():
+        wait()
+        yield
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """`alone` for one process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f"{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _say(f"another process computes {path.name}: waiting for it")
+        lock.acquire(poll_interval=0.2)
+    try:
+        yield
+        with suppress(OSError):  # done, so that whoever comes later finds it; Windows keeps a file that is open
+            Path(lock.lock_file).unlink()
+    finally:
+        lock.release()
+
+
+def _places(name: str) -> dict[str, Path]:
+    return {"your cache": paths.cache() / name, "the released artefacts": paths.released / name}
+
+
+def _found(name: str) -> str | None:
+    """The first of `_places` that has the artefact, in words."""
+    return next((where for where, directory in _places(name).items() if _is_visible(directory)), None)
+
+
+def load(directory: Path) -> Artefact:
+    """Read one artefact. Raises ValueError naming the folder if a part is missing, truncated or foreign."""
+    directory = Path(directory)
+    try:
+        provenance = json.loads((directory / "provenance.json").read_text())
+        tensors = load_file(directory / "tensors.safetensors")
+        csv = directory / "history.csv"
+        history = pd.read_csv(csv) if csv.exists() else pd.DataFrame()
+        stage = provenance["stage"]
+        if directory.name != f"{stage}-{key(provenance['config'])}":
+            raise ValueError("the recorded configuration does not hash to the folder's name")
+    except Exception as error:
+        raise ValueError(
+            f"{directory} is not a complete artefact ({type(error).__name__}: {str(error)[:160]}); expected "
+            "tensors.safetensors and provenance.json as this project writes them. Move the folder away to compute it anew."
+        ) from error
+    tensors = {k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()}
+    return Artefact(tensors, history, provenance, directory)
+
+
+def release(artefacts: list[Artefact]) -> int:
+    """Copy artefacts among those shipped with the package and return the size of all of them in bytes."""
+    for a in artefacts:
+        target = paths.released / a.directory.name
+        if a.directory != target:
+            write_folder(target, lambda part, a=a: [shutil.copyfile(f, part / f.name) for f in a.directory.iterdir()])
+    return sum(f.stat().st_size for f in paths.released.rglob("*") if f.is_file())
+
+
+def _is_visible(directory: Path) -> bool:
+    if not directory.is_dir():
+        return False
+    since = os.environ.get("COP_RETRAIN_SINCE")
+    if not since:
+        return True
+    if directory.parent == paths.released:
+        return False
+    return load(directory).provenance["created"] >= float(since)
+
+
+def clear_if_old(directory: Path) -> None:
+    """Under RETRAIN, remove a folder of checkpoints or shards from before this run: as old as a stored artefact."""
+    since = float(os.environ.get("COP_RETRAIN_SINCE") or 0)
+    if since and directory.exists():
+        with locked(directory):
+            if any(f.stat().st_mtime < since for f in directory.rglob("*") if f.is_file()):
+                shutil.rmtree(directory)
+
+
+def _write(directory: Path, tensors: dict, history: pd.DataFrame | None, provenance: dict) -> None:
+    def fill(part: Path) -> None:
+        (part / "tensors.safetensors").write_bytes(save(tensors))  # save_file would let only its owner read it
+        if history is not None:
+            history.to_csv(part / "history.csv", index=False, float_format="%.6g")
+        (part / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n")
+
+    write_folder(directory, fill)  # over an older one under RETRAIN
+
+
+@functools.cache  # a stage that is used ten times says once where it came from
+def _say(message: str) -> None:
+    if processes()[0] == 0:
+        print(message, file=sys.stderr, flush=True)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "source"
+
+
+def _commit() -> str:
+    try:
+        out = subprocess.run(["git", "-C", str(paths.root), "rev-parse", "--short", "HEAD"], capture_output=True,
+                             text=True, timeout=5)  # fmt: skip
+        return out.stdout.strip() or "unknown"
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

@@ -1,0 +1,1 @@
+"""Published weights: where they come from, their download and their conversion."""

@@ -1,0 +1,33 @@
+"""README's tables of findings come from the records, and are current."""
+
+import pandas as pd
+import pytest
+
+from cop import paths
+from cop.lessons import findings
+
+
+def test_readme_says_what_the_records_say():
+    text = (paths.root / "README.md").read_text(encoding="utf-8")
+    assert findings.filled(text) == text, "README.md is not current; run python -m cop readme"
+
+
+def test_a_changed_record_changes_the_verdict(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "figures", tmp_path)
+    (tmp_path / "demo" / "records").mkdir(parents=True)
+    for seed, (cvit, rvit) in enumerate([(0.5, 0.4), (0.45, 0.6)]):
+        rows = [["05_first_patches", f"top1_{n}_78%", v] for n, v in (("CViT", cvit), ("RViT", rvit))]
+        pd.DataFrame(rows, columns=["notebook", "name", "value"]).to_csv(tmp_path / f"demo/records/seed{seed}.csv", index=False)
+    n, pair = findings.Numbers("demo"), ("top1_CViT_78%", "top1_RViT_78%")
+    assert n.says(pair) == n.says(pair, -1) == "with 1 of 2 seeds"
+    assert n.each("top1_CViT_78%", 100, 1) == "50.0 / 45.0" and n.each(pair, 100, 0) == "+10 / -15"
+    frame = pd.read_csv(tmp_path / "demo/records/seed1.csv").assign(value=[0.7, 0.6])
+    frame.to_csv(tmp_path / "demo/records/seed1.csv", index=False)
+    assert findings.Numbers("demo").says(pair) == "with 2 of 2 seeds"
+    with pytest.raises(KeyError, match="no record has 'knee_CViT'"):
+        n.each("knee_CViT")
+
+
+def test_a_readme_without_a_place_is_refused():
+    with pytest.raises(ValueError, match="no place or several for the findings 'claims'"):
+        findings.filled("# cop\n")
