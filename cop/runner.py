@@ -159,7 +159,7 @@ def train_shared(profile: Profile, seed: int) -> int:
     jobs += [Job("comae", pipeline.comae_config(p, seed), pipeline.comae, (p, seed, device)) for p in (profile, without)]
     jobs += [Job("predictor", pipeline.predictor_config(profile, seed), pipeline.predictor, (profile, seed, device)),
              Job("classifier", pipeline.classifier_config(judged, seed), pipeline.classifier, (judged, seed, device))]  # fmt: skip
-    pipeline.tokenizer(profile)  # all of them need it
+    pipeline.tokenizer(profile, device)  # all of them need it
     return together(jobs, device)
 
 

@@ -58,7 +58,7 @@ def draw(paths: Sequence[str | Path], profile: str | Profile, seed: int = 0, out
     photos, left_out = photographs(paths)
     targets = places(photos, out)
     if photos:  # whatever is wrong with the model or its cache ends the run here, before any photograph is blamed
-        comae(profile, seed, device), tokenizer(profile)
+        comae(profile, seed, device), tokenizer(profile, device)
     mark = PngInfo()
     mark.add_text("Software", DRAWN_BY)
     for path, target in progress(list(zip(photos, targets, strict=True)), "ranking"):

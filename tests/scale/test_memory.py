@@ -19,8 +19,9 @@ def test_the_most_bytes_alive_at_once():
         x = torch.ones(1000)  # 4000 bytes
         y = x[:10] + torch.zeros(10)
         del x
+        nothing = torch.empty(10**9, device="meta")
         z = torch.ones(200) * 2
-    assert held.peak == 4000 + 40 + 40 and held.now == 40 + 800 and len(y) + len(z) == 210
+    assert held.peak == 4000 + 40 + 40 and held.now == 40 + 800 and len(y) + len(z) == 210 and nothing.is_meta
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,7 @@ def test_a_stage_grows_by_what_it_keeps(found):
     image, tokens, rank = 4 * 32 * 32, 4 * 64 * 16, 64
     assert {s: f.more for s, f in found.items() if f.more > 3 * (image + tokens)}.keys() == {"swapping masks"}
     assert found["swapping masks"].more < 1.5 * 16 * (tokens + 2 * 4 * 64)  # noise and weights of 16 targets
+    assert found["the tokens of a sample"].more >= tokens and found["a sample with its tokens"].more >= image + tokens
     for stage in ("ranking", "CoMAE's losses", "curves of certainty", "testing a classifier", "sampling", "judging samples"):
         assert found[stage].more < image + rank, stage
 
