@@ -141,7 +141,7 @@ def stage_models(profile) -> None:
 
 
 def test_stages_compute_on_another_device_what_they_compute_on_the_cpu(monkeypatch):
-    monkeypatch.setattr(evaluation, "DRAWS", 5)
+    monkeypatch.setattr(evaluation, "GROUPS", 5)
     stage_models(PROFILE)
     forget()
     with elsewhere():
@@ -177,7 +177,7 @@ def test_tf32_belongs_to_a_gpu_and_autocast_to_bf16():
 @pytest.mark.parametrize("profile", [PROFILE, BF16], ids=["no", "bf16"])
 def test_every_network_runs_in_the_precision_of_the_profile(profile, monkeypatch):
     """... in ranking, sampling and evaluation; pixels are made and read in float32."""
-    monkeypatch.setattr(evaluation, "DRAWS", 5)
+    monkeypatch.setattr(evaluation, "GROUPS", 5)
     stage_models(profile)
     forget()
     seen = {}

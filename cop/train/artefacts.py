@@ -8,6 +8,7 @@ first one looks and writes; they must share the cache folder. Of several runs th
 it, and the others wait and load it (`alone`).
 """
 
+import errno
 import functools
 import json
 import os
@@ -120,7 +121,10 @@ def alone(path: Path) -> Iterator[None]:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """`alone` for one process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, "is a file; expected the folder of the cache (COP_CACHE)", str(path.parent)) from None
     lock = FileLock(path.with_name(f"{path.name}.lock"))
     try:
         lock.acquire(timeout=0)

@@ -162,4 +162,4 @@ def test_a_cache_that_is_a_file_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COP_CACHE", str(cache))
     assert main(["rank", str(path), "--profile", "smoke"]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cop: ")]
-    assert len(lines) == 1 and str(cache) in lines[0] and "Not a directory" in lines[0]
+    assert len(lines) == 1 and f"{cache}: is a file; expected the folder" in lines[0]
