@@ -127,9 +127,9 @@ def stages(profile, device: str) -> dict[str, torch.Tensor]:
     found["hits"] = torch.from_numpy(classification.hits(profile, "CViT", device=device).top5)
     found["pruned"] = torch.from_numpy(classification.hits(profile, "DynamicViT", device=device).top5)
     found |= {str(k): v for k, v in held_out.losses_by_order(profile, 0, 10, device).items()}
-    found["values"], found["draws"] = evaluation.evaluate(profile, 0, "base", device=device)
+    found["values"], found["left out"] = evaluation.evaluate(profile, 0, "base", device=device)
     new = generation.to_float(found["generated images"][:3])
-    found["certainty"] = evaluation.class_certainty(profile, 0, new, torch.arange(3), found["generated rankings"][:3].long(), [1, 9], device)
+    found["certainty"] = evaluation.class_certainty(profile, new, torch.arange(3), found["generated rankings"][:3].long(), [1, 9], device)
     return found
 
 
