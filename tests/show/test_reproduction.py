@@ -178,6 +178,7 @@ def test_figures_ends_with_the_report_and_keeps_what_agrees(ran, tmp_path, capsy
     assert contents(committed.parent) == before, "not a byte, nor a second, differs"
     assert (tmp_path / "build" / "demo" / "seed0" / "reproduction.txt").read_text() in said and "records agree" in said
     assert set(json.loads((tmp_path / "build" / "demo" / "timings.json").read_text())) == set(NOTEBOOKS)
+    shutil.copytree(committed, tmp_path / "before")
     alter(fresh / "shares.csv", 1, "class", 1.05)
     with pytest.raises(RuntimeError, match=r"^1 of \d+ figures, tables and records do not agree: shares$"):
         runner.run("demo", check=True)
@@ -186,7 +187,8 @@ def test_figures_ends_with_the_report_and_keeps_what_agrees(ran, tmp_path, capsy
     runner.run("demo", timings=True)
     after = contents(committed.parent)
     assert {str(f) for f in after if after[f] != before[f]} - {"README.md"} == {"demo/shares.csv", "demo/timings.json"}
-    assert "shares.csv, row 1 (collapse), column class: 0.203575 committed, 0.213754 here" in capsys.readouterr().out
+    was, now = (pd.read_csv(f / "shares.csv").loc[0, "class"] for f in (tmp_path / "before", committed))
+    assert f"shares.csv, row 1 (collapse), column class: {was} committed, {now} here" in capsys.readouterr().out and now != was
 
 
 def test_figures_elsewhere_are_compared_and_stay_there(ran, tmp_path, monkeypatch, capsys):
