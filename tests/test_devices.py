@@ -127,7 +127,7 @@ def stages(profile, device: str) -> dict[str, torch.Tensor]:
     found["hits"] = torch.from_numpy(classification.hits(profile, "CViT", device=device).top5)
     found["pruned"] = torch.from_numpy(classification.hits(profile, "DynamicViT", device=device).top5)
     found |= {str(k): v for k, v in held_out.losses_by_order(profile, 0, 10, device).items()}
-    found["values"], found["left out"] = evaluation.evaluate(profile, 0, "base", device=device)
+    found["values"], found["parts"] = evaluation.evaluate(profile, 0, "base", device=device)
     new = generation.to_float(found["generated images"][:3])
     found["certainty"] = evaluation.class_certainty(profile, new, torch.arange(3), found["generated rankings"][:3].long(), [1, 9], device)
     return found
@@ -140,8 +140,7 @@ def stage_models(profile) -> None:
     generation.all_fine_tuned(profile, 0, "cpu")
 
 
-def test_stages_compute_on_another_device_what_they_compute_on_the_cpu(monkeypatch):
-    monkeypatch.setattr(evaluation, "GROUPS", 5)
+def test_stages_compute_on_another_device_what_they_compute_on_the_cpu():
     stage_models(PROFILE)
     forget()
     with elsewhere():
@@ -177,7 +176,6 @@ def test_tf32_belongs_to_a_gpu_and_autocast_to_bf16():
 @pytest.mark.parametrize("profile", [PROFILE, BF16], ids=["no", "bf16"])
 def test_every_network_runs_in_the_precision_of_the_profile(profile, monkeypatch):
     """... in ranking, sampling and evaluation; pixels are made and read in float32."""
-    monkeypatch.setattr(evaluation, "GROUPS", 5)
     stage_models(profile)
     forget()
     seen = {}

@@ -439,5 +439,6 @@ def class_certainty(profile: str | Profile, images: Tensor, labels: Tensor, rank
                     device: str = "auto") -> Tensor:  # fmt: skip
     """Probability of the intended class after k generated tokens (B, len(ks)): a token once generated never changes."""
     profile, device = get_profile(profile), pipeline.resolve_device(device)
+    judging = judge(profile, device)  # trained, if it must be, outside of the precision of inference
     with inference(profile, device):
-        return certainty_curve(judge(profile, device), images, labels, rankings, list(ks))["prob"]
+        return certainty_curve(judging, images, labels, rankings, list(ks))["prob"]

@@ -32,18 +32,20 @@ HOST = 64  # GiB that a stage may need at the real number of images
 
 
 class Held(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations inside the block return: `peak`, the most alive at once."""
+    """Counts the bytes of the tensors that operations inside the block make: `peak`, the most alive at once. What was there
+    before (weights, images), and views of it, are not counted."""
 
     def __init__(self):
         super().__init__()
         self.now, self.peak, self.alive = 0, 0, set()
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        given = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
         out = op(*args, **(kwargs or {}))
         for x in tree_leaves(out):
             if not isinstance(x, Tensor) or x.is_meta:
                 continue
-            if (storage := x.untyped_storage())._cdata not in self.alive:
+            if (storage := x.untyped_storage())._cdata not in self.alive | given:
                 self.alive.add(storage._cdata)
                 self.now += storage.nbytes()
                 weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())

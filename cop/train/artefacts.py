@@ -90,6 +90,7 @@ def _compute(stage: str, name: str, config: dict, compute: Callable, estimate: s
     _say(f"{stage}: nothing stored under {name}, so it is computed now{f' ({estimate})' if estimate else ''}")
     start = time.time()
     tensors, history = compute(work)
+    wait()  # another process may still read what lies in `work`
     if processes()[0] == 0:
         tensors = {k: v.contiguous().cpu() for k, v in tensors.items()}
         provenance = {"stage": stage, "config": config, "seconds": round(time.time() - start, 1),

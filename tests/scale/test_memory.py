@@ -15,13 +15,15 @@ from cop.train.loop import seeded_build
 
 
 def test_the_most_bytes_alive_at_once():
+    before = torch.ones(5000)
     with memory.Held() as held:
+        view = before[:10]
         x = torch.ones(1000)  # 4000 bytes
         y = x[:10] + torch.zeros(10)
         del x
         nothing = torch.empty(10**9, device="meta")
         z = torch.ones(200) * 2
-    assert held.peak == 4000 + 40 + 40 and held.now == 40 + 800 and len(y) + len(z) == 210 and nothing.is_meta
+    assert held.peak == 4000 + 40 + 40 and held.now == 40 + 800 and len(y) + len(z) == 210 and nothing.is_meta and len(view)
 
 
 @pytest.fixture(scope="module")
