@@ -275,7 +275,7 @@ out.figure(fig, "order_gain", "Loss of MAR, CMAR and ascending CMAR less that of
 # Better and worse are corrected by Holm's method for the rows of this run. The last column holds the same differences for all seeds.
 
 # %%
-evaluation.verdicts(results, losses, config, seeds)
+evaluation.verdicts(results, losses, config, out.seeds())
 
 # %% [markdown]
 # ### Over seeds
