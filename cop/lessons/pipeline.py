@@ -428,11 +428,6 @@ def untrained(build: Callable[[], nn.Module], seed: int, pretrained: str | None)
     return model
 
 
-def starts_at_random(profile: Profile) -> bool:
-    """Whether the EMA of a classifier's training warms up: weights that are given are worth as much as later ones."""
-    return profile.classifier.ema_warmup and not profile.classifier.pretrained
-
-
 def classifier_config(profile: Profile, seed: int) -> dict:
     """What determines a trained RViT."""
     config = images_config(profile) | {"classifier": as_dict(profile.classifier), "seed": seed, "order": "random"}
@@ -452,9 +447,10 @@ def classifier(profile: str | Profile, seed: int = 0, device: str = "auto") -> t
             order = random_order(len(idx), profile.num_tokens, generator)
             return {"loss": masked_loss(model, images.to(device), labels.to(device), order.to(device), u)}
 
-        model, history = fit(untrained(lambda: build_classifier(profile), seed, profile.classifier.pretrained), loss, profile.classifier,
+        c = profile.classifier
+        model, history = fit(untrained(lambda: build_classifier(profile), seed, c.pretrained), loss, c,
                              size=len(train), seed=seed, directory=directory, device=device, desc="RViT",
-                             ema=profile.classifier.ema, ema_warmup=starts_at_random(profile),
+                             ema=c.ema, ema_warmup=c.ema_warmup and not c.pretrained,  # given weights are worth as much as later ones
                              checkpoint_every=profile.checkpoint_every,
                              scale=profile.scale, per_step=uniform, ahead=train.ahead)  # fmt: skip
         return model.state_dict(), thin(history)
