@@ -114,7 +114,7 @@ def comae(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[
 
         def loss(model: nn.Module, idx: Tensor, generator: torch.Generator, step: int) -> dict[str, Tensor]:
             flip = draw_flip(profile, len(idx), generator)
-            return comae_loss(model, tokens(idx, flip, generator), generator)
+            return comae_loss(model, tokens(idx, flip, generator), generator, step)
 
         model, history = fit(seeded_build(build, seed, 10), loss, profile.comae, size=len(load_data(profile, "train")),
                              seed=seed, directory=directory, alternate=("encoder", "decoder"), device=device,
