@@ -15,8 +15,12 @@ PROFILE = replace(smoke, classifier=replace(smoke.classifier, steps=2))
 
 
 def jobs(*systems):
-    return [Job("classifier", classification.system_config(PROFILE, s, 0), classification.classifier, (PROFILE, s, 0, "cpu"))
-            for s in systems]  # fmt: skip
+    return [
+        Job(
+            "classifier", classification.system_config(PROFILE, s, 0), classification.classifier, (PROFILE, s, 0, "cpu")
+        )
+        for s in systems
+    ]
 
 
 def test_processes_leave_what_a_run_in_turn_leaves(tmp_path, monkeypatch):
