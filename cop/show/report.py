@@ -109,7 +109,7 @@ def changed(notebook: str, given: Mapping) -> dict:
     """Those of the given parameters that are not the profile's own, so that figures and records mean something else. Seeds
     other than 0 are `brief` of themselves, and a dry run has counts of its own."""
     own = parameters(notebook) | ({"brief": given.get("brief")} if given.get("seed") else {})
-    if given.get("profile", "").endswith(DRY):
+    if get_profile(given.get("profile", "demo")).name.endswith(DRY):
         return {}
     return {k: v for k, v in given.items() if k not in ("profile", "seed", "device") and k in own and v != own[k]}
 
@@ -130,7 +130,8 @@ class Report:
     def __init__(self, notebook: str, profile: str, seed: int, **parameters):
         given = {"profile": profile, "seed": seed} | parameters
         check(notebook, given)
-        self.notebook, self.profile, self.seed, self.changed = notebook, profile, seed, changed(notebook, given)
+        self.notebook, self.settings, self.seed, self.changed = notebook, get_profile(profile), seed, changed(notebook, given)
+        self.profile = self.settings.name
 
     @property
     def folder(self) -> Path:
@@ -140,8 +141,7 @@ class Report:
     @property
     def config(self) -> str:
         """The key of what cards and records were made with: the profile, and parameters that are not its own."""
-        profile = get_profile(self.profile)
-        config = {k: v for k, v in as_dict(profile).items() if k != "scale"} | scale_config(profile)
+        config = {k: v for k, v in as_dict(self.settings).items() if k != "scale"} | scale_config(self.settings)
         return key(config | ({"parameters": self.changed} if self.changed else {}))
 
     def figure(self, fig: Figure, name: str, alt: str, data: pd.DataFrame | None = None) -> None:
