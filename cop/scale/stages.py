@@ -8,6 +8,7 @@ A stage computes every stage before it that is not stored yet. Interrupted, it g
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cfg-scale", type=float, default=None, help="of samples; the profile's, 1 is no guidance")
     parser.add_argument("--count", type=int, default=None, help="of samples; the profile's")
     a = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         profile = changed(get_profile(a.profile), a.set)
         processes()  # before anything touches a GPU: each process has its own
