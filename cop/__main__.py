@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 
             plan.main(args.profile, args.devices, args.utilisation)
         elif args.command == "gallery":
-            from cop.show.report import gallery
+            from cop.lessons.gallery import gallery
 
             gallery()
         elif args.command == "readme":

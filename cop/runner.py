@@ -18,7 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from cop import paths
 from cop.files import write
-from cop.lessons import classification, generation, pipeline
+from cop.lessons import classification, gallery, generation, pipeline
 from cop.paths import sources
 from cop.profiles import DRY, Profile, for_classifiers, get_profile, replace, spelled
 from cop.scale import memory
@@ -124,7 +124,7 @@ def reproduced(profile: str, seed: int, notebooks: list[str], fresh: Path, folde
         raise RuntimeError(f"{len(differ)} of {len(found)} figures, tables and records do not agree: {', '.join(differ)}")
     if not check and not os.environ.get("COP_FIGURES"):
         reproduction.replace(found, fresh, committed)
-        report.gallery()
+        gallery.gallery()
 
 
 def execute(source: Path, notebook: Path, output: Path, given: dict, profile: str, seed: int) -> None:

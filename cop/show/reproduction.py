@@ -37,7 +37,9 @@ class Finding:
 
 def compare(fresh: Path, committed: Path, notebooks: Sequence[str], seed: int = 0) -> list[Finding]:
     """What lies in `fresh` against `committed`, both folders of a profile, for the notebooks that ran with that seed."""
-    names = [n for notebook in notebooks for n in report.MANIFEST.get(notebook, [])]
+    cards = {f.stem: json.loads(f.read_text())["notebook"] for folder in (committed, fresh) for f in sorted(folder.glob("*.json"))
+             if f.stem != "timings"}  # fmt: skip
+    names = [n for notebook in notebooks for n in cards if cards[n] == notebook]
     findings = [_figure(fresh, committed, n) for n in names if (fresh / f"{n}.json").exists()]
     findings += [Finding(n, "not made", np.inf, "the committed one stays") for n in names
                  if seed == 0 and (committed / f"{n}.json").exists() and not (fresh / f"{n}.json").exists()]  # fmt: skip
