@@ -129,9 +129,9 @@ def gaps(
     return pd.DataFrame(rows)
 
 
-def beside_paper(out: Report, results: dict[tuple, Result], rows: Sequence[tuple[str, tuple, Sequence[float]]]) -> pd.DataFrame:
-    """Table 2, 3 or 4: per row its name, ours by its key in `results`, our mean over the seeds on record, and the paper's FID,
-    tFID, IS, precision and recall.
+def beside_paper(out: Report, results: dict[tuple, Result], number: int, rows: Mapping[str, tuple]) -> pd.DataFrame:
+    """Table 2, 3 or 4, rows: name -> key of `results`, in the paper's order. Our numbers, our mean over the seeds on record,
+    and the paper's. Raises ValueError for another number of rows than the paper's.
 
     The paper's FID and ours stand in different spaces; only their order within a column can be compared.
     """
@@ -139,8 +139,10 @@ def beside_paper(out: Report, results: dict[tuple, Result], rows: Sequence[tuple
     if metrics_of(results) is INCEPTION:
         ours = {"fid": "FID"} | ours | {"frechet": "tFID", "inception_score": "IS"}
     theirs = [f"paper: {name}" for name in ("FID", "tFID", "IS", "precision", "recall")]
+    if len(rows) != len(PAPER[number]):
+        raise ValueError(f"Table {number} has {len(PAPER[number])} rows, {len(rows)} given")
     lines = []
-    for name, key, paper in rows:
+    for (name, key), paper in zip(rows.items(), PAPER[number], strict=True):
         mine = {h: round(results[key][0][list(INCEPTION).index(m)].item(), 3) for m, h in ours.items()}
         every = {f"{h}, all seeds": seeds.cell(record_name(m, key)) for m, h in ours.items()}
         lines.append({"": name, **mine, **every, **dict(zip(theirs, paper, strict=True))})
@@ -197,23 +199,20 @@ def generation_metrics(out: Report, results: dict[tuple, Result], profile: Profi
 @shown("Table 2", 'in its columns "paper: …"')
 def tab2(out: Report, results: dict[tuple, Result], profile: Profile):
     """Table 2: MAR, MAR+C and CMAR without and with guidance, our metrics beside the paper's."""
-    keys = [key(n, cfg) for cfg in scales(profile) for n in ("MAR", "MAR+C", "CMAR")]
-    names = [f"{k[0]}, {'no CFG' if k[2] == 1 else f'CFG {k[2]:g}'}" for k in keys]
-    return beside_paper(out, results, list(zip(names, keys, PAPER[2], strict=True)))
+    rows = {f"{n}, {'no CFG' if cfg == 1 else f'CFG {cfg:g}'}": key(n, cfg) for cfg in scales(profile) for n in ("MAR", "MAR+C", "CMAR")}
+    return beside_paper(out, results, 2, rows)
 
 
 @shown("Table 3", 'in its columns "paper: …"')
 def tab3(out: Report, results: dict[tuple, Result], profile: Profile):
     """Table 3: CMAR at three scales of guidance, our metrics beside the paper's."""
-    sweep = profile.generation.cfg_sweep
-    return beside_paper(out, results, [(f"CMAR, CFG {cfg:g}", key("CMAR", cfg), row) for cfg, row in zip(sweep, PAPER[3], strict=True)])
+    return beside_paper(out, results, 3, {f"CMAR, CFG {cfg:g}": key("CMAR", cfg) for cfg in profile.generation.cfg_sweep})
 
 
 @shown("Table 4", 'in its columns "paper: …"')
 def tab4(out: Report, results: dict[tuple, Result], profile: Profile):
     """Table 4: CMAR in ascending and in descending collapse order, our metrics beside the paper's."""
-    cfg = profile.generation.cfg_scale
-    return beside_paper(out, results, [(n, key(n, cfg), row) for n, row in zip(("ascending", "CMAR"), PAPER[4], strict=True)])
+    return beside_paper(out, results, 4, {n: key(n, profile.generation.cfg_scale) for n in ("ascending", "CMAR")})
 
 
 @shown("Paired differences between systems")
