@@ -75,6 +75,11 @@ class CoMAEConfig:
     weight_decay: float = 0.05  # *open*: AdamW
     betas: tuple[float, float] = (0.9, 0.95)  # *open*: as MAE
     grad_clip: float = 1.0  # *open*
+    objective: str = field(default="printed", metadata={"optional": True})  # of cop.paper.comae.OBJECTIVES; paper: L_r + lambda L_c
+    budget: float | None = field(default=None, metadata={"optional": True})  # share of the others that a target may rely on; paper: none
+    optimizer: str = field(default="adamw", metadata={"optional": True})  # "muon": half the seconds to the same L_r; paper: AdamW
+    watched: tuple[int, ...] = field(default=(), metadata={"optional": True})  # steps at which L_r, graphs and orders are kept
+    any_mask: float | None = field(default=None, metadata={"optional": True})  # share of the decoder's steps with random masks; paper: 0
 
 
 @dataclass(frozen=True)
@@ -253,9 +258,9 @@ def get_profile(profile: str | Path | Profile) -> Profile:
         demo comae.steps=200 comae.betas=[0.9, 0.99] data.limit=none
         my.toml scale.threads=4
 
-    The file holds `base = "demo"` and fields in tables, such as `[comae]` and `steps = 200`; its profile has the name
-    of the file. With `-dry-run` after the name or at the end it is `dry_run` of the profile. Raises ValueError for an unknown profile or
-    field and for a value of another type, FileNotFoundError for a file that is not there.
+    The file holds `base = "demo"` and fields in tables, such as `[comae]` and `steps = 200`; its profile has the name of
+    the file. With `-dry-run` at the end it is `dry_run` of the profile. Raises ValueError for an unknown profile or field
+    and for a value of another type, FileNotFoundError for a file that is not there.
     """
     if isinstance(profile, Profile):
         return profile
@@ -263,26 +268,21 @@ def get_profile(profile: str | Path | Profile) -> Profile:
     name, *changes = re.split(r"\s+(?=[\w.]+=)", text.removesuffix(DRY))
     if name.endswith(DRY) or text.endswith(DRY):
         return dry_run(get_profile(" ".join([name.removesuffix(DRY), *changes])))
-    values = settings.tables(Path(name).expanduser()) if name.endswith(".toml") else {"base": name}
-    if (base := values.pop("base", None)) not in PROFILES:
-        named = f"{name} has base = {base!r}" if name.endswith(".toml") else f"unknown profile {name!r}"
-        raise ValueError(f"{named}; expected one of {', '.join(PROFILES)}" + (", or a TOML file" if base == name else ""))
-    made = PROFILES[base]
-    if base != name:
-        made = replace(made, name=Path(name).stem)
-        if made.name in PROFILES:
-            raise ValueError(f"{name} has the name of a profile of the package; give the file another one")
-    for part, value in values.items():
-        made = settings.with_field(made, part, value)
-    return changed(made, changes)
+    if not name.endswith(".toml"):
+        if name not in PROFILES:
+            raise ValueError(f"unknown profile {name!r}; expected one of {', '.join(PROFILES)}, or a TOML file")
+        return changed(PROFILES[name], changes)
+    values, own = settings.tables(Path(name).expanduser()), Path(name).stem
+    base = values.pop("base", None)
+    if base not in list(PROFILES) or own in PROFILES:
+        told = f"has base = {base!r}; expected one of {', '.join(PROFILES)}" if own not in PROFILES else "has the name of a profile of the package"
+        raise ValueError(f"{name} {told}")
+    return changed(settings.with_fields(replace(PROFILES[base], name=own), values.items()), changes)
 
 
 def changed(profile: Profile, changes: Sequence[str]) -> Profile:
     """A profile with fields replaced, ["comae.steps=200"], and named after them where they change it and do not name it."""
-    made = profile
-    for change in changes:
-        name, _, value = change.partition("=")
-        made = settings.with_field(made, name, value)
+    made = settings.with_fields(profile, [change.partition("=")[::2] for change in changes])
     if made == profile or made.name != profile.name:
         return made
     return replace(made, name=re.sub(r"[^\w.=-]+", "_", "-".join([profile.name, *changes])))
@@ -336,10 +336,10 @@ def scale_config(profile: Profile) -> dict:
 
 
 def as_dict(config) -> dict:
-    """A config as plain JSON-able data, for hashes and provenance. A field marked `optional` stands in it only when it is
-    set, so that adding one does not rename what is stored."""
+    """A config as plain JSON-able data, for hashes and provenance. A field marked `optional` stands in it only when it
+    differs from its default, so that adding one does not rename what is stored."""
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    left_out = {f.name for f in dataclasses.fields(config) if f.metadata.get("optional") and values[f.name] is None}
+    left_out = {f.name for f in dataclasses.fields(config) if f.metadata.get("optional") and values[f.name] == f.default}
     return {k: as_dict(v) if dataclasses.is_dataclass(v) else v for k, v in values.items() if k not in left_out}
 
 

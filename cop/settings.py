@@ -9,6 +9,7 @@ import difflib
 import inspect
 import tomllib
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -38,20 +39,22 @@ def flat(config) -> dict:
     return found
 
 
-def with_field(config, name: str, new):
-    """A dataclass with one field replaced; text counts as `value` where the field holds none. Raises ValueError for an
-    unknown name, which names the nearest known one, and for a value of another type."""
+def with_fields(config, changes: Iterable[tuple[str, object]]):
+    """A dataclass with fields replaced; text counts as `value` where a field holds none. Raises ValueError for an unknown
+    name, which names the nearest known one, and for a value of another type."""
     kinds = fields(type(config))
-    if name not in kinds:
-        (nearest,) = difflib.get_close_matches(name, kinds, 1, 0)
-        raise ValueError(f"unknown field {name!r}; the nearest known one is {nearest!r}")
-    try:
-        new = _typed(new, kinds[name])
-    except TypeError:
-        raise ValueError(f"{name} is {new!r}; expected {inspect.formatannotation(kinds[name])}") from None
-    part, _, field = name.rpartition(".")
-    inner = dataclasses.replace(getattr(config, part), **{field: new}) if part else new
-    return dataclasses.replace(config, **{part or field: inner})
+    for name, new in changes:
+        if name not in kinds:
+            (nearest,) = difflib.get_close_matches(name, kinds, 1, 0)
+            raise ValueError(f"unknown field {name!r}; the nearest known one is {nearest!r}")
+        try:
+            new = _typed(new, kinds[name])
+        except TypeError:
+            raise ValueError(f"{name} is {new!r}; expected {inspect.formatannotation(kinds[name])}") from None
+        part, _, field = name.rpartition(".")
+        inner = dataclasses.replace(getattr(config, part), **{field: new}) if part else new
+        config = dataclasses.replace(config, **{part or field: inner})
+    return config
 
 
 def _typed(new, kind):

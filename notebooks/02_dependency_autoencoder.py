@@ -48,7 +48,7 @@ import torch
 
 from cop.lessons import dependency_autoencoder as lesson
 from cop.lessons import exercises, pipeline
-from cop.paper import comae
+from cop.paper import comae, reconstruction
 
 pd.options.display.max_colwidth = None  # whole sentences in tables
 
@@ -120,7 +120,7 @@ lesson.masks(out, sample.images[:4], targets, w, pipeline.target_patches(tokens,
 # the images, with 95 % intervals, and p is corrected by Holm's method for the rows of this table:
 
 # %%
-swaps = comae.mask_swaps(model, sample.tokens, pipeline.seeded(seed, 4))
+swaps = reconstruction.mask_swaps(model, sample.tokens, pipeline.seeded(seed, 4))
 lesson.swap_table(out, swaps)
 
 # %% [markdown]
@@ -148,8 +148,8 @@ lesson.swap_table(out, swaps)
 # them are fitted on training images and reconstruct the same targets of the same validation images as CoMAE in Table 1.
 
 # %%
-fitted = comae.baselines(c, G, pipeline.sample_tokens(config, "train", 20_000, device))
-trivial = {n: comae.evaluate(b, sample.tokens, pipeline.seeded(seed, 3))["reconstruction"] for n, b in fitted.items()}
+fitted = reconstruction.baselines(c, G, pipeline.sample_tokens(config, "train", 20_000, device))
+trivial = {n: reconstruction.evaluate(b, sample.tokens, pipeline.seeded(seed, 3))["reconstruction"] for n, b in fitted.items()}
 lesson.fig6(out, history, trivial)
 
 # %% [markdown]
@@ -170,8 +170,8 @@ lesson.polarisation(out, history, A)
 # %%
 without = pipeline.replace(config, comae=pipeline.replace(c, contrastive_weight=0.0))
 plain, _ = pipeline.comae(without, seed, device)
-rows = {"without": comae.evaluate(plain, sample.tokens, pipeline.seeded(seed, 3)),
-        "with": comae.evaluate(model, sample.tokens, pipeline.seeded(seed, 3))}
+rows = {"without": reconstruction.evaluate(plain, sample.tokens, pipeline.seeded(seed, 3)),
+        "with": reconstruction.evaluate(model, sample.tokens, pipeline.seeded(seed, 3))}
 lesson.tab1(out, rows, trivial)
 
 # %% [markdown]

@@ -30,7 +30,7 @@ def smooth(history: pd.DataFrame, rows: int = 5) -> pd.DataFrame:
 
 
 def swap_table(out: Report, swaps: Mapping[str, Tensor]) -> pd.DataFrame:
-    """`comae.mask_swaps`, L_r of each image (n,) per row: the mean, which is recorded, and the paired difference from the row
+    """`reconstruction.mask_swaps`, L_r of each image (n,) per row: the mean, which is recorded, and the paired difference from the row
     with its own mask, with 95 % intervals and p corrected by Holm over the table. What the encoder tells the decoder by the
     mask alone is in the row of its own mask over the mean image, which is compared with the mean mask over that image."""
     out.record(**{f"swap_{i}": v.mean() for i, v in enumerate(swaps.values())})

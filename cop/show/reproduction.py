@@ -18,7 +18,7 @@ from PIL import Image, ImageFilter
 from scipy import stats
 
 from cop.files import write
-from cop.show import report
+from cop.show import records
 
 RTOL, PICTURE = 1e-3, 0.1
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -87,7 +87,7 @@ def interval(fresh: Path, committed: Path, seed: int) -> str:
     if not new.exists():
         return ""
     outside, inside = [], 0
-    seen = report.records(committed.name, committed.parent)
+    seen = records.records(committed.name, committed.parent)
     for row in pd.read_csv(new).itertuples():
         x = seen[(seen["notebook"] == row.notebook) & (seen["name"] == row[2])]["value"].dropna()
         if (n := len(x)) > 1:
