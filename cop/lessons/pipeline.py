@@ -4,21 +4,16 @@ Everything here is plumbing between a profile and the modules; the equations are
 again by the hash of what determines it (`cop.train.artefacts`), so a notebook that needs CoMAE never trains it twice.
 """
 
-import os
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import timm
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from cop import paths
-from cop.data.images import ImageSet, decode, first_stratified, local, photographs, told
+from cop.data.images import ImageSet, first_stratified
+from cop.data.inputs import read_images
 from cop.data.loading import data_config, load_data
 from cop.data.tokens import Tokens, fit_tokens, tokens_from_state
 from cop.devices import at_a_time, inference
@@ -34,19 +29,17 @@ from cop.orders import (
 )
 from cop.paper import ranking
 from cop.paper.comae import CoMAE, comae_loss
-from cop.paper.cvit import CViT, masked_loss
 from cop.paper.entropy import GaussianTokens, TokenPredictor, predictor_loss
 from cop.paper.patches import patchify
 from cop.profiles import Profile, all_classes, as_dict, for_classifiers, get_profile, key, scale_config
 from cop.train import shards
 from cop.train.artefacts import Artefact, clear_if_old, load_or_compute, versioned
-from cop.train.loop import fit, restored, seeded, seeded_build
+from cop.train.loop import fit, progress, restored, seeded, seeded_build
 from cop.train.processes import on_cpu, processes, wait
 from cop.weights import table as weights
 
 LOG_EVERY = 10  # steps per row of a released history
 RANKED = 64  # images ranked at a time, by one process
-ROUNDING = 1e-3  # by which the values of images may lie outside [-1, 1]
 
 
 def resolve_device(device: str = "auto") -> str:
@@ -132,7 +125,7 @@ def rankings_config(profile: Profile, split: str, seed: int, limit: int | None =
     return versioned("ranking", 1, config | ({"class_step": profile.data.class_step} if profile.data.class_step else {}))
 
 
-def thin(history: pd.DataFrame) -> pd.DataFrame:
+def thin(history: "pandas.DataFrame") -> "pandas.DataFrame":  # noqa: F821
     """The mean of every LOG_EVERY steps of a history, labelled with the last of them."""
     group = history["step"] // LOG_EVERY
     return history.groupby(group).mean().assign(step=history.groupby(group)["step"].max()).reset_index(drop=True)
@@ -260,20 +253,20 @@ def rank(images, profile: str | Profile = "natural", seed: int = 0, device: str 
     """The collapse order of any images, (B, N) long, `[b, 0]` the patch seen first.
 
     The profile says whose encoder: that of `natural` was trained on photographs and comes with the package.
-    images: one of these, or several in a list, a tuple, a generator, `Path.glob(...)`, and the rows are in their order:
-    - a path (`~` is your home) or an open file of an image, or a PIL image of any mode;
-    - a uint8 array (H, W) or (H, W, 1) grey, (H, W, 3) RGB or (H, W, 4) RGBA, or a batch of the last three with B in front.
-      Channels come last; with channels H may not be 1, 3 or 4, for then they might come first;
-    - a float tensor (C, H, W) of the profile's size and channels in [-1, 1], or a batch (B, C, H, W).
-    A set of paths is sorted by path. Files, PIL images and arrays are centre-cropped and resized to the profile's size.
-    A folder, given alone, is all images in it and below it, sorted by path, without hidden files and drawings of
-    `python -m cop rank`; what cannot be read is left out, and a warning names it:
-    `cop.data.images.photographs([folder])[0]` are the files of the rows otherwise. Raises ValueError or
-    FileNotFoundError, naming the file or the value, for anything else, for no images, for a folder of which nothing can
-    be read, and for an unreadable file that is not in a folder.
+    images: whatever `cop.read_images` accepts (files, a folder, PIL images, arrays, tensors; it says how they are read and
+    what it raises), or a data set of the profile's size such as `load_data(profile, "test")[:100]`, read batch by batch.
+    The ranking's attribute `files` is a list with the file of every row, None where the image was no file; slices and
+    copies of the ranking do not have it.
     """
+    images = images if isinstance(images, ImageSet) else read_images(images, profile)
+    ranking = ranker(profile, seed, device)(images)
+    ranking.files = getattr(images, "files", [None] * len(ranking))
+    return ranking
+
+
+def ranker(profile: str | Profile = "natural", seed: int = 0, device: str = "auto") -> Callable[..., Tensor]:
+    """`rank` with the encoder loaded once: a function of a batch (B, C, H, W) in [-1, 1], or a data set, to orders (B, N)."""
     profile, device = get_profile(profile), resolve_device(device)
-    batch = as_batch(images, profile)
     model, tokens = comae(profile, seed, device)[0], tokenizer(profile, device)
 
     def order(x: Tensor) -> Tensor:
@@ -282,71 +275,13 @@ def rank(images, profile: str | Profile = "natural", seed: int = 0, device: str 
             A = model.dependencies(x, profile.ranking.chunk_bytes)
         return collapse_order(scores_of(A, profile)).cpu()
 
-    return torch.cat([order(x) for x in batch.split(at_a_time(RANKED))])
+    def ranked(images: Tensor | ImageSet) -> Tensor:
+        several = at_a_time(RANKED)
+        parts = images.split(several) if isinstance(images, Tensor) else (x for x, _ in images.batches(several))
+        parts = progress(parts, "ranking", -(-len(images) // several)) if len(images) > several else parts
+        return torch.cat([order(x) for x in parts])
 
-
-def as_batch(images, profile: Profile) -> Tensor:
-    """What `rank` accepts, as one float tensor (B, C, H, W) in [-1, 1] of the profile's size."""
-    size, channels = profile.data.image_size, profile.data.channels
-    if isinstance(images, (str, os.PathLike)) and os.path.isdir(local(images)):
-        return _folder_batch(images, size, channels)
-    if isinstance(images, (set, frozenset)):
-        if not all(isinstance(x, (str, os.PathLike)) for x in images):
-            raise ValueError("images are a set, which has no order; expected a list, or a set of paths")
-        images = sorted(images, key=os.fspath)
-    if isinstance(images, (np.ndarray, Tensor)):
-        images = list(images) if images.ndim == 4 else [images]
-    elif isinstance(images, (str, bytes, bytearray, memoryview, Mapping)) or hasattr(images, "read") or not isinstance(images, Iterable):
-        images = [images]
-    parts = [_image(x, size, channels) for x in images]
-    if not parts:
-        raise ValueError("images is empty; expected at least one")
-    batch = torch.stack(parts)
-    if not torch.isfinite(batch).all():
-        raise ValueError("images contain NaN or infinite values; expected numbers in [-1, 1]")
-    low, high = (x.item() for x in batch.aminmax())
-    if low < -1 - ROUNDING or high > 1 + ROUNDING:
-        raise ValueError(f"images range from {low:.4g} to {high:.4g}; expected [-1, 1]: x / 127.5 - 1 if x is in 0..255, and "
-                         "clamp(-1, 1) what an interpolation has overshot")  # fmt: skip
-    return batch
-
-
-def _folder_batch(folder: str | os.PathLike, size: int, channels: int) -> Tensor:
-    files, left_out = photographs([folder])
-    parts = []
-    for file in files:
-        try:
-            parts.append(_image(file, size, channels))
-        except (ValueError, OSError) as error:
-            left_out[file] = str(error)
-    if not parts:
-        raise ValueError("; ".join(told(left_out)))
-    if left_out:
-        warnings.warn(f"{len(left_out)} left out of {folder}: {'; '.join(told(left_out))}", stacklevel=4)
-    return torch.stack(parts)
-
-
-def _image(image, size: int, channels: int) -> Tensor:
-    """One image, not a folder, as a float tensor (C, H, W)."""
-    if torch.is_tensor(image):
-        if tuple(image.shape) != (channels, size, size) or not image.is_floating_point():
-            raise ValueError(f"an image is {tuple(image.shape)} {image.dtype}; expected a float tensor (B, {channels}, {size}, "
-                             f"{size}) or ({channels}, {size}, {size}) in [-1, 1], or files, PIL images or uint8 arrays")
-        return image.detach().float()
-    if isinstance(image, np.ndarray):
-        layout = image.ndim == 2 or image.ndim == 3 and image.shape[2] in (1, 3, 4) and image.shape[0] not in (1, 3, 4)
-        if image.dtype != np.uint8 or not layout or 0 in image.shape:
-            raise ValueError(f"an array of shape {image.shape} and type {image.dtype}; expected uint8 (H, W), (H, W, 1), (H, W, 3), "
-                             "(H, W, 4) or a batch (B, H, W, 3), channels last, H not 1, 3 or 4; give others as PIL images")
-        image = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
-    elif isinstance(image, (str, os.PathLike)):
-        image = local(image)
-        if os.path.isdir(image):
-            raise ValueError(f"{image} is a folder among several images; expected files, or one folder alone")
-    elif not isinstance(image, Image.Image) and not hasattr(image, "read"):
-        raise ValueError(f"an image is given as {type(image).__name__}; expected a path, a PIL image, a uint8 array, a float "
-                         "tensor, or several of them in a list; open bytes with PIL.Image.open(io.BytesIO(...))")
-    return torch.from_numpy(decode(image, size, channels)).float() / 127.5 - 1
+    return ranked
 
 
 def target_patches(tokens: Tokens, context: Tensor, targets: Tensor, values: Tensor) -> Tensor:
@@ -409,8 +344,10 @@ def uniform(generator: torch.Generator) -> float:
     return torch.rand((), generator=generator).item()
 
 
-def build_classifier(profile: Profile) -> CViT:
+def build_classifier(profile: Profile) -> "CViT":  # noqa: F821
     """The ViT of section 3.4 at the profile's size, weights drawn from the global generator."""
+    from cop.paper.cvit import CViT  # imports timm, which takes longer than PyTorch
+
     c = profile.classifier
     return CViT(img_size=profile.data.image_size, patch_size=profile.tokens.patch_size, in_chans=profile.data.channels,
                 num_classes=profile.data.classes, embed_dim=c.dim, depth=c.depth, num_heads=c.heads)  # fmt: skip
@@ -422,6 +359,8 @@ def untrained(build: Callable[[], nn.Module], seed: int, pretrained: str | None)
     model = seeded_build(build, seed, 30)
     if pretrained:
         name, file = f"cvit_base_patch16_256.{pretrained.removeprefix('vit_base_')}", str(weights.fetch(pretrained))
+        import timm
+
         source = seeded_build(lambda: timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": file},
                                                         num_classes=model.num_classes), seed, 30)  # fmt: skip
         model.load_state_dict(source.state_dict())
@@ -434,12 +373,14 @@ def classifier_config(profile: Profile, seed: int) -> dict:
     return versioned("classifier", 1, config | scale_config(profile))
 
 
-def classifier(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[CViT, Artefact]:
+def classifier(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple["CViT", Artefact]:  # noqa: F821
     """RViT: a classifier trained on random subsets of the patches, so that it can judge any of them (section 4.4)."""
     profile, device = get_profile(profile), resolve_device(device)
     config = classifier_config(profile, seed)
 
     def compute(directory: Path):
+        from cop.paper.cvit import masked_loss
+
         train = load_data(profile, "train")
 
         def loss(model, idx, generator, step, u):

@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cop import paths
-from cop.data import images, tiny_imagenet
-from cop.data import loading as cop_data
+from cop.data import pictures
 from cop.data.embedded import recipe
-from cop.data.images import SPLITS, center_crop, decode, first_stratified, rank_in_class
-from cop.data.loading import data_config, fashion_files, image_folder, load_data, read_idx
+from cop.data.images import DATASETS, SPLITS, ImageSet, dataset, first_stratified, rank_in_class
+from cop.data.loading import data_config, forget, load_data
+from cop.data.pictures import center_crop, decode
+from cop.data.sets import tiny_imagenet
+from cop.data.sets.fashion import fashion_contents, fashion_files, read_idx
+from cop.data.sets.folder import image_folder
 from cop.lessons import pipeline
 from cop.profiles import DataConfig, Profile, TokenConfig, get_profile, key, replace, smoke
 
@@ -59,6 +62,7 @@ def digests(images):
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("COP_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("COP_DATA", raising=False)
+    forget()
 
 
 # ------------------------------------------------------------------------------------------ the embedded subset
@@ -166,6 +170,30 @@ def test_batch_is_scaled_and_flipped(subset):
     assert torch.equal(pixels, data.images[3]) and label == labels[0] and isinstance(label, int)
     with pytest.raises(IndexError):
         data.batch([len(data)])
+
+
+def test_a_data_set_is_indexed_and_iterated_as_others_are(subset):
+    data = subset["val"]
+    for chosen in (slice(4), [0, 1, 2, 3], torch.arange(4), np.arange(len(data)) < 4):
+        part = data[chosen]
+        assert isinstance(part, ImageSet) and len(part) == 4 and torch.equal(part.images, data.images[:4])
+        assert part.class_names == data.class_names and part.split == "val"
+    pairs = list(data[-3:])
+    assert [y for _, y in pairs] == data.labels[-3:].tolist() and torch.equal(pairs[2][0], data[-1][0])
+    with pytest.raises(IndexError):
+        data[len(data)]
+    images, labels = next(iter(torch.utils.data.DataLoader(data, batch_size=5)))
+    assert torch.equal(images, data.images[:5]) and torch.equal(labels, data.labels[:5])
+
+
+def test_a_new_data_set_is_one_function(monkeypatch):
+    """The example of CONTRIBUTING.md."""
+    monkeypatch.setitem(DATASETS, "squares", None)  # removed again in the end
+    example = (paths.root / "CONTRIBUTING.md").read_text().split("## A data set")[1].split("```python\n")[1].split("```")[0]
+    exec(compile(example, "squares.py", "exec"), namespace := {"__name__": "squares"})
+    assert namespace["train"].images.shape == (20, 1, 32, 32) and len(namespace["train"].class_names) == 2
+    with pytest.raises(ValueError, match="data 'folder' is registered already, by cop.data.sets.folder; choose another"):
+        dataset("folder")(lambda cfg, split, root: None)
 
 
 def test_limit_takes_the_first_of_every_class(subset):
@@ -352,7 +380,7 @@ def test_tiny_imagenet_itself_is_known_by_name_and_anything_else_by_its_files(tm
     known = (sorted(WNIDS), sorted([f"val_{i}.JPEG", WNIDS[i % 3]] for i in range(6)))
     monkeypatch.setattr(tiny_imagenet, "OFFICIAL", hashlib.sha256(repr(known).encode()).hexdigest()[:16])
     monkeypatch.setattr(tiny_imagenet, "PER_CLASS", 20)
-    monkeypatch.setattr(cop_data, "_fingerprints", {})
+    forget()
     assert source(whole) is source(unpacked) is source(parts, per_class=10) is source(parts, per_class=20, class_step=2) is None
     assert source(parts) and source(parts, per_class=20)
 
@@ -361,14 +389,18 @@ def test_tiny_imagenet_cache_is_used_renewed_and_survives_damage(tmp_path, monke
     root = place("one zip", tmp_path)
     first = load_data(profile("tiny-imagenet"), "val", root)
     (cached,) = (paths.cache() / "data").iterdir()  # one file, no temporary left behind
-    monkeypatch.setattr("cop.data.tiny_imagenet.decode", None)  # decoding again would fail
+    monkeypatch.setattr("cop.data.sets.tiny_imagenet.decode", None)  # decoding again would fail
+    forget()
     assert torch.equal(load_data(profile("tiny-imagenet"), "val", root).images, first.images)
     monkeypatch.undo()
     monkeypatch.setenv("COP_CACHE", str(cached.parent.parent))
     cached.write_bytes(cached.read_bytes()[:100])
+    forget()
     assert torch.equal(load_data(profile("tiny-imagenet"), "val", root).images, first.images)
     files = tiny_files() | {"train/n01/images/n01_9.JPEG": encoded(5555)}
     write_zip(root, files, "tiny-imagenet-200/")  # other content, so another key
+    assert load_data(profile("tiny-imagenet"), "val", root) is load_data(profile("tiny-imagenet"), "val", root), "read once"
+    forget()
     assert not torch.equal(load_data(profile("tiny-imagenet"), "val", root).images, first.images)
 
 
@@ -448,10 +480,10 @@ def test_fashion_mnist_itself_is_known_by_name_and_other_idx_files_by_their_cont
     assert source(tmp_path / "nowhere") is None and None not in {source(tmp_path / "a"), source(tmp_path / "b")}
     assert source(tmp_path / "a") != source(tmp_path / "b")
     (tmp_path / "embedded").mkdir()
-    sums = {row.split()[0]: row.split()[1] for row in cop_data._fashion_contents(DataConfig("fashion"), tmp_path / "a")}
+    sums = {row.split()[0]: row.split()[1] for row in fashion_contents(DataConfig("fashion"), tmp_path / "a")}
     (tmp_path / "embedded" / "checksums.json").write_text(json.dumps({"sources": sums}))
     monkeypatch.setattr(paths, "embedded", tmp_path / "embedded")
-    monkeypatch.setattr(cop_data, "_fingerprints", {})
+    forget()
     assert source(tmp_path / "a") is None and source(tmp_path / "b")
 
 
@@ -513,33 +545,33 @@ def test_folder_errors(tmp_path, monkeypatch):
 
 
 def test_photographs_of_a_folder_and_below(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "heif", lambda: ())
+    monkeypatch.setattr(pictures, "heif", lambda: ())
     write_tree(tmp_path, {n: encoded(i) for i, n in enumerate(("b/z/1.png", "b/2.JFIF", "a.png", "b.png", "b/._2.jpg", ".x/3.png",
                                                               "b/a.png.order.png", "c.dng", "d/e.heic", "d/f.HEIC", "notes.txt"))})
     (tmp_path / "broken.jpg").symlink_to(tmp_path / "nowhere")
     (tmp_path / "d" / "round").symlink_to(tmp_path)  # a link to a folder is followed, but not round in circles
     (tmp_path / "elsewhere").symlink_to(tmp_path.with_name("other"))
     write_tree(tmp_path.with_name("other"), {"linked.png": encoded(9)})
-    files, left_out = images.photographs([tmp_path, str(tmp_path / "b.png"), tmp_path / "d/../b/2.JFIF", tmp_path / "b/._2.jpg"])
+    files, left_out = pictures.photographs([tmp_path, str(tmp_path / "b.png"), tmp_path / "d/../b/2.JFIF", tmp_path / "b/._2.jpg"])
     assert [p.relative_to(tmp_path).as_posix() for p in files] == [
         "a.png", "b/2.JFIF", "b/z/1.png", "b.png", "broken.jpg", "elsewhere/linked.png"]  # fmt: skip
-    lines = images.told(left_out)
+    lines = pictures.told(left_out)
     assert len(left_out) == 3 and len(lines) == 2
     assert f"{tmp_path}/c.dng: the format is not read" in lines[0]
     assert f"2 files such as {tmp_path}/d/e.heic: HEIC is read with the optional package pillow-heif" in lines[1]
     with pytest.raises(FileNotFoundError, match="no photographs among what was given"):
-        images.photographs([tmp_path / "b/a.png.order.png"])
-    _, left_out = images.photographs(["https://example.org/a.jpg", "*.jpg", "~nobody-here/a.jpg", "x" * 9000])
-    (url, pattern, home, long) = images.told(left_out)
+        pictures.photographs([tmp_path / "b/a.png.order.png"])
+    _, left_out = pictures.photographs(["https://example.org/a.jpg", "*.jpg", "~nobody-here/a.jpg", "x" * 9000])
+    (url, pattern, home, long) = pictures.told(left_out)
     assert "looks like a URL" in url and "https://example.org" in url and "patterns are not expanded" in pattern
     assert "check the path" in home and len(long) < 300
     with pytest.raises(FileNotFoundError, match="it is a broken link"):
-        images.read(tmp_path / "broken.jpg")
+        pictures.read(tmp_path / "broken.jpg")
 
 
 def test_one_unreadable_folder_does_not_hide_the_others(tmp_path, monkeypatch):
     write_tree(tmp_path, {"a/1.png": encoded(1), "b/2.png": encoded(2)})
-    scan = images.os.scandir
+    scan = pictures.os.scandir
 
     def refuse(path):
         if str(path).endswith("/a"):
@@ -547,34 +579,34 @@ def test_one_unreadable_folder_does_not_hide_the_others(tmp_path, monkeypatch):
         return scan(path)
 
     monkeypatch.setattr("os.scandir", refuse)
-    files, left_out = images.photographs([tmp_path])
+    files, left_out = pictures.photographs([tmp_path])
     assert [f.name for f in files] == ["2.png"] and "cannot read folder" in left_out[tmp_path / "a"]
 
 
 def test_what_cannot_be_read_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "heif", lambda: ())
+    monkeypatch.setattr(pictures, "heif", lambda: ())
     (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")  # HEIC under a wrong name
     with pytest.raises(ValueError, match="phone.jpg.*pip install pillow-heif"):
-        images.read(tmp_path / "phone.jpg")
+        pictures.read(tmp_path / "phone.jpg")
     noise(1).save(tmp_path / "large.png")
     with monkeypatch.context() as patch:
         patch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # the picture has 64
         with pytest.raises(ValueError, match=r"large.png.*64 pixels.*Scale it down, or, if you trust the file, set PIL"):
-            images.read(tmp_path / "large.png")
+            pictures.read(tmp_path / "large.png")
 
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Image, "open", refuse)
     with pytest.raises(ValueError, match="large.png: Permission denied; check its permissions"):
-        images.read(tmp_path / "large.png")
+        pictures.read(tmp_path / "large.png")
 
 
 def test_heic_is_read_by_the_optional_package(tmp_path):
     pytest.importorskip("pillow_heif", reason="reading HEIC needs `pip install pillow-heif`")
-    assert images.heif() == ("HEIF",)
+    assert pictures.heif() == ("HEIF",)
     Image.new("RGB", (64, 48), (200, 100, 50)).save(tmp_path / "a.heic")
-    assert images.photographs([tmp_path]) == ([tmp_path / "a.heic"], {})
+    assert pictures.photographs([tmp_path]) == ([tmp_path / "a.heic"], {})
     assert np.abs(decode(tmp_path / "a.heic", 8, 3).mean((1, 2)) - (200, 100, 50)).max() < 4
 
 
