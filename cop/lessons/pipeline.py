@@ -7,6 +7,7 @@ again by the hash of what determines it (`cop.train.artefacts`), so a notebook t
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,11 @@ from cop.train.artefacts import Artefact, clear_if_old, load_or_compute, version
 from cop.train.loop import fit, progress, restored, seeded, seeded_build
 from cop.train.processes import on_cpu, processes, wait
 from cop.weights import table as weights
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cop.paper.cvit import CViT
 
 LOG_EVERY = 10  # steps per row of a released history
 RANKED = 64  # images ranked at a time, by one process
@@ -125,7 +131,7 @@ def rankings_config(profile: Profile, split: str, seed: int, limit: int | None =
     return versioned("ranking", 1, config | ({"class_step": profile.data.class_step} if profile.data.class_step else {}))
 
 
-def thin(history: "pandas.DataFrame") -> "pandas.DataFrame":  # noqa: F821
+def thin(history: "pd.DataFrame") -> "pd.DataFrame":
     """The mean of every LOG_EVERY steps of a history, labelled with the last of them."""
     group = history["step"] // LOG_EVERY
     return history.groupby(group).mean().assign(step=history.groupby(group)["step"].max()).reset_index(drop=True)
@@ -344,7 +350,7 @@ def uniform(generator: torch.Generator) -> float:
     return torch.rand((), generator=generator).item()
 
 
-def build_classifier(profile: Profile) -> "CViT":  # noqa: F821
+def build_classifier(profile: Profile) -> "CViT":
     """The ViT of section 3.4 at the profile's size, weights drawn from the global generator."""
     from cop.paper.cvit import CViT  # imports timm, which takes longer than PyTorch
 
@@ -373,7 +379,7 @@ def classifier_config(profile: Profile, seed: int) -> dict:
     return versioned("classifier", 1, config | scale_config(profile))
 
 
-def classifier(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple["CViT", Artefact]:  # noqa: F821
+def classifier(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple["CViT", Artefact]:
     """RViT: a classifier trained on random subsets of the patches, so that it can judge any of them (section 4.4)."""
     profile, device = get_profile(profile), resolve_device(device)
     config = classifier_config(profile, seed)

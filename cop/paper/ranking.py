@@ -5,9 +5,13 @@ a target to what it relies on, so PageRank flows to the patches that others rely
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 def pagerank(
@@ -69,7 +73,7 @@ def in_strength(A: Tensor) -> Tensor:
     return A.sum(-2)
 
 
-def to_networkx(A: Tensor, scores: Tensor | None = None) -> "networkx.DiGraph":  # noqa: F821
+def to_networkx(A: Tensor, scores: Tensor | None = None) -> "nx.DiGraph":
     """One image's dependency graph A (N, N) for networkx: edge target -> source with `weight`; nodes carry `score`.
 
     Edges of weight 0 are left out. Raises ValueError for a batch of graphs."""

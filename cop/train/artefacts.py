@@ -21,6 +21,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from filelock import FileLock, Timeout
@@ -31,6 +32,9 @@ from cop import paths
 from cop.files import write_folder
 from cop.profiles import key
 from cop.train.processes import agreed, processes, wait
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Artefact:
     directory: Path
 
     @functools.cached_property
-    def history(self) -> "pandas.DataFrame":  # noqa: F821
+    def history(self) -> "pd.DataFrame":
         import pandas as pd  # only what shows a history needs it
 
         csv = self.directory / "history.csv"
@@ -60,7 +64,7 @@ def versioned(stage: str, number: int, config: dict) -> dict:
 def load_or_compute(
     stage: str,
     config: dict,
-    compute: Callable[[Path], tuple[dict[str, Tensor], "pandas.DataFrame | None"]],
+    compute: Callable[[Path], tuple[dict[str, Tensor], "pd.DataFrame | None"]],
     *,
     estimate: str = "",
 ) -> Artefact:
@@ -202,7 +206,7 @@ def clear_if_old(directory: Path) -> None:
                 shutil.rmtree(directory)
 
 
-def _write(directory: Path, tensors: dict, history: "pandas.DataFrame | None", provenance: dict) -> None:  # noqa: F821
+def _write(directory: Path, tensors: dict, history: "pd.DataFrame | None", provenance: dict) -> None:
     def fill(part: Path) -> None:
         (part / "tensors.safetensors").write_bytes(save(tensors))  # save_file would let only its owner read it
         if history is not None:

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,9 @@ from cop.files import write
 from cop.paper.blocks import Block
 from cop.profiles import ScaleConfig
 from cop.train.processes import processes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 AHEAD = 2  # steps whose images are read before they are needed: one evens out what another takes longer
 
@@ -214,7 +218,7 @@ def fit(
     scale: ScaleConfig = ScaleConfig(),  # noqa: B008 (frozen)
     per_step: Callable[[torch.Generator], object] | None = None,
     ahead: Callable[[Tensor], None] | None = None,
-) -> tuple[nn.Module, "pandas.DataFrame"]:  # noqa: F821
+) -> tuple[nn.Module, "pd.DataFrame"]:
     """Train `model` for `config.steps` steps and return it with the history of every step.
 
     loss_fn(model, idx, generator, step) returns a dict of scalars whose `loss` is minimised; idx (batch,) are image
