@@ -1,4 +1,8 @@
-"""ImageNet-1k from parquet files or tar shards: the images of `cop.data.sets.imagenet`, in its order."""
+"""ImageNet-1k from parquet files or tar shards: the images of `cop.data.sets.imagenet`, in its order.
+
+`datasets` reads the parquet files. Of tar shards it would make another copy of 150 GB, and webdataset reads them one after
+the other only, so an index of our own says where each image lies.
+"""
 
 import hashlib
 import json
