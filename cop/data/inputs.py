@@ -44,7 +44,11 @@ def read_images(images, profile: str | Profile = "natural") -> Tensor:
         images = sorted(images, key=os.fspath)
     elif isinstance(images, (np.ndarray, Tensor)):
         images = list(images) if images.ndim == 4 else [images]
-    elif isinstance(images, (os.PathLike, bytes, bytearray, memoryview, Mapping)) or hasattr(images, "read") or not isinstance(images, Iterable):
+    elif (
+        isinstance(images, (os.PathLike, bytes, bytearray, memoryview, Mapping))
+        or hasattr(images, "read")
+        or not isinstance(images, Iterable)
+    ):
         images = [images]
     parts, files = [], []
     for image in images:
@@ -74,20 +78,26 @@ def _image(image, size: int, channels: int) -> Tensor:
     """One image, not a folder, as a float tensor (C, H, W)."""
     if torch.is_tensor(image):
         if tuple(image.shape) != (channels, size, size) or not image.is_floating_point():
-            raise ValueError(f"an image is {tuple(image.shape)} {image.dtype}; expected a float tensor (B, {channels}, {size}, "
-                             f"{size}) or ({channels}, {size}, {size}) in [-1, 1], or files, PIL images or uint8 arrays")
+            raise ValueError(
+                f"an image is {tuple(image.shape)} {image.dtype}; expected a float tensor (B, {channels}, {size}, "
+                f"{size}) or ({channels}, {size}, {size}) in [-1, 1], or files, PIL images or uint8 arrays"
+            )
         return image.detach().float()
     if isinstance(image, np.ndarray):
         layout = image.ndim == 2 or image.ndim == 3 and image.shape[2] in (1, 3, 4) and image.shape[0] not in (1, 3, 4)
         if image.dtype != np.uint8 or not layout or 0 in image.shape:
-            raise ValueError(f"an array of shape {image.shape} and type {image.dtype}; expected uint8 (H, W), (H, W, 1), (H, W, 3), "
-                             "(H, W, 4) or a batch (B, H, W, 3), channels last, H not 1, 3 or 4; give others as PIL images")
+            raise ValueError(
+                f"an array of shape {image.shape} and type {image.dtype}; expected uint8 (H, W), (H, W, 1), (H, W, 3), "
+                "(H, W, 4) or a batch (B, H, W, 3), channels last, H not 1, 3 or 4; give others as PIL images"
+            )
         image = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
     elif isinstance(image, (str, os.PathLike)):
         image = local(image)
         if os.path.isdir(image):
             raise ValueError(f"{image} is a folder among several images; expected files, or one folder alone")
     elif not isinstance(image, Image.Image) and not hasattr(image, "read"):
-        raise ValueError(f"an image is given as {type(image).__name__}; expected a path, a PIL image, a uint8 array, a float "
-                         "tensor, or several of them in a list; open bytes with PIL.Image.open(io.BytesIO(...))")
+        raise ValueError(
+            f"an image is given as {type(image).__name__}; expected a path, a PIL image, a uint8 array, a float "
+            "tensor, or several of them in a list; open bytes with PIL.Image.open(io.BytesIO(...))"
+        )
     return torch.from_numpy(decode(image, size, channels)).float() / 127.5 - 1

@@ -102,7 +102,9 @@ def data_config(cfg: DataConfig) -> dict:
         rows = source(cfg).contents(cfg, root) if source(cfg).contents else None
         if rows == []:  # not there yet: look again
             return found
-        _fingerprints[asked] = rows and hashlib.sha256("\n".join(sorted(rows)).encode(errors="surrogateescape")).hexdigest()[:16]
+        _fingerprints[asked] = (
+            rows and hashlib.sha256("\n".join(sorted(rows)).encode(errors="surrogateescape")).hexdigest()[:16]
+        )
     return found | ({"source": _fingerprints[asked]} if _fingerprints[asked] else {})
 
 
@@ -115,8 +117,8 @@ def every_class(data: ImageSet, step: int) -> ImageSet:
     Raises ValueError for a step that leaves fewer than two classes."""
     names = data.class_names[::step] if step > 0 else []
     if len(names) < 2:
-        raise ValueError(f"class_step is {step} for {len(data.class_names)} classes; expected 1 or more, and two classes left")
+        raise ValueError(
+            f"class_step is {step} for {len(data.class_names)} classes; expected 1 or more, and two classes left"
+        )
     kept = data.subset((data.labels % step == 0).nonzero()[:, 0])
     return ImageSet(kept.images, kept.labels // step, names, data.split, data.name)
-
-

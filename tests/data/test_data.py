@@ -22,7 +22,6 @@ from cop.data.loading import data_config, forget, load_data
 from cop.data.pictures import center_crop, decode
 from cop.data.sets import tiny_imagenet
 from cop.data.sets.fashion import fashion_contents, fashion_files, read_idx
-from cop.data.sets.folder import image_folder
 from cop.lessons import pipeline
 from cop.profiles import DataConfig, Profile, TokenConfig, get_profile, key, replace, smoke
 
@@ -52,6 +51,11 @@ def encoded(seed, form="PNG"):
     buffer = BytesIO()
     noise(seed).save(buffer, form)
     return buffer.getvalue()
+
+
+def folder(root, size=8):
+    """All images of a folder that has fewer than nine of a class."""
+    return load_data(profile("folder", size), "train", root)
 
 
 def digests(images):
@@ -414,7 +418,7 @@ def test_companions_of_macos_count_as_nothing(tmp_path):
         for split, count in (("train", 52), ("val", 6), ("test", 6)):
             assert len(load_data(profile("tiny-imagenet"), split, root)) == count
     write_tree(tmp_path / "photos", {"cat/1.png": encoded(1), "cat/._1.png": b"x", "cat/.trash/2.png": encoded(2), "._cat.png": b"x"})
-    assert len(image_folder(tmp_path / "photos", 8)) == 1
+    assert len(folder(tmp_path / "photos")) == 1
 
 
 def test_tiny_imagenet_errors(tmp_path):
@@ -493,7 +497,7 @@ def test_fashion_mnist_itself_is_known_by_name_and_other_idx_files_by_their_cont
 def test_flat_and_class_folders(tmp_path):
     flat = tmp_path / "flat"
     write_tree(flat, {f"{i}.png": encoded(i) for i in range(3)} | {"notes.txt": b"hello", ".hidden.png": b"x"})
-    photos = image_folder(flat, 8)
+    photos = folder(flat)
     assert photos.images.shape == (3, 3, 8, 8) and photos.labels.tolist() == [0, 0, 0]
     assert photos.class_names == ["flat"]
     classes = tmp_path / "classes"
@@ -501,8 +505,8 @@ def test_flat_and_class_folders(tmp_path):
     sets = {s: load_data(profile("folder"), s, classes) for s in SPLITS}
     assert {s: torch.bincount(d.labels).tolist() for s, d in sets.items()} == {
         "train": [8, 8], "val": [1, 1], "test": [1, 1]}  # fmt: skip
-    assert sets["val"].class_names == ["a", "b"] and len(image_folder(classes, 8)) == 20
-    assert torch.equal(sets["test"].images[0], image_folder(classes / "a", 8).images[9])
+    assert sets["val"].class_names == ["a", "b"]
+    assert np.array_equal(sets["test"].images[0], decode(classes / "a" / "09.png", 8, 3))
 
 
 def test_folder_with_split_folders_numbers_classes_once(tmp_path):
@@ -518,21 +522,21 @@ def test_folder_errors(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="needs root"):
         load_data(profile("folder"), "train")
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        image_folder(tmp_path / "nowhere", 8)
+        folder(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="no images in"):
-        image_folder(tmp_path, 8)
+        folder(tmp_path)
     write_tree(tmp_path, {"good.png": encoded(1), "corrupt.png": encoded(2)[:100]})
     with pytest.raises(ValueError, match=r"corrupt\.png.*replace or remove it"):
-        image_folder(tmp_path, 8)
+        folder(tmp_path)
     (tmp_path / "corrupt.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")  # a format we do not open
     with pytest.raises(ValueError, match=r"corrupt\.png"):
-        image_folder(tmp_path, 8)
+        folder(tmp_path)
     (tmp_path / "corrupt.png").unlink()
     with pytest.raises(FileNotFoundError, match="too few for a val split"):
         load_data(profile("folder"), "val", tmp_path)
     write_tree(tmp_path, {"cat/1.png": encoded(4)})
     with pytest.raises(ValueError, match="beside class folders"):
-        image_folder(tmp_path, 8)
+        folder(tmp_path)
     with pytest.raises(FileNotFoundError, match="check the path"):
         decode(tmp_path / "absent.png", 8, 3)
 
@@ -541,7 +545,7 @@ def test_folder_errors(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.scandir", refuse)  # a folder without read permission, also when root runs the tests
     with pytest.raises(FileNotFoundError, match="cannot read folder.*Permission denied"):
-        image_folder(tmp_path / "cat", 8)
+        folder(tmp_path / "cat")
 
 
 def test_photographs_of_a_folder_and_below(tmp_path, monkeypatch):

@@ -1,14 +1,13 @@
 """Any folder of images: class subfolders, or flat."""
 
 import hashlib
-import os
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from cop.data.images import SPLITS, ImageSet, check_split, dataset, rank_in_class
+from cop.data.images import SPLITS, ImageSet, dataset, rank_in_class
 from cop.data.pictures import SUFFIXES, decode, file_size, walk
 from cop.profiles import DataConfig
 
@@ -36,39 +35,6 @@ def _labelled(folder: Path, classes: list[str]) -> tuple[list[Path], list[int]]:
     return [p for p, _ in pairs], [i for _, i in pairs]
 
 
-def image_folder(root: str | os.PathLike, image_size: int, channels: int = 3, split: str = "all") -> ImageSet:
-    """Any folder of images, decoded at once: class subfolders, or flat (all label 0).
-
-    split: "all" takes every image. Otherwise root/train, root/val and root/test are the splits
-    where they exist; a folder without them is divided by rank in the class (8 train, 1 val, 1 test of ten).
-    Raises FileNotFoundError for a missing, unreadable or empty folder, ValueError naming a damaged file.
-    """
-    root = Path(root).expanduser()
-    if split != "all":
-        check_split(split)
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}; expected a folder of images, or of one folder per class")
-    walk(root)  # an unreadable folder fails here, by name
-    parts = [root / s for s in SPLITS if (root / s).is_dir()]
-    if parts and split != "all":
-        if root / split not in parts:
-            raise FileNotFoundError(f"{root} has {', '.join(p.name for p in parts)} but no folder "
-                                    f"{split}; add it")  # fmt: skip
-        classes = sorted({c for p in parts for c in _subfolders(p)})  # one numbering for all splits
-        files, labels = _labelled(root / split, classes)
-    else:
-        classes = _subfolders(root)
-        files, labels = _labelled(root, classes)
-        digit = rank_in_class(labels) % 10
-        keep = {"all": digit >= 0, "train": digit < 8, "val": digit == 8, "test": digit == 9}[split]
-        if not keep.any():
-            raise FileNotFoundError(f"{root} has {len(files)} images, too few for a {split} split; "
-                                    f"expected 10 or more in a class, or {root / split}/")  # fmt: skip
-        files, labels = [f for f, k in zip(files, keep, strict=True) if k], np.asarray(labels)[keep]
-    images = np.stack([decode(f, image_size, channels) for f in files])
-    return ImageSet(torch.from_numpy(images), labels, classes or [root.name], split, "folder")
-
-
 def folder_contents(cfg: DataConfig, root: Path | None) -> list[str]:
     """Name and size of every image, and, since pictures without compression are equally large, the beginnings of some
     thousand of them, evenly spread."""
@@ -82,6 +48,33 @@ def folder_contents(cfg: DataConfig, root: Path | None) -> list[str]:
 
 @dataset("folder", contents=folder_contents)
 def folder(cfg: DataConfig, split: str, root: Path | None) -> ImageSet:
+    """Any folder of images, decoded at once: class subfolders, or flat (all label 0).
+
+    root/train, root/val and root/test are the splits where they exist; a folder without them is divided by rank in the
+    class (8 train, 1 val, 1 test of ten). Raises FileNotFoundError for a missing, unreadable or empty folder, ValueError
+    naming a damaged file.
+    """
     if root is None:
         raise FileNotFoundError("data 'folder' needs root=..., the path of a folder of images")
-    return image_folder(root, cfg.image_size, cfg.channels, split)
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}; expected a folder of images, or of one folder per class")
+    walk(root)  # an unreadable folder fails here, by name
+    parts = [root / s for s in SPLITS if (root / s).is_dir()]
+    if parts:
+        if root / split not in parts:
+            raise FileNotFoundError(f"{root} has {', '.join(p.name for p in parts)} but no folder {split}; add it")
+        classes = sorted({c for p in parts for c in _subfolders(p)})  # one numbering for all splits
+        files, labels = _labelled(root / split, classes)
+    else:
+        classes = _subfolders(root)
+        files, labels = _labelled(root, classes)
+        digit = rank_in_class(labels) % 10
+        keep = {"train": digit < 8, "val": digit == 8, "test": digit == 9}[split]
+        if not keep.any():
+            raise FileNotFoundError(
+                f"{root} has {len(files)} images, too few for a {split} split; "
+                f"expected 10 or more in a class, or {root / split}/"
+            )
+        files, labels = [f for f, k in zip(files, keep, strict=True) if k], np.asarray(labels)[keep]
+    images = np.stack([decode(f, cfg.image_size, cfg.channels) for f in files])
+    return ImageSet(torch.from_numpy(images), labels, classes or [root.name], split, cfg.name)
