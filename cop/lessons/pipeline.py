@@ -129,18 +129,18 @@ def comae(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[
     return restored(build, weights).to(device).eval(), artefact
 
 
-WATCHED = 100  # test images whose loss and orders are kept during a training; the graphs of the first fifth of them
+WATCHED = 100  # validation images whose loss and orders are kept during a training; the graphs of the first fifth of them
 
 
 def watcher(profile: Profile, directory: Path, device: str) -> Callable[[nn.Module, int], None]:
     """For `fit`: at the steps that `profile.comae.watched` names, keep L_r, the orders (n, N) and, as bytes, the graphs of
-    some test images in the folder of the training, where they survive an interruption."""
+    some validation images in the folder of the training, where they survive an interruption."""
 
     @torch.no_grad()
     def watch(model: nn.Module, step: int) -> None:
         if step not in profile.comae.watched:
             return
-        tokens = sample_tokens(profile, "test", WATCHED, device)
+        tokens = sample_tokens(profile, "val", WATCHED, device)
         loss = evaluate(model, tokens, seeded(0, 3))["reconstruction"]
         A = model.dependencies(tokens, profile.ranking.chunk_bytes)
         found = {"loss": torch.tensor(loss), "orders": collapse_order(scores_of(A, profile)).short(),
