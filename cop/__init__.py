@@ -9,7 +9,7 @@ _WHERE = {
     "CoMAE": "cop.paper.comae",
     "pagerank": "cop.paper.ranking",
     "collapse_order": "cop.orders",
-    "rank": "cop.lessons.pipeline",
+    "rank": "cop.lessons.ordering",
     "load_data": "cop.data.loading",
     "get_profile": "cop.profiles",
 }

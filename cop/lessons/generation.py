@@ -18,7 +18,7 @@ from torch import Tensor
 from cop.data.loading import load_data
 from cop.devices import at_a_time, inference
 from cop.lessons import pipeline
-from cop.orders import collapse_order, random_order, reversed_order
+from cop.orders import random_order, reversed_order
 from cop.orders.bank import MODES, OrderBank
 from cop.paper.mar import MAR, MARConfig, load_mar
 from cop.profiles import Profile, as_dict, get_profile, scale_config
@@ -110,7 +110,7 @@ def fine_tuned(profile: str | Profile, seed: int, kind: str, device: str = "auto
         data, tokens = load_data(profile, "train"), pipeline.token_source(profile, "train", device)
         chosen = pipeline.selection(data, g.rankings)
         flips = () if kind == "random" else (False, True) if profile.data.hflip else (False,)
-        orders = [pipeline.rankings(profile, "train", seed, g.rankings, device=device, flipped=f) for f in flips]
+        orders = [pipeline.rankings(profile, "train", seed, g.rankings, device=device, flipped=f, compact=True) for f in flips]
 
         def loss(model, idx, generator, step):
             # Drawn in every kind, used or not, so that all three see the same images, timesteps and noise.
@@ -121,6 +121,7 @@ def fine_tuned(profile: str | Profile, seed: int, kind: str, device: str = "auto
                 order = chance
             else:
                 order = orders[0][idx] if flip is None else torch.where(flip[:, None], orders[1][idx], orders[0][idx])
+                order = order.long()
                 order = torch.where(replaced, chance, order if kind == "descending" else reversed_order(order))
             seen, labels = tokens(chosen[idx], flip, generator), data.labels[chosen[idx]]
             return {"loss": model(seen, labels, generator, order.to(device))}
@@ -182,7 +183,7 @@ def _ranked(profile: Profile, seed: int, images: Tensor, device: str) -> Tensor:
         x = tokens.encode(to_float(part.to(device)))
         with inference(profile, device):
             A = model.dependencies(x, profile.ranking.chunk_bytes)
-        return collapse_order(pipeline.scores_of(A, profile)).cpu()
+        return pipeline.ranked(A, profile)
 
     return torch.cat(shared_out(images.split(at_a_time(pipeline.RANKED)), order))
 

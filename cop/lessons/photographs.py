@@ -11,8 +11,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from cop.data.images import DRAWN, DRAWN_BY, is_drawing, photographs, read, told
 from cop.files import write
-from cop.lessons.pipeline import comae, rank, tokenizer
-from cop.profiles import Profile, get_profile
+from cop.lessons.ordering import prepare, rank
+from cop.lessons.pipeline import resolve_device, tokenizer
+from cop.orders import as_order
+from cop.profiles import Profile, for_classifiers
 from cop.show.overlay import overlay
 from cop.train.loop import progress
 
@@ -48,23 +50,24 @@ def places(photos: list[Path], out: str | Path | None) -> list[Path]:
 
 
 def draw(paths: Sequence[str | Path], profile: str | Profile, seed: int = 0, out: str | Path | None = None,
-         device: str = "auto") -> tuple[list[Path], dict[Path, str]]:  # fmt: skip
+         device: str = "auto", order: str = "collapse") -> tuple[list[Path], dict[Path, str]]:  # fmt: skip
     """Order photographs one after the other and write the drawing of each to its place (`places`).
 
     Returns what was written; and what was left out, because it could not be read or its drawing not written, with the
-    reason: it is logged, and the others are drawn all the same. Raises as `cop.data.images.photographs` and `places`.
+    reason: it is logged, and the others are drawn all the same. order: as in `rank`. Raises as
+    `cop.data.images.photographs` and `places`, and for an unknown order.
     """
-    profile, written = get_profile(profile), []
+    profile, written, order = for_classifiers(profile), [], as_order(order)
     photos, left_out = photographs(paths)
     targets = places(photos, out)
     if photos:  # whatever is wrong with the model or its cache ends the run here, before any photograph is blamed
-        comae(profile, seed, device), tokenizer(profile, device)
+        tokenizer(profile, device), prepare(profile, [order], seed, resolve_device(device))
     mark = PngInfo()
     mark.add_text("Software", DRAWN_BY)
     for path, target in progress(list(zip(photos, targets, strict=True)), "ranking"):
         try:
             photo = read(path)
-            drawing, buffer = overlay(photo, rank(photo, profile, seed, device)[0]), io.BytesIO()
+            drawing, buffer = overlay(photo, rank(photo, profile, seed, device, order)[0]), io.BytesIO()
         except (ValueError, OSError) as error:
             left_out[path] = str(error)
             continue

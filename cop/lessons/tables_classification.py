@@ -8,7 +8,8 @@ import timm
 import torch
 from torch import Tensor
 
-from cop.lessons.classification import RATES, SHOWN, Hits, build, spread_counts
+from cop.lessons.classification import RATES, SHOWN, Hits, spread_counts
+from cop.lessons.classifiers import build
 from cop.measure import cost
 from cop.measure.metrics import holm, knee, mcnemar, of_mean, share_interval
 from cop.paper.comae import CoMAE
@@ -92,7 +93,7 @@ def bill(profile: str | Profile, rate: float = 0.78) -> dict[str, int]:
         if profile.name == "paper":
             model = timm.create_model("cvit_base_patch16_256", num_classes=d.num_classes).eval()
         else:
-            model = build(profile, "CViT").eval()
+            model = build(profile).eval()
         comae = CoMAE(profile.comae, profile.grid, profile.tokens.dim)
         image = torch.empty(1, d.channels, d.image_size, d.image_size)
         tokens, targets = torch.empty(1, N, profile.tokens.dim), torch.arange(N)[None]
@@ -130,7 +131,7 @@ def throughput(profile: str | Profile, rounds: int = 7) -> pd.DataFrame:
         "counts": counts, "rounds": rounds, "batch": batch})  # fmt: skip
 
     def compute(_):
-        model, generator = build(profile, "CViT").eval(), seeded(70)
+        model, generator = build(profile).eval(), seeded(70)
         images = torch.randn(batch, d.channels, d.image_size, d.image_size, generator=generator)
         ranking = torch.rand(batch, N, generator=generator).argsort(1)
         with threads(1):
@@ -147,7 +148,7 @@ def throughput(profile: str | Profile, rounds: int = 7) -> pd.DataFrame:
 def macs_at(profile: Profile, kept: int) -> int:
     """Multiply-adds of the profile's classifier on `kept` patches of one image."""
     with torch.device("meta"):
-        model = build(profile, "CViT").eval()
+        model = build(profile).eval()
         image = torch.empty(1, profile.data.channels, profile.data.image_size, profile.data.image_size)
     return cost.macs(model, image, torch.arange(kept)[None])
 
