@@ -3,6 +3,7 @@
 What an order may ask of the images is here (`Batch`); what it makes of them stands in `cop.orders.entries`.
 """
 
+import copy
 import functools
 import hashlib
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from cop.data.loading import load_data
 from cop.data.tokens import Tokens
 from cop.devices import at_a_time, inference
 from cop.lessons import pipeline
-from cop.orders import Order, as_order, mean_order, registered
+from cop.orders import Order, as_order, get, mean_order, registered
 from cop.paper.comae import CoMAE
 from cop.paper.entropy import GaussianTokens, TokenPredictor
 from cop.paper.patches import patchify
@@ -241,6 +242,12 @@ def sample_orders(
     return {name: images.ranked(o, chosen).long() for name, o in registered().items() if o.needs != "classifier"}
 
 
+def shared_order(profile: Profile, name: str, seed: int, device: str) -> Tensor:
+    """A registered order that is one for all images, (N,)."""
+    nothing = Images(profile, seed, device, 1, seeded(seed, 50), lambda rows: torch.empty(0))
+    return nothing.ranked(get(name), torch.arange(1))[0].long()
+
+
 def prepare(profile: Profile, orders: list[Order], seed: int, device: str, splits: tuple[str, ...] = ()) -> None:
     """Train first what these orders need, and rank these splits if they need CoMAE's orders."""
     needs = {order.needs for order in orders}
@@ -274,7 +281,23 @@ def rank(images, profile: str | Profile = "natural", seed: int = 0, device: str 
     FileNotFoundError, naming the file or the value, for anything else, for no images, for a folder of which nothing can
     be read, for an unreadable file that is not in a folder, for an unknown order, and for one that is no permutation.
     """
+    images = pipeline.as_batch(images, get_profile(profile))
+    return ranker(profile, seed, device, order)(images)
+
+
+def ranker(profile: str | Profile = "natural", seed: int = 0, device: str = "auto",
+           order: str | Tensor | Callable = "collapse") -> Callable[[Tensor], Tensor]:  # fmt: skip
+    """`rank` with its models loaded once: a function of a batch (B, C, H, W) in [-1, 1] to rankings (B, N)."""
     profile, device, order = for_classifiers(profile), pipeline.resolve_device(device), as_order(order)
-    batch = pipeline.as_batch(images, profile)
-    whole = Images(profile, seed, device, len(batch), seeded(seed, 50), lambda rows: batch[rows])
-    return whole.ranked(order, torch.arange(len(batch))).long()
+    models = Images(profile, seed, device, 1, seeded(seed, 50), lambda rows: torch.empty(0))
+    if order.needs in ("comae", "classifier", "predictor"):
+        _ = models.tokenizer, getattr(models, order.needs)
+    if order.needs != "nothing" and order.shared:
+        order = as_order(models.ranked(order, torch.arange(1))[0].long())
+
+    def ranking(images: Tensor) -> Tensor:
+        whole = copy.copy(models)
+        whole.total, whole.pixels = len(images), lambda rows: images[rows]
+        return whole.ranked(order, torch.arange(len(images))).long()
+
+    return ranking

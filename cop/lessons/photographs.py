@@ -11,10 +11,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from cop.data.images import DRAWN, DRAWN_BY, is_drawing, photographs, read, told
 from cop.files import write
-from cop.lessons.ordering import prepare, rank
-from cop.lessons.pipeline import resolve_device, tokenizer
-from cop.orders import as_order
-from cop.profiles import Profile, for_classifiers
+from cop.lessons.ordering import ranker
+from cop.lessons.pipeline import as_batch
+from cop.profiles import Profile, get_profile
 from cop.show.overlay import overlay
 from cop.train.loop import progress
 
@@ -57,17 +56,17 @@ def draw(paths: Sequence[str | Path], profile: str | Profile, seed: int = 0, out
     reason: it is logged, and the others are drawn all the same. order: as in `rank`. Raises as
     `cop.data.images.photographs` and `places`, and for an unknown order.
     """
-    profile, written, order = for_classifiers(profile), [], as_order(order)
+    profile, written = get_profile(profile), []
     photos, left_out = photographs(paths)
     targets = places(photos, out)
-    if photos:  # whatever is wrong with the model or its cache ends the run here, before any photograph is blamed
-        tokenizer(profile, device), prepare(profile, [order], seed, resolve_device(device))
+    if photos:  # whatever is wrong with the order, a model or its cache ends the run here, before any photograph is blamed
+        rank = ranker(profile, seed, device, order)
     mark = PngInfo()
     mark.add_text("Software", DRAWN_BY)
     for path, target in progress(list(zip(photos, targets, strict=True)), "ranking"):
         try:
             photo = read(path)
-            drawing, buffer = overlay(photo, rank(photo, profile, seed, device, order)[0]), io.BytesIO()
+            drawing, buffer = overlay(photo, rank(as_batch(photo, profile))[0]), io.BytesIO()
         except (ValueError, OSError) as error:
             left_out[path] = str(error)
             continue

@@ -21,7 +21,7 @@ from cop.data.images import ImageSet, decode, first_stratified, local, photograp
 from cop.data.loading import data_config, load_data
 from cop.data.tokens import Tokens, fit_tokens, tokens_from_state
 from cop.devices import at_a_time, inference
-from cop.orders import Order, collapse_order
+from cop.orders import Order, added, collapse_order
 from cop.paper import ranking
 from cop.paper.comae import CoMAE, comae_loss
 from cop.paper.entropy import TokenPredictor, predictor_loss
@@ -121,9 +121,12 @@ def rankings_config(profile: Profile, split: str, seed: int, limit: int | None =
 
 
 def order_config(profile: Profile, order: Order | None, seed: int) -> dict:
-    """What determines an order for every image, for hashes: its name, and the CoMAE that it needs. The classifier that an
-    order needs is the profile's, which stands in every configuration that an order stands in."""
+    """What determines an order for every image, for hashes: its name, the CoMAE that it needs, and its source if that is no
+    part of the package. The classifier that an order needs is the profile's, which stands in every configuration that an
+    order stands in."""
     config = {"order": order and order.name}
+    if order and order.name in added():
+        config |= {"source": order.fingerprint()}
     if order and order.needs == "comae":
         config |= {"rankings": rankings_config(profile, "train", seed)}
     if order and order.needs == "predictor":

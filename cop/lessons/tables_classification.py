@@ -12,6 +12,7 @@ from cop.lessons.classification import RATES, SHOWN, Hits, spread_counts
 from cop.lessons.classifiers import build
 from cop.measure import cost
 from cop.measure.metrics import holm, knee, mcnemar, of_mean, share_interval
+from cop.orders import registered
 from cop.paper.comae import CoMAE
 from cop.paper.cvit import keep_count
 from cop.paper.kl16 import KL16
@@ -114,6 +115,19 @@ def cost_table(bills: Mapping[str, Mapping[str, int]], rate: float = 0.78) -> pd
                      "saved in the classifier": f"{cost.saving(b['kept'], b['all']):.1%}",
                      "ranking (and tokens) / whole": f"{(b['ranking'] + b['tokenizer']) / b['all']:.1f}×",
                      "end to end / whole": f"{end / b['all']:.1f}×"})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def order_costs(b: Mapping[str, int]) -> pd.DataFrame:
+    """What every registered order costs per image before the classifier can start, in units of classifying the whole image:
+    the ranking of CoMAE, a pass of the classifier, or no multiply-adds worth counting. b: of `bill`."""
+    price = {"comae": b["ranking"] + b["tokenizer"], "classifier": b["all"], "pixels": 0, "nothing": 0}
+    rows = []
+    for name, order in registered().items():
+        macs = 0 if order.shared else price.get(order.needs)  # how often an order asks the predictor, only it knows
+        rows.append({"order": name, "computed from": order.needs, "looks at unseen patches": "yes" if order.looks else "no",
+                     "one for all images": "yes" if order.shared else "no",
+                     "cost / whole image": "not counted" if macs is None else f"{macs / b['all']:.1f}×"})  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -13,6 +13,8 @@ that an order in such a file stands in the notebooks, in `cop.rank` and on the c
 `cop.orders.entries`.
 """
 
+import hashlib
+import inspect
 import os
 import runpy
 from collections.abc import Callable
@@ -66,6 +68,12 @@ class Order:
             want = f"one ranking ({N},)" if self.shared else f"({batch.count}, {N})"
             raise ValueError(f"order {self.name!r} returns {tuple(found.shape)} for {batch.count} images; expected {want}")
         return found.expand(batch.count, -1)
+
+    def fingerprint(self) -> str:
+        """Of the file that defines the function, or of its source in a notebook: an order that changes gets another one."""
+        file = Path(self.function.__code__.co_filename)
+        text = file.read_text(encoding="utf-8") if file.is_file() else inspect.getsource(self.function)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 _orders: dict[str, Order] = {}
