@@ -6,13 +6,13 @@ The public names are imported on first use, so that `import cop` is quick.
 import importlib
 
 _WHERE = {
-    "rank": "cop.lessons.pipeline",
+    "rank": "cop.lessons.ordering",
     "read_images": "cop.data.inputs",
     "load_data": "cop.data.loading",
     "get_profile": "cop.profiles",
     "comae": "cop.lessons.pipeline",
     "tokenizer": "cop.lessons.pipeline",
-    "classifier": "cop.lessons.pipeline",
+    "classifier": "cop.lessons.classification",
     "CoMAE": "cop.paper.comae",
     "pagerank": "cop.paper.ranking",
     "collapse_order": "cop.orders",

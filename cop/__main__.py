@@ -28,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
                             epilog="exit status: 0 all drawn, 1 some left out and named, 2 none drawn")  # fmt: skip
     p.add_argument("photos", nargs="+", help="image files, or folders of them, with all folders below")
     p.add_argument("--profile", default="natural", help=f"whose encoder: one of {', '.join(PROFILES)}")
+    p.add_argument("--order", default="collapse", help="name of a registered order")
     p.add_argument("--out", help="folder for the drawings, or NAME.png for one; beside each photograph, if left out")
     commands.add_parser("gallery", help="rebuild paper_figures/README.md")
     commands.add_parser("readme", help="fill in the tables of findings in README.md from the records")
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         elif args.command == "rank":
             from cop.lessons.photographs import draw
 
-            written, left_out = draw(args.photos, args.profile, out=args.out)
+            written, left_out = draw(args.photos, args.profile, out=args.out, order=args.order)
             print(*written, sep="\n", end="\n" if written else "")
             if left_out:
                 print(f"cop: {len(written)} drawn, {len(left_out)} left out", file=sys.stderr)

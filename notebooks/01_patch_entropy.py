@@ -50,7 +50,7 @@ import pandas as pd
 import torch
 
 from cop import orders
-from cop.lessons import evaluation, exercises, pipeline, tables
+from cop.lessons import evaluation, exercises, ordering, pipeline, tables
 from cop.paper import entropy
 from cop.profiles import all_classes, for_classifiers
 from cop.show import figures, report
@@ -81,7 +81,7 @@ f"{len(sample.images)} test images, {N} patches of {sample.tokens.shape[2]} valu
 # %%
 train = pipeline.sample_tokens(all_classes(config), "train", 10_000, device)
 gauss = entropy.GaussianTokens.fit(train, floor=config.predictor.floor)
-zoo = pipeline.orders(config, "test", images, seed, device=device)
+zoo = ordering.sample_orders(config, "test", images, seed, device=device)
 first = {name: gauss.chain_terms(r[:1]).sum().item() for name, r in zoo.items()}
 pd.DataFrame({"order": first.keys(), "Eq. 1, nats": [f"{v:.3f}" for v in first.values()]})
 
@@ -102,8 +102,7 @@ pd.DataFrame({"order": first.keys(), "Eq. 1, nats": [f"{v:.3f}" for v in first.v
 # that lowers the rest most, is the yardstick: section 6 argues that PageRank approximates it.
 
 # %%
-greedy = pipeline.greedy_order(config, device)
-few = {name: r[:gaussian_images].unique(dim=0) for name, r in zoo.items()} | {"greedy": greedy[None]}
+few = {name: r[:gaussian_images].unique(dim=0) for name, r in zoo.items()}
 curves = {name: gauss.sum_curve(r) for name, r in few.items()}
 mean = {name: c.mean(0).numpy() for name, c in curves.items()}
 band = curves["random"].quantile(torch.tensor([0.05, 0.95]).double(), 0).numpy()
@@ -137,7 +136,6 @@ pd.DataFrame([{"order": k, "area": f"{entropy.area(eight.sum_curve(r)).mean().it
 # %%
 predictor, artefact = pipeline.predictor(config, seed, device)
 ks = torch.linspace(0, N, prefixes).round().long().tolist()
-zoo["greedy"] = greedy.expand(images, -1)[: len(sample.tokens)]
 learned = {n: entropy.predictor_curve(predictor, sample.tokens, r, ks)["nll"] for n, r in zoo.items()}
 mean = {name: c.mean(0).numpy() for name, c in learned.items()}
 

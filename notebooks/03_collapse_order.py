@@ -48,7 +48,7 @@ import pandas as pd
 import torch
 
 from cop import orders
-from cop.lessons import exercises, pipeline, tables
+from cop.lessons import exercises, ordering, pipeline, tables
 from cop.paper import ranking
 from cop.paper.patches import edge_strength
 from cop.profiles import for_classifiers
@@ -136,7 +136,7 @@ out.figure(fig, "fig4", f"Eight test images with circles sized by collapse rank 
 # > reasonable to assume that the identified collapse order exhibit moderate consistency over classes and instances."
 
 # %%
-ranks = pipeline.orders(config, "test", images, seed, device=device)
+ranks = ordering.sample_orders(config, "test", images, seed, device=device)
 panels = {sample.class_names[y]: ranks["collapse"][sample.labels == y][:60].numpy() for y in sample.labels.unique()[:4].tolist()}
 fig = figures.fig5_heatmaps(panels, N)
 out.figure(fig, "fig5", "Class-wise collapse orders: rows are images, columns rank positions, colour the patch index; "
@@ -147,7 +147,7 @@ out.figure(fig, "fig5", "Class-wise collapse orders: rows are images, columns ra
 # the image?** The rank of a patch is its mean position, plus what the class adds, plus what is left for the image.
 
 # %%
-chosen = ("collapse", "in-strength", "variance", "random")
+chosen = ("collapse", "in-strength", "variance", "random", *orders.added())
 agreement = {n: orders.agreement(ranks[n], sample.labels, pipeline.seeded(seed, 4)) for n in chosen}
 parts = {n: {"position": a["share_position"], "class": a["share_class"], "image": a["share_image"]} for n, a in agreement.items()}
 fig = figures.shares(parts, "What is an order made of?")
@@ -161,9 +161,8 @@ out.table(table, "agreement", "Agreement of orders: Kendall's tau within a class
           "order of the other images; Spearman with that mean order; shares of variance.")
 
 # %%
-where = {n: orders.ranks_of(ranks[n]).double().mean(0).view(G, G).numpy() for n in ("collapse", "in-strength", "variance")}
-greedy = pipeline.greedy_order(config, device)
-where["greedy (Gaussian)"] = orders.ranks_of(greedy).double().view(G, G).numpy()
+where = {n: ranks[n] for n in ("collapse", "in-strength", "variance", *orders.added())} | {"greedy (Gaussian)": ranks["greedy"]}
+where = {n: orders.ranks_of(r).double().mean(0).view(G, G).numpy() for n, r in where.items()}
 fig = figures.mean_rank_maps(where, N)
 out.figure(fig, "mean_rank", "Maps of the mean position of every patch under collapse order, in-strength, patch variance "
            "and the greedy order of the Gaussian model; bright patches come early.")
@@ -172,7 +171,7 @@ out.figure(fig, "mean_rank", "Maps of the mean position of every patch under col
 # And this is what a network sees of an image that it is shown along an order:
 
 # %%
-first = {n: ranks[n][:8].numpy() for n in ("collapse", "mean order", "variance", "random")}
+first = {n: ranks[n][:8].numpy() for n in ("collapse", "mean order", "variance", "random", *orders.added())}
 fig = figures.first_of_each(picture[:8], first, G, round(0.22 * N), names)
 out.figure(fig, "first_of_each", "Eight test images in columns; below each whole image its first 22 percent of the patches in "
            "collapse order, mean order, by patch variance and at random.")
@@ -206,7 +205,7 @@ out.record(spearman_weight_variation=rho)
 # the controls?
 
 # %%
-pairs = {n: orders.spearman(ranks["collapse"], r).mean().item() for n, r in (ranks | {"greedy": greedy}).items()}
+pairs = {n: orders.spearman(ranks["collapse"], r).mean().item() for n, r in ranks.items()}
 out.record(**{f"spearman_with_{n.replace(' ', '_')}": v for n, v in pairs.items()})
 pd.DataFrame([{"order": n, "Spearman with the collapse order": f"{v:.2f}"} for n, v in pairs.items() if n != "collapse"])
 
@@ -214,7 +213,7 @@ pd.DataFrame([{"order": n, "Spearman with the collapse order": f"{v:.2f}"} for n
 # ## Paper vs ours
 
 # %%
-looked_at = pipeline.looked_at(pipeline.tokenizer(config, device), sample.images).double().var(-1, correction=0)
+looked_at = ordering.looked_at(pipeline.tokenizer(config, device), sample.images).double().var(-1, correction=0)
 contrast = tables.of_first(looked_at, ranks["collapse"], 0.22).mean().item()
 edges = {n: tables.of_first(edge_strength(sample.images, config.tokens.patch_size), ranks[n], 0.22).mean().item() for n in chosen}
 out.record(contrast_of_first=contrast, **{f"edges_of_first_{n}": v for n, v in edges.items()})
@@ -285,7 +284,7 @@ out.table(table, "photographs", "Statistics of the collapse orders of clothes an
 # (the newest is framed), the menus change image and orders. Elsewhere its first picture stands here.
 
 # %%
-along = {n: r[:40] for n, r in ranks.items()} | {"greedy": greedy}
+along = {n: r[:40] for n, r in ranks.items()}
 widgets.OrderPlayer(picture[:40], along, G, [sample.class_names[int(y)] for y in sample.labels[:40]])
 
 # %% [markdown]

@@ -51,7 +51,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cop.lessons import classification, exercises, pipeline, tables
+from cop.lessons import classification, exercises, ordering, pipeline, tables
 from cop.lessons import tables_classification as tc
 from cop.measure import metrics
 from cop.profiles import for_classifiers
@@ -148,8 +148,7 @@ pd.DataFrame([{"mask rate": f"{r:.0%}", "DynamicViT, tokens matched": f"{matched
 
 # %%
 own = {"collapse": systems["CViT"], "random": systems["RViT"]}
-further = () if brief else classification.FURTHER
-controls = {o: (o, None) for o in (*classification.CONTROLS, *further, "coarser")}
+controls = {o: (o, None) for o in (*classification.controls(brief), "coarser")}
 own |= classification.all_hits(config, controls, seed, device)
 coarse = own.pop("coarser").top1[0]
 at = {n: metrics.share_interval(h.at(rate)) for n, h in own.items()}
@@ -186,7 +185,7 @@ pd.DataFrame([{"system": n, "tokens": k, "top-1": f"{v:.1%} [{low:.1%}, {high:.1
 # not for being empty. The judge of [notebook 1](01_patch_entropy.ipynb) and its predictor share that bias.
 
 # %%
-one = classification.all_hits(config, {o: ("RViT", o) for o in classification.ORDERS}, seed, device)
+one = classification.all_hits(config, {o: ("RViT", o) for o in ("collapse", "random", *classification.controls())}, seed, device)
 at_one = {n: metrics.share_interval(h.at(rate)) for n, h in one.items()}
 drawn = {n: h.curve() for n, h in one.items()}
 fig = fc.order_controls(rates, drawn, at_one, rate, "One RViT, tested along each order", f"{rate:.0%} masked")
@@ -262,6 +261,13 @@ sizes = {config.name: config} | {"paper, section 8": paper, "paper, section 4": 
 bills = {name: tc.bill(size, rate) for name, size in sizes.items()}
 tc.cost_table(bills, rate)
 
+# %% [markdown]
+# An order that looks at no image costs nothing here, one of CoMAE its ranking. What has to be done per image before the
+# classifier of this profile can start, along each order:
+
+# %%
+tc.order_costs(bills[config.name])
+
 # %%
 speed = tc.throughput(config, rounds)
 bars = {n: {"whole image": 1.0, "first patches": b["kept"] / b["all"], "ranking": (b["ranking"] + b["tokenizer"]) / b["all"],
@@ -294,7 +300,7 @@ out.table(out.beside(both, rows, 100, 1), "photographs_classified", "Top-1 accur
 
 # %%
 model, _ = classification.classifier(config, "CViT", seed, device)
-order = classification.ranking_of(config, "test", "collapse", seed, device)
+order = ordering.ranking_of(config, "test", "collapse", seed, device)
 ks = sorted({max(1, round(N * f)) for f in (0.03, 0.08, 0.14, 0.22, 0.36, 0.6, 1.0)})
 known = np.flatnonzero(systems["CViT"].at(0.0))
 pick = int(known[example]) if len(known) > example else example

@@ -48,11 +48,12 @@ def places(photos: list[Path], out: str | Path | None) -> list[Path]:
 
 
 def draw(paths: Sequence[str | Path], profile: str | Profile, seed: int = 0, out: str | Path | None = None,
-         device: str = "auto") -> tuple[list[Path], dict[Path, str]]:  # fmt: skip
+         device: str = "auto", order: str = "collapse") -> tuple[list[Path], dict[Path, str]]:  # fmt: skip
     """Order photographs one after the other and write the drawing of each to its place (`places`).
 
     Returns what was written; and what was left out, because it could not be read or its drawing not written, with the
-    reason: it is logged, and the others are drawn all the same. Raises as `cop.data.pictures.photographs` and `places`.
+    reason: it is logged, and the others are drawn all the same. order: as in `rank`. Raises as
+    `cop.data.pictures.photographs` and `places`, and for an unknown order.
     """
     profile, written = get_profile(profile), []
     photos, left_out = photographs(paths)
@@ -62,11 +63,11 @@ def draw(paths: Sequence[str | Path], profile: str | Profile, seed: int = 0, out
     if not photos:
         return written, left_out
     from cop.data.inputs import read_images
-    from cop.lessons.pipeline import ranker
+    from cop.lessons.ordering import ranker
     from cop.show.overlay import overlay
     from cop.train.loop import progress
 
-    rank = ranker(profile, seed, device)  # a model that cannot be had ends the run before any photograph is blamed
+    rank = ranker(profile, seed, device, order)  # an order or a model that cannot be had ends the run before any photograph is blamed
     mark, failed = PngInfo(), {}
     mark.add_text("Software", DRAWN_BY)
     for path, target in progress(list(zip(photos, targets, strict=True)), "ranking"):
