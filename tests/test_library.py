@@ -15,11 +15,9 @@ from PIL import Image
 from cop import __main__, paths
 from cop.scale import stages
 
-README = (paths.root / "README.md").read_text()
 
-
-def blocks(language: str) -> list[str]:
-    fenced = [block.partition("\n") for block in README.split("```")[1::2]]
+def blocks(language: str, file: str = "README.md") -> list[str]:
+    fenced = [block.partition("\n") for block in (paths.root / file).read_text().split("```")[1::2]]
     return [text for head, _, text in fenced if head == language]
 
 
@@ -43,6 +41,19 @@ def test_the_python_of_the_readme_runs_as_printed(photo, tmp_path, monkeypatch):
     assert torch.equal(namespace["order"], namespace["ranking"]), "step by step it is what cop.rank gives"
     assert namespace["logits"].shape == (100, 10) and namespace["accuracy"] > 0.3
     assert len(namespace["run"].history)
+
+
+def test_the_examples_of_contributing_run_as_printed(tmp_path):
+    """One after the other in a process of its own: an order, a data set, an objective."""
+    checks = """
+assert ranking.shape == (2, 256) and ranking[0].tolist() == list(range(256))
+assert train.images.shape == (20, 1, 32, 32) and len(train.class_names) == 2
+assert run.provenance["config"]["comae"]["objective"] == "reconstruction" and len(run.history)
+"""
+    code = "\n".join([*blocks("python", "CONTRIBUTING.md"), checks])
+    env = os.environ | {"COP_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 class Parsed(Exception):

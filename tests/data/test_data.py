@@ -17,7 +17,7 @@ from PIL import Image
 from cop import paths
 from cop.data import pictures
 from cop.data.embedded import recipe
-from cop.data.images import DATASETS, SPLITS, ImageSet, dataset, first_stratified, rank_in_class
+from cop.data.images import SPLITS, ImageSet, dataset, first_stratified, rank_in_class
 from cop.data.loading import data_config, forget, load_data
 from cop.data.pictures import center_crop, decode
 from cop.data.sets import tiny_imagenet
@@ -190,12 +190,7 @@ def test_a_data_set_is_indexed_and_iterated_as_others_are(subset):
     assert torch.equal(images, data.images[:5]) and torch.equal(labels, data.labels[:5])
 
 
-def test_a_new_data_set_is_one_function(monkeypatch):
-    """The example of CONTRIBUTING.md."""
-    monkeypatch.setitem(DATASETS, "squares", None)  # removed again in the end
-    example = (paths.root / "CONTRIBUTING.md").read_text().split("## A data set")[1].split("```python\n")[1].split("```")[0]
-    exec(compile(example, "squares.py", "exec"), namespace := {"__name__": "squares"})
-    assert namespace["train"].images.shape == (20, 1, 32, 32) and len(namespace["train"].class_names) == 2
+def test_a_name_is_taken_once():
     with pytest.raises(ValueError, match="data 'folder' is registered already, by cop.data.sets.folder; choose another"):
         dataset("folder")(lambda cfg, split, root: None)
 
