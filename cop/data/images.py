@@ -16,7 +16,7 @@ SPLITS = ("train", "val", "test")
 class ImageSet(torch.utils.data.Dataset):
     """Images with labels, in memory or decoded from files when they are asked for.
 
-    images: uint8 tensor (n, C, H, W), or `cop.data.imagenet.LazyImages`, which is indexed alike.
+    images: uint8 tensor (n, C, H, W), or `cop.data.sets.imagenet.LazyImages`, which is indexed alike.
     labels: LongTensor (n,) of indices into `class_names`.
     """
 

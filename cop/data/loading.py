@@ -18,6 +18,7 @@ The subset's train (val) lies inside the full Fashion-MNIST's train (val). `imag
 
 import hashlib
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def load_data(profile: str | Profile, split: str, root: str | os.PathLike | None
     """
     profile = get_profile(profile)
     cfg, patch = profile.data, profile.tokens.patch_size
-    source(cfg)
+    load = source(cfg).load
     check_split(split)
     if cfg.image_size % patch:
         raise ValueError(f"image_size {cfg.image_size} is not divisible into patches of {patch} px; choose a "
@@ -51,15 +52,15 @@ def load_data(profile: str | Profile, split: str, root: str | os.PathLike | None
         raise ValueError(f"per_class is {cfg.per_class} for data {cfg.name!r}; expected None, or a positive number of training "
                          "images of each class of tiny-imagenet (limit takes fewer of any data)")  # fmt: skip
     try:
-        return _read(cfg, split, data_root(cfg, root))
+        return _read(load, cfg, split, data_root(cfg, root))
     except Exception:
         forget()  # who mends the data and asks again is to get them
         raise
 
 
 @lru_cache(maxsize=8)
-def _read(cfg: DataConfig, split: str, root: Path | None) -> ImageSet:
-    data = source(cfg).load(cfg, split, root)
+def _read(load: Callable, cfg: DataConfig, split: str, root: Path | None) -> ImageSet:
+    data = load(cfg, split, root)
     if len(data.class_names) > cfg.num_classes:
         found = len(data.class_names)
         raise ValueError(f"{cfg.name} has {found} classes, num_classes is {cfg.num_classes}; set it to {found}")
@@ -92,8 +93,8 @@ def data_config(cfg: DataConfig) -> dict:
     """What determines the images, for hashes: not where the files lie, nor in which layout all of ImageNet-1k does.
 
     Named data sets as they are published, and embedded or synthetic ones, are known by their fields. Anything else adds
-    `source`, the fingerprint of the files at `data_root`: names and sizes, which say the labels too (`contents` of `dataset`). It is
-    taken once per process and folder. Where nothing lies there is none: what is stored may be read without the data.
+    `source`, the fingerprint of the files at `data_root`: names and sizes, which say the labels too (`contents` of `dataset`).
+    It is taken once per process and folder. Where nothing lies there is none: what is stored may be read without the data.
     """
     found = as_dict(cfg) | {"root": None, "name": source(cfg).same_as}
     root = data_root(cfg)
