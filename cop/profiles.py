@@ -68,6 +68,11 @@ class CoMAEConfig:
     weight_decay: float = 0.05  # *open*: AdamW
     betas: tuple[float, float] = (0.9, 0.95)  # *open*: as MAE
     grad_clip: float = 1.0  # *open*
+    objective: str = field(default="printed", metadata={"optional": True})  # of cop.paper.comae.OBJECTIVES; paper: L_r + lambda L_c
+    budget: float | None = field(default=None, metadata={"optional": True})  # share of the others that a target may rely on; paper: none
+    optimizer: str = field(default="adamw", metadata={"optional": True})  # "muon": half the seconds to the same L_r; paper: AdamW
+    watched: tuple[int, ...] = field(default=(), metadata={"optional": True})  # steps at which L_r, graphs and orders are kept
+    any_mask: float | None = field(default=None, metadata={"optional": True})  # share of the decoder's steps with random masks; paper: 0
 
 
 @dataclass(frozen=True)
@@ -290,10 +295,10 @@ def scale_config(profile: Profile) -> dict:
 
 
 def as_dict(config) -> dict:
-    """A config as plain JSON-able data, for hashes and provenance. A field marked `optional` stands in it only when it is
-    set, so that adding one does not rename what is stored."""
+    """A config as plain JSON-able data, for hashes and provenance. A field marked `optional` stands in it only when it
+    differs from its default, so that adding one does not rename what is stored."""
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    left_out = {f.name for f in dataclasses.fields(config) if f.metadata.get("optional") and values[f.name] is None}
+    left_out = {f.name for f in dataclasses.fields(config) if f.metadata.get("optional") and values[f.name] == f.default}
     return {k: as_dict(v) if dataclasses.is_dataclass(v) else v for k, v in values.items() if k not in left_out}
 
 
