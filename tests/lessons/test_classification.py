@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
 from cop import orders
-from cop.lessons import classification, classifiers, ordering, pipeline
+from cop.lessons import classification, classifiers, pipeline
 from cop.lessons import tables_classification as tc
 from cop.lessons.classification import RATES, SHOWN, Hits, evaluate, hits
 from cop.lessons.ordering import ranking_of
