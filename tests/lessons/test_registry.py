@@ -125,8 +125,10 @@ def test_a_ranking_and_a_function_stand_where_an_order_does():
     variance = ordering.ranking_of("smoke", "train", "variance")
     a, b = (classification.classifier("smoke", x, device="cpu")[0].state_dict() for x in (variance, "variance"))
     assert all(torch.equal(a[k], b[k]) for k in a), "trained along the same order"
+    stored = len(list(paths.cache().glob("classifier-*")))
     found = classification.all_hits("smoke", {"by name": ("variance", None), "given": (variance, "variance")}, device="cpu")
     assert (found["by name"].top1 == found["given"].top1).all()
+    assert len(list(paths.cache().glob("classifier-*"))) == stored, "nothing is trained twice"
     made = generation.generate("smoke", 0, "base", "centre-out", count=3, device="cpu").tensors["rankings"]
     assert torch.equal(made.long(), orders.centre_out_order(8).expand(3, -1))
 
