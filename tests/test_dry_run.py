@@ -12,6 +12,7 @@ from safetensors import safe_open
 from cop import paths, runner
 from cop.data.loading import load_data
 from cop.data.sets.synthetic import synthetic
+from cop.lessons import gallery
 from cop.lessons.classification import build
 from cop.lessons.generation import mar_sizes
 from cop.lessons.pipeline import tokenizer
@@ -93,7 +94,7 @@ def test_a_notebook_writes_stamped_figures_to_its_own_folder_and_nothing_else(tm
         "comae",
         "tokens",
     }
-    assert "smoke" not in report.gallery(tmp_path / "figures")
+    assert "smoke" not in gallery.gallery(tmp_path / "figures")
 
 
 def test_a_dry_run_cannot_be_kept():

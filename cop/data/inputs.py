@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cop.data.pictures import decode, local, photographs, told
+from cop.data.pictures import decode, photographs, told
+from cop.files import local
 from cop.profiles import Profile, get_profile
 
 ROUNDING = 1e-3  # by which the values of images may lie outside [-1, 1]

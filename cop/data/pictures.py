@@ -1,7 +1,6 @@
 """Image files without torch: which files are photographs, how one is opened, ADM's centre crop."""
 
 import os
-import re
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from functools import cache
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from cop.files import write
+from cop.files import local, write
 
 FORMATS = {"JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "PNG": (".png",), "WEBP": (".webp",), "BMP": (".bmp",),
            "GIF": (".gif",), "TIFF": (".tif", ".tiff"), "PPM": (".ppm", ".pgm", ".pnm", ".pbm", ".pfm"),
@@ -149,19 +148,6 @@ def walk(folder: Path, unreadable: dict[Path, str] | None = None) -> list[Path]:
         seen |= below.keys()
         found += [Path(d, f) for f in files if not f.startswith(".")]
     return found
-
-
-def local(path: str | os.PathLike) -> Path:
-    """A path that exists, `~` expanded. Raises FileNotFoundError for one that does not, a URL or a pattern."""
-    text = os.fspath(path)
-    if os.path.lexists(os.path.expanduser(text)):
-        return Path(text).expanduser()
-    advice = "check the path"
-    if re.match("[a-z][a-z0-9+.-]+:/", text, re.IGNORECASE):
-        advice = "it looks like a URL: download the file and give its path"
-    elif any(c in text for c in "*?["):
-        advice = "patterns are not expanded: give the files, such as Path(folder).glob('*.jpg')"
-    raise FileNotFoundError(f"no file or folder {text if len(text) <= 200 else text[:200] + '...'!r}; {advice}")
 
 
 def photographs(paths: Iterable[str | os.PathLike]) -> tuple[list[Path], dict[Path, str]]:

@@ -222,15 +222,18 @@ def ranking_of(
     return found if compact else found.long()
 
 
+class Fixed(Order):
+    """The ranking of a split by an order that is not registered, named after its hash, under which results are stored."""
+
+
 def fixed(profile: Profile, split: str, order: str | Tensor | Callable, seed: int, device: str) -> Order:
-    """A registered order as it is; any other one as its ranking of a split, named after the hash of that, by which what is
-    computed along it is stored."""
+    """A registered order as it is; any other one as its ranking of a split."""
     order = as_order(order)
-    if registered().get(order.name) is order:
+    if isinstance(order, Fixed) or registered().get(order.name) is order:
         return order
     found = ranking_of(profile, split, order, seed, device, compact=True)
     name = f"{order.name} {hashlib.sha256(found.contiguous().numpy().tobytes()).hexdigest()[:12]}"
-    return Order(name, lambda batch: found[batch.rows].long(), needs="nothing", mirror=order.mirror)
+    return Fixed(name, lambda batch: found[batch.rows].long(), needs="nothing", mirror=order.mirror)
 
 
 def sample_orders(

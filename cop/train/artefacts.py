@@ -1,7 +1,7 @@
 """Load or compute: trained weights, rankings and curves, found again by the hash of what determines them.
 
-Looked up in the user's cache, then among the artefacts released with the package, else computed, with a message on
-stderr that says which. An artefact is a folder `<stage>-<key>/` of tensors.safetensors, history.csv (if it was trained)
+Looked up in the user's cache, then among the artefacts released with the package, else computed. What is computed is
+logged as a warning, since it takes time, and what is loaded as information. An artefact is a folder `<stage>-<key>/` of tensors.safetensors, history.csv (if it was trained)
 and provenance.json (configuration, seed, commit, versions). `COP_RETRAIN_SINCE=<unix time>` makes everything older
 invisible, released artefacts included; `make figures RETRAIN=1` sets it. Of many processes (`cop.train.processes`) the
 first one looks and writes; they must share the cache folder. Of several runs that need the same artefact one computes
@@ -11,10 +11,10 @@ it, and the others wait and load it (`alone`).
 import errno
 import functools
 import json
+import logging
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -87,7 +87,7 @@ def _look_up(stage: str, name: str) -> Artefact | None:
     where = agreed(_found(name))
     if where is None:
         return None
-    _say(f"{stage}: loaded from {where} ({name})")
+    _say(f"{stage}: loaded from {where} ({name})", logging.INFO)
     return load(_places(name)[where])
 
 
@@ -217,9 +217,9 @@ def _write(directory: Path, tensors: dict, history: "pd.DataFrame | None", prove
 
 
 @functools.cache  # a stage that is used ten times says once where it came from
-def _say(message: str) -> None:
+def _say(message: str, level: int = logging.WARNING) -> None:
     if processes()[0] == 0:
-        print(message, file=sys.stderr, flush=True)
+        logging.getLogger(__name__).log(level, message)
 
 
 def _version(package: str) -> str:

@@ -74,13 +74,13 @@ def test_an_order_in_one_file_appears_in_notebooks_3_and_5(own_orders, tmp_path,
         third = run("03", profile="smoke", images=20, device="cpu")
         fifth = run("05", profile="smoke", rounds=1, device="cpu")
     assert list(third["ranks"])[-2:] == list(orders.added()) == [toy, "hub"]
-    player = third["widgets"].OrderPlayer(third["picture"][:20], third["along"], 8, ["x"] * 20, right=toy)
-    assert toy in player.choices()["left"].options and "darkest first" in third["pairs"]
+    player = third["lesson"].player(third["sample"], third["ranks"])
+    assert toy in player.choices()["left"].options and toy in third["pairs"]
     assert {toy, "hub"} <= set(third["agreement"]) and toy in fifth["own"] and toy in fifth["one"] and "hub" not in fifth["own"]
     assert {f"share_image_{toy.replace(' ', '_')}", f"top1_own_{toy}_78%", f"top1_one_{toy}_78%"} <= recorded.keys()
     (line,) = [x for x in drawn["controls"].axes[0].lines if x.get_label() == toy]
     assert line.get_color() == "#554433" == figures.line_of(toy)[0] and line.get_linestyle() == "--"
-    costs = fifth["tc"].order_costs(fifth["bills"]["smoke"]).set_index("order")
+    costs = fifth["lesson"].order_costs(fifth["bills"]["smoke"]).set_index("order")
     assert costs.loc[toy, "cost / whole image"] == "0.0×" and costs.loc["hub", "computed from"] == "comae"
     assert third["out"].folder.name.startswith("smoke-orders-darkest_first+hub"), "drawn beside, not over, the profile's own figures"
     assert any(f.name.startswith("order-") for f in paths.cache().iterdir()), "what takes long is stored"
@@ -125,8 +125,10 @@ def test_a_ranking_and_a_function_stand_where_an_order_does():
     variance = ordering.ranking_of("smoke", "train", "variance")
     a, b = (classification.classifier("smoke", x, device="cpu")[0].state_dict() for x in (variance, "variance"))
     assert all(torch.equal(a[k], b[k]) for k in a), "trained along the same order"
+    stored = len(list(paths.cache().glob("classifier-*")))
     found = classification.all_hits("smoke", {"by name": ("variance", None), "given": (variance, "variance")}, device="cpu")
     assert (found["by name"].top1 == found["given"].top1).all()
+    assert len(list(paths.cache().glob("classifier-*"))) == stored, "nothing is trained twice"
     made = generation.generate("smoke", 0, "base", "centre-out", count=3, device="cpu").tensors["rankings"]
     assert torch.equal(made.long(), orders.centre_out_order(8).expand(3, -1))
 
