@@ -3,12 +3,19 @@
 `smoke` runs in seconds (tests), `demo` is the default (embedded Fashion-MNIST, a laptop), `natural` is
 Tiny-ImageNet at 64 px, `paper` is the paper's own setting (ImageNet-1k, KL-16, ViT-B/16, GPUs). Every field says
 why it exists and what the paper uses; what the paper leaves open is marked *open* with our reason.
+
+Any field can be changed from the outside, and a profile of one's own is a TOML file: see `get_profile`.
 """
 
 import dataclasses
 import hashlib
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cop import settings
 
 
 @dataclass(frozen=True)
@@ -244,15 +251,49 @@ PROFILES = {p.name: p for p in (smoke, demo, natural, paper)}
 DRY = "-dry-run"  # ends the name of a profile whose figures show that the code runs, and nothing else
 
 
-def get_profile(profile: str | Profile) -> Profile:
-    """The profile of that name (a `Profile` passes through); `paper-dry-run` is `dry_run` of `paper`. Raises ValueError
-    for an unknown name."""
+def get_profile(profile: str | Path | Profile) -> Profile:
+    """The profile that a text names; a `Profile` passes through. A name or a TOML file, and after it fields to change:
+
+        demo
+        demo comae.steps=200 comae.betas=[0.9, 0.99] data.limit=none
+        my.toml scale.threads=4
+
+    The file holds `base = "demo"` and fields in tables, such as `[comae]` and `steps = 200`; its profile has the name of
+    the file. With `-dry-run` at the end it is `dry_run` of the profile. Raises ValueError for an unknown profile or field
+    and for a value of another type, FileNotFoundError for a file that is not there.
+    """
     if isinstance(profile, Profile):
         return profile
-    name = profile.removesuffix(DRY)
-    if name not in PROFILES:
-        raise ValueError(f"unknown profile {profile!r}; expected one of {', '.join(PROFILES)}")
-    return PROFILES[name] if name == profile else dry_run(PROFILES[name])
+    text = str(profile).strip()
+    name, *changes = re.split(r"\s+(?=[\w.]+=)", text.removesuffix(DRY))
+    if name.endswith(DRY) or text.endswith(DRY):
+        return dry_run(get_profile(" ".join([name.removesuffix(DRY), *changes])))
+    if not name.endswith(".toml"):
+        if name not in PROFILES:
+            raise ValueError(f"unknown profile {name!r}; expected one of {', '.join(PROFILES)}, or a TOML file")
+        return changed(PROFILES[name], changes)
+    values, own = settings.tables(Path(name).expanduser()), Path(name).stem
+    base = values.pop("base", None)
+    if base not in list(PROFILES) or own in PROFILES:
+        told = f"has base = {base!r}; expected one of {', '.join(PROFILES)}" if own not in PROFILES else "has the name of a profile of the package"
+        raise ValueError(f"{name} {told}")
+    return changed(settings.with_fields(replace(PROFILES[base], name=own), values.items()), changes)
+
+
+def changed(profile: Profile, changes: Sequence[str]) -> Profile:
+    """A profile with fields replaced, ["comae.steps=200"], and named after them where they change it and do not name it."""
+    made = settings.with_fields(profile, [change.partition("=")[::2] for change in changes])
+    if made == profile or made.name != profile.name:
+        return made
+    return replace(made, name=re.sub(r"[^\w.=-]+", "_", "-".join([profile.name, *changes])))
+
+
+def spelled(profile: Profile) -> str:
+    """A text of which `get_profile` makes this profile wherever it is called, whatever files are there."""
+    if profile.name.removesuffix(DRY) in PROFILES and get_profile(profile.name) == profile:
+        return profile.name
+    own = [f"{name}={value}" for name, value in settings.flat(profile).items() if value != settings.flat(demo)[name]]
+    return " ".join([demo.name, *own])
 
 
 def dry_run(profile: Profile) -> Profile:
@@ -305,8 +346,3 @@ def as_dict(config) -> dict:
 def key(config: dict) -> str:
     """The first 12 hex digits of the SHA-256 of the configuration as canonical JSON."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
-
-
-__all__ = ["Profile", "DataConfig", "TokenConfig", "CoMAEConfig", "RankingConfig", "PredictorConfig",
-           "ClassifierConfig", "GenerationConfig", "ScaleConfig", "PROFILES", "DRY", "get_profile", "dry_run", "for_classifiers", "all_classes", "as_dict",
-           "scale_config", "key", "replace"]  # fmt: skip
