@@ -18,7 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from cop import paths
 from cop.files import write
-from cop.lessons import classification, gallery, generation, pipeline
+from cop.lessons import classifiers, gallery, generation, pipeline
 from cop.paths import sources
 from cop.profiles import DRY, Profile, for_classifiers, get_profile, replace, spelled
 from cop.scale import memory
@@ -157,10 +157,10 @@ def train_shared(profile: Profile, seed: int) -> int:
     jobs = []
     if profile.generation.steps and not profile.generation.checkpoint:
         jobs += [Job("mar", generation.mar_config(profile, seed), generation.mar, (profile, seed, device))]
-    jobs += [Job("classifier", classification.system_config(judged, "ViT", seed), classification.classifier, (judged, "ViT", seed, device))]
+    jobs += [Job("classifier", classifiers.classifier_config(judged, s, seed), classifiers.trained, (judged, s, seed, device))
+             for s in ("ViT", "RViT")]  # fmt: skip
     jobs += [Job("comae", pipeline.comae_config(p, seed), pipeline.comae, (p, seed, device)) for p in (profile, without)]
-    jobs += [Job("predictor", pipeline.predictor_config(profile, seed), pipeline.predictor, (profile, seed, device)),
-             Job("classifier", pipeline.classifier_config(judged, seed), pipeline.classifier, (judged, seed, device))]  # fmt: skip
+    jobs += [Job("predictor", pipeline.predictor_config(profile, seed), pipeline.predictor, (profile, seed, device))]
     pipeline.tokenizer(profile, device)  # all of them need it
     return together(jobs, device)
 

@@ -78,7 +78,7 @@ f"{len(sample.images)} test images, {N} patches of {sample.tokens.shape[2]} valu
 
 # %%
 gauss = entropy.GaussianTokens.fit(lesson.training_tokens(config, device), floor=config.predictor.floor)
-zoo = pipeline.orders(config, "test", images, seed, device=device)
+zoo = lesson.sample_orders(config, "test", images, seed, device=device)
 first = {name: gauss.chain_terms(r[:1]).sum().item() for name, r in zoo.items()}
 pd.DataFrame({"order": first.keys(), "Eq. 1, nats": [f"{v:.3f}" for v in first.values()]})
 
@@ -99,8 +99,7 @@ pd.DataFrame({"order": first.keys(), "Eq. 1, nats": [f"{v:.3f}" for v in first.v
 # that lowers the rest most, is the yardstick: section 6 argues that PageRank approximates it.
 
 # %%
-greedy = pipeline.greedy_order(config, device)
-few = {name: r[:gaussian_images].unique(dim=0) for name, r in zoo.items()} | {"greedy": greedy[None]}
+few = {name: r[:gaussian_images].unique(dim=0) for name, r in zoo.items()}
 curves = {name: gauss.sum_curve(r) for name, r in few.items()}
 lesson.entropy_gaussian(out, curves)
 
@@ -128,7 +127,6 @@ pd.DataFrame([{"order": k, "area": f"{entropy.area(eight.sum_curve(r)).mean().it
 # %%
 predictor, artefact = pipeline.predictor(config, seed, device)
 ks = torch.linspace(0, N, prefixes).round().long().tolist()
-zoo["greedy"] = greedy.expand(images, -1)[: len(sample.tokens)]
 learned = {n: entropy.predictor_curve(predictor, sample.tokens, r, ks)["nll"] for n, r in zoo.items()}
 lesson.entropy_learned(out, learned, ks)
 

@@ -119,7 +119,7 @@ lesson.fig4(out, sample, order, top)
 # > reasonable to assume that the identified collapse order exhibit moderate consistency over classes and instances."
 
 # %%
-ranks = pipeline.orders(config, "test", images, seed, device=device)
+ranks = lesson.sample_orders(config, "test", images, seed, device=device)
 lesson.fig5(out, sample, ranks["collapse"])
 
 # %% [markdown]
@@ -134,8 +134,7 @@ lesson.shares(out, agreement)
 lesson.agreement(out, agreement)
 
 # %%
-greedy = pipeline.greedy_order(config, device)
-lesson.mean_rank(out, ranks, greedy)
+lesson.mean_rank(out, ranks)
 
 # %% [markdown]
 # And this is what a network sees of an image that it is shown along an order:
@@ -165,7 +164,7 @@ lesson.relied_upon(out, varied, relied)
 # the controls?
 
 # %%
-pairs = lesson.nearness(out, ranks | {"greedy": greedy})
+pairs = lesson.nearness(out, ranks)
 pd.DataFrame([{"order": n, "Spearman with the collapse order": f"{v:.2f}"} for n, v in pairs.items() if n != "collapse"])
 
 # %% [markdown]
@@ -226,7 +225,7 @@ lesson.photographs(out)
 # (the newest is framed), the menus change image and orders. Elsewhere its first picture stands here.
 
 # %%
-lesson.player(sample, ranks | {"greedy": greedy})
+lesson.player(sample, ranks)
 
 # %% [markdown]
 # ## Your own image

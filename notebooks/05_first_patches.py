@@ -128,8 +128,7 @@ lesson.matched_table(matched, systems, N)
 
 # %%
 own = {"collapse": systems["CViT"], "random": systems["RViT"]}
-further = () if brief else classification.FURTHER
-controls = {o: (o, None) for o in (*classification.CONTROLS, *further, "coarser")}
+controls = {o: (o, None) for o in (*classification.controls(brief), "coarser")}
 own |= classification.all_hits(config, controls, seed, device)
 coarse = own.pop("coarser").top1[0]
 at = lesson.intervals(own, rate) | {"coarser patches": metrics.share_interval(coarse)}
@@ -159,7 +158,7 @@ lesson.accuracies({"ViT, fine patches, all of them": (N, fine), "ViT, coarser pa
 # not for being empty. The judge of [notebook 1](01_patch_entropy.ipynb) and its predictor share that bias.
 
 # %%
-one = classification.all_hits(config, {o: ("RViT", o) for o in classification.ORDERS}, seed, device)
+one = classification.all_hits(config, {o: ("RViT", o) for o in ("collapse", "random", *classification.controls())}, seed, device)
 lesson.cross(out, one, rate)
 
 # %% [markdown]
@@ -209,6 +208,13 @@ lesson.p_values(differences, rate)
 bills = lesson.bills(config, rate)
 lesson.cost_table(bills, rate)
 
+# %% [markdown]
+# An order that looks at no image costs nothing here, one of CoMAE its ranking. What has to be done per image before the
+# classifier of this profile can start, along each order:
+
+# %%
+lesson.order_costs(bills[config.name])
+
 # %%
 lesson.cost(out, bills, lesson.throughput(config, rounds))
 
@@ -234,7 +240,7 @@ lesson.photographs_classified(out, list(at), list(one), rate)
 
 # %%
 model, _ = classification.classifier(config, "CViT", seed, device)
-order = classification.ranking_of(config, "test", "collapse", seed, device)
+order = lesson.ranking_of(config, "test", "collapse", seed, device)
 pick = lesson.first_known(systems["CViT"], example)
 lesson.first_patches(out, model, data, order, pick)
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from cop import orders
 from cop.lessons import pipeline
+from cop.lessons.ordering import looked_at
+from cop.lessons.ordering import sample_orders as sample_orders
 from cop.measure.metrics import of_mean
 from cop.orders import mean_order, ranks_of, spearman
 from cop.paper.patches import edge_strength
@@ -21,7 +23,12 @@ from cop.train.loop import seeded
 
 NOTEBOOK = "03_collapse_order"
 shown = partial(report.shown, NOTEBOOK)
-CHOSEN = ("collapse", "in-strength", "variance", "random")  # orders whose statistics are shown
+CHOSEN = (
+    "collapse",
+    "in-strength",
+    "variance",
+    "random",
+)  # orders whose statistics are shown, beside those of `COP_ORDERS`
 ROWS = {"share of position": "share_position_collapse", "share of class": "share_class_collapse", "share of image": "share_image_collapse",
         "tau within class": "kendall_within_collapse", "tau between classes": "kendall_between_collapse",
         "Spearman with in-strength": "spearman_with_in-strength", "mean weight against variation": "spearman_weight_variation",
@@ -35,7 +42,7 @@ def start(profile: str, seed: int, **parameters) -> tuple[Report, Profile]:
 
 def agreement_of(ranks: Mapping[str, Tensor], labels: Tensor, seed: int) -> dict[str, dict[str, float]]:
     """`orders.agreement` of the chosen orders."""
-    return {n: orders.agreement(ranks[n], labels, seeded(seed, 4)) for n in CHOSEN}
+    return {n: orders.agreement(ranks[n], labels, seeded(seed, 4)) for n in (*CHOSEN, *orders.added())}
 
 
 def nearness(out: Report, ranks: Mapping[str, Tensor]) -> dict[str, float]:
@@ -133,13 +140,11 @@ def fig5(out: Report, sample, ranking: Tensor):
     "Mean position of each patch",
     here=[("Spearman of an image's order with the mean order", "spearman_mean_collapse", 1, 2)],
 )
-def mean_rank(out: Report, ranks: Mapping[str, Tensor], greedy: Tensor):
+def mean_rank(out: Report, ranks: Mapping[str, Tensor]):
     """Maps of the mean position of every patch under collapse order, in-strength, patch variance and the greedy order of the
     Gaussian model; bright patches come early."""
-    maps = {n: mean_ranks(ranks[n]) for n in ("collapse", "in-strength", "variance")} | {
-        "greedy (Gaussian)": mean_ranks(greedy[None])
-    }
-    return figures.mean_rank_maps(maps, len(greedy))
+    maps = {n: mean_ranks(ranks[n]) for n in ("collapse", "in-strength", "variance", *orders.added())}
+    return figures.mean_rank_maps(maps | {"greedy (Gaussian)": mean_ranks(ranks["greedy"])}, ranks["greedy"].shape[1])
 
 
 @shown(
@@ -209,7 +214,7 @@ def seeds_agree(out: Report, by_seed: Mapping[str, Tensor]):
 def first_of_each(out: Report, sample, ranks: Mapping[str, Tensor]):
     """Eight test images in columns; below each whole image its first 22 percent of the patches in collapse order, mean order,
     by patch variance and at random."""
-    first = {n: ranks[n][:8].numpy() for n in ("collapse", "mean order", "variance", "random")}
+    first = {n: ranks[n][:8].numpy() for n in ("collapse", "mean order", "variance", "random", *orders.added())}
     N = ranks["collapse"].shape[1]
     return figures.first_of_each(
         to_array(sample.images[:8]), first, round(N**0.5), round(0.22 * N), names_of(sample, 8)
@@ -233,11 +238,11 @@ def by_seed(out: Report, ranking: Tensor) -> dict[str, Tensor]:
 def verdicts(out: Report, profile: Profile, sample, ranks: Mapping[str, Tensor], found: Mapping[str, Mapping[str, float]],
              pairs: Mapping[str, float], device: str) -> pd.DataFrame:  # fmt: skip
     """What the paper says of the orders and what this run shows. Contrast and edges of the first patches are recorded."""
-    contrast = pipeline.looked_at(pipeline.tokenizer(profile, device), sample.images).double().var(-1, correction=0)
+    contrast = looked_at(pipeline.tokenizer(profile, device), sample.images).double().var(-1, correction=0)
     contrast, a = of_first(contrast, ranks["collapse"], 0.22).mean().item(), found["collapse"]
     edges = {
         n: of_first(edge_strength(sample.images, profile.tokens.patch_size), ranks[n], 0.22).mean().item()
-        for n in CHOSEN
+        for n in (*CHOSEN, *orders.added())
     }
     out.record(contrast_of_first=contrast, **{f"edges_of_first_{n}": v for n, v in edges.items()})
     return pd.DataFrame([
@@ -256,7 +261,7 @@ def verdicts(out: Report, profile: Profile, sample, ranks: Mapping[str, Tensor],
 
 def player(sample, along: Mapping[str, Tensor], count: int = 40) -> widgets.OrderPlayer:
     """The first images of the sample along any two of the orders, with controls."""
-    few = {n: r[:count] if r.ndim == 2 else r for n, r in along.items()}
+    few = {n: r[:count] for n, r in along.items()}
     return widgets.OrderPlayer(
         to_array(sample.images[:count]), few, round(few["collapse"].shape[1] ** 0.5), names_of(sample, count)
     )

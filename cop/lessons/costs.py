@@ -6,8 +6,10 @@ import pandas as pd
 import timm
 import torch
 
-from cop.lessons.classification import build, spread_counts
+from cop.lessons.classification import spread_counts
+from cop.lessons.classifiers import build
 from cop.measure import cost
+from cop.orders import registered
 from cop.paper.comae import CoMAE
 from cop.paper.cvit import keep_count
 from cop.paper.kl16 import KL16
@@ -34,7 +36,7 @@ def bill(profile: str | Profile, rate: float = 0.78) -> dict[str, int]:
         if profile.name == "paper":
             model = timm.create_model("cvit_base_patch16_256", num_classes=d.num_classes).eval()
         else:
-            model = build(profile, "CViT").eval()
+            model = build(profile).eval()
         comae = CoMAE(profile.comae, profile.grid, profile.tokens.dim)
         image = torch.empty(1, d.channels, d.image_size, d.image_size)
         tokens, targets = torch.empty(1, N, profile.tokens.dim), torch.arange(N)[None]
@@ -62,6 +64,19 @@ def cost_table(bills: Mapping[str, Mapping[str, int]], rate: float = 0.78) -> pd
     return pd.DataFrame(rows)
 
 
+def order_costs(b: Mapping[str, int]) -> pd.DataFrame:
+    """What every registered order costs per image before the classifier can start, in units of classifying the whole image:
+    the ranking of CoMAE, a pass of the classifier, or no multiply-adds worth counting. b: of `bill`."""
+    price = {"comae": b["ranking"] + b["tokenizer"], "classifier": b["all"], "pixels": 0, "nothing": 0}
+    rows = []
+    for name, order in registered().items():
+        macs = 0 if order.shared else price.get(order.needs)  # how often an order asks the predictor, only it knows
+        rows.append({"order": name, "computed from": order.needs, "looks at unseen patches": "yes" if order.looks else "no",
+                     "one for all images": "yes" if order.shared else "no",
+                     "cost / whole image": "not counted" if macs is None else f"{macs / b['all']:.1f}×"})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def throughput(profile: str | Profile, rounds: int = 7) -> pd.DataFrame:
     """Images per second of the profile's classifier at each number of kept patches, measured once and stored.
 
@@ -76,7 +91,7 @@ def throughput(profile: str | Profile, rounds: int = 7) -> pd.DataFrame:
         "counts": counts, "rounds": rounds, "batch": batch})  # fmt: skip
 
     def compute(_):
-        model, generator = build(profile, "CViT").eval(), seeded(70)
+        model, generator = build(profile).eval(), seeded(70)
         images = torch.randn(batch, d.channels, d.image_size, d.image_size, generator=generator)
         ranking = torch.rand(batch, N, generator=generator).argsort(1)
         with threads(1):
@@ -93,6 +108,6 @@ def throughput(profile: str | Profile, rounds: int = 7) -> pd.DataFrame:
 def macs_at(profile: Profile, kept: int) -> int:
     """Multiply-adds of the profile's classifier on `kept` patches of one image."""
     with torch.device("meta"):
-        model = build(profile, "CViT").eval()
+        model = build(profile).eval()
         image = torch.empty(1, profile.data.channels, profile.data.image_size, profile.data.image_size)
     return cost.macs(model, image, torch.arange(kept)[None])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cop.data.loading import load_data
 from cop.devices import at_a_time, inference
-from cop.lessons import generation, pipeline
+from cop.lessons import classifiers, generation, pipeline
 from cop.measure import metrics
 from cop.measure.metrics import Interval
 from cop.paper.entropy import certainty_curve
@@ -158,7 +158,7 @@ def evaluation_config(profile: Profile, seed: int, weights: str, source: str, cf
             else generation.sampling_config(profile, seed, weights, source, cfg_scale, count))  # fmt: skip
     own = {"features": profile.generation.features} if profile.generation.features else {}
     how = {"neighbours": NEIGHBOURS, "groups": GROUPS, "reference": "adm" if own else "test"}
-    return versioned("evaluation", 1, made | own | how | {"judge": pipeline.classifier_config(profile, JUDGE)})
+    return versioned("evaluation", 1, made | own | how | {"judge": classifiers.classifier_config(profile, "RViT", JUDGE)})
 
 
 def evaluate(
@@ -229,7 +229,7 @@ def _adm(device: str) -> tuple[Tensor, dict[str, np.ndarray]]:
 
 def judge(profile: str | Profile, device: str = "auto") -> nn.Module:
     """The classifier that judges the images of every seed: RViT of seed `JUDGE`."""
-    return pipeline.classifier(profile, JUDGE, device)[0]
+    return classifiers.trained(profile, "RViT", JUDGE, device)[0]
 
 
 @functools.lru_cache(maxsize=2)  # loaded once per process

@@ -13,7 +13,9 @@ from cop.lessons.classification import RATES, SHOWN, Hits
 from cop.lessons.costs import bills as bills
 from cop.lessons.costs import cost_table as cost_table
 from cop.lessons.costs import end_to_end
+from cop.lessons.costs import order_costs as order_costs
 from cop.lessons.costs import throughput as throughput
+from cop.lessons.ordering import ranking_of as ranking_of
 from cop.measure.metrics import Interval, holm, knee, mcnemar, of_mean, share_interval
 from cop.paper.cvit import CViT, keep_count
 from cop.profiles import Profile, for_classifiers

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cop.lessons import pipeline
 from cop.lessons.evaluation import judge as judge
+from cop.lessons.ordering import sample_orders as sample_orders
 from cop.measure.metrics import Interval, holm, of_mean
 from cop.paper import entropy
 from cop.profiles import Profile, all_classes, for_classifiers

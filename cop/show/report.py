@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 
 from cop import paths
 from cop.files import write
+from cop.orders import added
 from cop.profiles import DRY, as_dict, get_profile, key, scale_config
 from cop.show.figures import STYLE
 from cop.show.records import Seeds, foreign, note, read, seed_of
@@ -107,12 +108,13 @@ def check(notebook: str, given: Mapping) -> None:
 
 
 def changed(notebook: str, given: Mapping) -> dict:
-    """Those of the given parameters that are not the profile's own, so that figures and records mean something else. Seeds
-    other than 0 are `brief` of themselves, and a dry run has counts of its own."""
+    """Those of the given parameters that are not the profile's own, so that figures and records mean something else, and
+    the orders of `COP_ORDERS`. Seeds other than 0 are `brief` of themselves, and a dry run has counts of its own."""
     own = parameters(notebook) | ({"brief": given.get("brief")} if given.get("seed") else {})
     if get_profile(given.get("profile", "demo")).name.endswith(DRY):
         return {}
-    return {k: v for k, v in given.items() if k not in ("profile", "seed", "device") and k in own and v != own[k]}
+    with_orders = {"orders": "+".join(added()).replace(" ", "_")} if added() else {}
+    return with_orders | {k: v for k, v in given.items() if k not in ("profile", "seed", "device") and k in own and v != own[k]}
 
 
 class Report:

@@ -1,6 +1,7 @@
 """Training stages, evaluation, tables and costs of notebook 5 on the smoke profile."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -8,9 +9,10 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
 from cop import orders
-from cop.lessons import classification, costs, pipeline
+from cop.lessons import classification, classifiers, costs, pipeline
 from cop.lessons import first_patches as lesson
-from cop.lessons.classification import RATES, SHOWN, Hits, evaluate, hits, ranking_of
+from cop.lessons.classification import RATES, SHOWN, Hits, evaluate, hits
+from cop.lessons.ordering import ranking_of
 from cop.orders import check_ranking, ranks_of
 from cop.paper import cvit
 from cop.profiles import as_dict, demo, get_profile, key, paper, replace
@@ -41,18 +43,17 @@ def same(a: Hits, b: Hits) -> bool:
     return a.counts == b.counts and np.array_equal(a.top1, b.top1) and np.array_equal(a.top5, b.top5)
 
 
-@pytest.mark.parametrize("order", classification.ORDERS)
+@pytest.mark.parametrize("order", orders.registered())
 def test_every_order_is_a_permutation_per_image(profile, order):
     r = ranking_of(profile, "test", order)
     assert r.shape == (64, N)
     check_ranking(r, N)
-    one_for_all = order in ("mean order", "centre-out", "low-discrepancy")
-    assert (len(r.unique(dim=0)) == 1) == one_for_all
+    assert (len(r.unique(dim=0)) == 1) == orders.get(order).shared
     assert torch.equal(ranking_of(profile, "test", order), r), "not the same the second time"
 
 
 def test_unknown_orders_are_refused(profile):
-    with pytest.raises(ValueError, match="unknown order 'spiral'; expected one of collapse, random"):
+    with pytest.raises(ValueError, match="unknown order 'spiral'; expected one of collapse, in-strength"):
         ranking_of(profile, "test", "spiral")
     with pytest.raises(ValueError, match="unknown order 'spiral'"):
         classification.classifier(profile, "spiral")
@@ -95,7 +96,7 @@ def test_an_order_for_all_images_is_not_mirrored_with_the_image(profile, order, 
         seen.append(ranking)
         return cvit.masked_loss(model, images, labels, ranking, u)
 
-    monkeypatch.setattr(classification, "masked_loss", loss)
+    monkeypatch.setattr(classifiers, "masked_loss", loss)
     classification.classifier(mirroring, order)
     seen = torch.cat(seen).unique(dim=0)
     if order == "variance":
@@ -106,14 +107,13 @@ def test_an_order_for_all_images_is_not_mirrored_with_the_image(profile, order, 
 
 
 def test_systems_share_initial_weights_and_differ_by_order_and_seed(profile):
-    configs = [classification.system_config(profile, s, 0) for s in ("ViT", "RViT", "CViT", "variance", "DynamicViT", "coarser")]
+    configs = [classifiers.system_config(profile, s, 0) for s in ("ViT", "RViT", "CViT", "variance", "DynamicViT", "coarser")]
     assert len({key(c) for c in configs}) == 6
-    assert key(classification.system_config(profile, "CViT", 1)) != key(configs[2])
+    assert key(classifiers.system_config(profile, "CViT", 1)) != key(configs[2])
     a, b = classification.classifier(profile, "CViT")[0], classification.classifier(profile, "variance")[0]
     assert not torch.equal(a.head.weight, b.head.weight)
     with pytest.MonkeyPatch.context() as m:  # without a step both are what they started from
-        m.setattr(classification, "fit", lambda model, *_, **__: (model, pipeline.pd.DataFrame({"step": [0], "loss": [0.0]})))
-        m.setattr(pipeline, "fit", classification.fit)
+        m.setattr(classifiers, "fit", lambda model, *_, **__: (model, pd.DataFrame({"step": [0], "loss": [0.0]})))
         fresh = replace(profile, classifier=replace(profile.classifier, lr=1e-4))
         states = [classification.classifier(fresh, s)[0].state_dict() for s in ("ViT", "RViT", "CViT", "reversed")]
     assert all(torch.equal(states[0][k], s[k]) for s in states[1:] for k in s)
@@ -198,7 +198,7 @@ def test_bad_rankings_are_named(profile, test_images):
     with pytest.raises(ValueError, match=r"counts are \[14\] without a ranking; expected \[64\]"):
         evaluate(model, images, labels, None, [14])
     with pytest.raises(ValueError, match="10000 rankings for 64 images"):
-        classification.checked(order[:1].expand(10000, -1), 64, profile)
+        hits(profile, "CViT", order[:1].expand(10000, -1))
 
 
 def test_table5_and_verdicts(profile):
@@ -274,10 +274,10 @@ def test_the_paper_profile_starts_from_named_weights(tmp_path, monkeypatch):
     torch.nn.init.normal_(source.pos_embed, std=0.02)
     monkeypatch.setenv("COP_WEIGHTS", str(tmp_path))
     save_file(source.state_dict(), tmp_path / "vit_base_orig_in21k.safetensors")
-    model = pipeline.untrained(lambda: classification.build(paper, "CViT"), 0, paper.classifier.pretrained)
+    model = classifiers.untrained(lambda: classifiers.build(paper, "CViT"), 0, paper.classifier.pretrained)
     assert model.pos_embed.shape == (1, 257, 768) and model.head.weight.shape == (1000, 768)
     assert torch.equal(model.blocks[11].mlp.fc2.weight, source.blocks[11].mlp.fc2.weight)
     assert torch.equal(model.pos_embed, resample_abs_pos_embed(source.pos_embed, new_size=(16, 16), num_prefix_tokens=1))
     with pytest.raises(ValueError, match="unknown weights 'vit_huge'"):
-        pipeline.untrained(lambda: classification.build(demo, "CViT"), 0, "vit_huge")
+        classifiers.untrained(lambda: classifiers.build(demo, "CViT"), 0, "vit_huge")
     assert "pretrained" not in as_dict(demo.classifier) and as_dict(paper.classifier)["pretrained"], "old hashes stay"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cop.lessons import evaluation, generation, held_out, pipeline
+from cop.lessons import classifiers, evaluation, generation, held_out, pipeline
 from cop.lessons import generation_along_the_order as lesson
 from cop.measure import metrics
 from cop.orders import check_ranking, mean_order, random_order
@@ -329,11 +329,11 @@ def test_real_images_are_judged_by_a_classifier_that_depends_on_its_training():
 
 def test_one_network_judges_the_images_of_all_seeds(monkeypatch):
     asked = []
-    monkeypatch.setattr(evaluation.pipeline, "classifier", lambda profile, seed, device: asked.append(seed) or [None])
+    monkeypatch.setattr(classifiers, "trained", lambda profile, *asked_for: asked.append(asked_for) or [None])
     evaluation.judge(SMALL)
-    assert asked == [evaluation.JUDGE]
+    assert asked == [("RViT", evaluation.JUDGE, "auto")]
     by_seed = [evaluation.evaluation_config(SMALL, seed, "base", "random", 1.0) for seed in (0, 1)]
-    assert by_seed[0] != by_seed[1] and by_seed[0]["judge"] == by_seed[1]["judge"] == pipeline.classifier_config(SMALL, 0)
+    assert by_seed[0] != by_seed[1] and by_seed[0]["judge"] == by_seed[1]["judge"] == classifiers.classifier_config(SMALL, "RViT", 0)
     real = [evaluation.evaluation_config(SMALL, seed, "real", "–", 1.0) for seed in (0, 1)]
     assert real[0] == real[1]
 

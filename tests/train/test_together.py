@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cop.lessons import classification
+from cop.lessons import classification, classifiers
 from cop.profiles import smoke
 from cop.train import artefacts
 from cop.train.loop import threads
@@ -15,7 +15,7 @@ PROFILE = replace(smoke, classifier=replace(smoke.classifier, steps=2))
 
 
 def jobs(*systems):
-    return [Job("classifier", classification.system_config(PROFILE, s, 0), classification.classifier, (PROFILE, s, 0, "cpu"))
+    return [Job("classifier", classifiers.system_config(PROFILE, s, 0), classification.classifier, (PROFILE, s, 0, "cpu"))
             for s in systems]  # fmt: skip
 
 
