@@ -14,11 +14,17 @@ FILE = 'base = "demo"\ncheckpoint_every = 50\n[comae]\nsteps = 200\nbetas = [0.9
 
 
 def test_a_field_is_changed_from_a_text_and_the_name_says_so():
-    profile = get_profile("smoke scale.micro_batches=8 scale.mixed_precision=bf16 comae.lr=1 comae.betas=[.8, .9] data.limit=none data.root=/a b")
-    assert profile.scale == replace(smoke.scale, micro_batches=8, mixed_precision="bf16") and profile.data.root == "/a b"
+    profile = get_profile(
+        "smoke scale.micro_batches=8 scale.mixed_precision=bf16 comae.lr=1 comae.betas=[.8, .9] data.limit=none data.root=/a b"
+    )
+    assert (
+        profile.scale == replace(smoke.scale, micro_batches=8, mixed_precision="bf16") and profile.data.root == "/a b"
+    )
     assert (profile.comae.lr, profile.comae.betas, profile.data.limit) == (1.0, (0.8, 0.9), None)
     assert profile.name.startswith("smoke-scale.micro_batches=8-") and "/" not in profile.name
-    assert get_profile("demo comae.steps=1400") == demo, "what changes nothing is the profile itself, under its own name"
+    assert get_profile("demo comae.steps=1400") == demo, (
+        "what changes nothing is the profile itself, under its own name"
+    )
     assert get_profile("demo-dry-run comae.enc_dim=32") == get_profile("demo comae.enc_dim=32-dry-run")
 
 
@@ -28,7 +34,9 @@ def test_a_profile_of_ones_own_is_a_file(tmp_path, monkeypatch):
     profile = get_profile("my own.toml")
     assert profile == replace(demo, name="my own", checkpoint_every=50, comae=replace(demo.comae, steps=200, betas=(0.9, 1.0)),
                               generation=replace(demo.generation, clip=None))  # fmt: skip
-    assert get_profile(tmp_path / "my own.toml") == profile and get_profile("my own.toml comae.steps=3").comae.steps == 3
+    assert (
+        get_profile(tmp_path / "my own.toml") == profile and get_profile("my own.toml comae.steps=3").comae.steps == 3
+    )
     for text, message in (("base = 3", "has base = 3; expected one of smoke"), ("base =", "is no TOML file"),
                           (f"{FILE}stepz = 3", "unknown field 'generation.stepz'; the nearest known one is 'generation.steps'")):  # fmt: skip
         (tmp_path / "bad.toml").write_text(text)

@@ -23,7 +23,12 @@ from cop.train.loop import seeded
 
 NOTEBOOK = "03_collapse_order"
 shown = partial(report.shown, NOTEBOOK)
-CHOSEN = ("collapse", "in-strength", "variance", "random")  # orders whose statistics are shown, beside those of `COP_ORDERS`
+CHOSEN = (
+    "collapse",
+    "in-strength",
+    "variance",
+    "random",
+)  # orders whose statistics are shown, beside those of `COP_ORDERS`
 ROWS = {"share of position": "share_position_collapse", "share of class": "share_class_collapse", "share of image": "share_image_collapse",
         "tau within class": "kendall_within_collapse", "tau between classes": "kendall_between_collapse",
         "Spearman with in-strength": "spearman_with_in-strength", "mean weight against variation": "spearman_weight_variation",
@@ -82,7 +87,16 @@ def fig2(out: Report, image: Tensor, targets: Tensor, patches: Tensor, A: Tensor
     """Pipeline on a test image: three masks (for the patches ranked first, middle and last), their reconstructions, the
     dependency graph, and patches sorted by PageRank."""
     G = round(len(order) ** 0.5)
-    fig = diagrams.fig2_pipeline(to_array(image), targets.tolist(), A[targets].numpy(), to_array(patches), A.numpy(), scores.numpy(), order.numpy(), G)
+    fig = diagrams.fig2_pipeline(
+        to_array(image),
+        targets.tolist(),
+        A[targets].numpy(),
+        to_array(patches),
+        A.numpy(),
+        scores.numpy(),
+        order.numpy(),
+        G,
+    )
     return fig, pd.DataFrame({"patch": order, "score": scores[order]})
 
 
@@ -91,14 +105,23 @@ def fig3(out: Report, sample, order: Tensor):
     """MAR grows an image in random order, CMAR in collapse order; ViT sees every patch, CViT the first 22 percent of the
     collapse order."""
     chance = orders.random_order(1, len(order), seeded(out.seed, 3))[0]
-    return diagrams.fig3_comparison(to_array(sample.images[0]), order.numpy(), chance.numpy(), round(len(order) ** 0.5), 0.22, names_of(sample, 1)[0])
+    return diagrams.fig3_comparison(
+        to_array(sample.images[0]),
+        order.numpy(),
+        chance.numpy(),
+        round(len(order) ** 0.5),
+        0.22,
+        names_of(sample, 1)[0],
+    )
 
 
 @shown("Figure 4", '"top patches outline important shapes in each image"; eight photographs, no number',
        [("contrast of the first 22 % (1: the average patch)", "contrast_of_first", 1, 2)])  # fmt: skip
 def fig4(out: Report, sample, order: Tensor, top: int):
     """Eight test images with circles sized by collapse rank (above) and the {top} first patches joined in order (below)."""
-    fig = figures.fig4_order(to_array(sample.images[:8]), order.numpy(), round(order.shape[1] ** 0.5), top, names_of(sample, 8))
+    fig = figures.fig4_order(
+        to_array(sample.images[:8]), order.numpy(), round(order.shape[1] ** 0.5), top, names_of(sample, 8)
+    )
     return fig, pd.DataFrame(order.numpy()), {"top": top}
 
 
@@ -107,11 +130,16 @@ def fig4(out: Report, sample, order: Tensor, top: int):
 def fig5(out: Report, sample, ranking: Tensor):
     """Class-wise collapse orders: rows are images, columns rank positions, colour the patch index; vertical lines are patches
     that come at the same position in every image."""
-    panels = {sample.class_names[y]: ranking[sample.labels == y][:60].numpy() for y in sample.labels.unique()[:4].tolist()}
+    panels = {
+        sample.class_names[y]: ranking[sample.labels == y][:60].numpy() for y in sample.labels.unique()[:4].tolist()
+    }
     return figures.fig5_heatmaps(panels, ranking.shape[1])
 
 
-@shown("Mean position of each patch", here=[("Spearman of an image's order with the mean order", "spearman_mean_collapse", 1, 2)])
+@shown(
+    "Mean position of each patch",
+    here=[("Spearman of an image's order with the mean order", "spearman_mean_collapse", 1, 2)],
+)
 def mean_rank(out: Report, ranks: Mapping[str, Tensor]):
     """Maps of the mean position of every patch under collapse order, in-strength, patch variance and the greedy order of the
     Gaussian model; bright patches come early."""
@@ -119,7 +147,10 @@ def mean_rank(out: Report, ranks: Mapping[str, Tensor]):
     return figures.mean_rank_maps(maps | {"greedy (Gaussian)": mean_ranks(ranks["greedy"])}, ranks["greedy"].shape[1])
 
 
-@shown("Which patches everybody relies on", here=[("Spearman of mean weight and variation", "spearman_weight_variation", 1, 2)])
+@shown(
+    "Which patches everybody relies on",
+    here=[("Spearman of mean weight and variation", "spearman_weight_variation", 1, 2)],
+)
 def relied_upon(out: Report, varied: Tensor, relied: Tensor):
     """Each dot a patch position: its mean selection weight over all targets and images against the standard deviation of its
     content over images.
@@ -128,7 +159,9 @@ def relied_upon(out: Report, varied: Tensor, relied: Tensor):
     rho, N = spearman(orders.collapse_order(relied), orders.collapse_order(varied)).item(), len(varied)
     out.record(spearman_weight_variation=rho)
     title = f"64 patches, Spearman {rho:.2f}" if N == 64 else f"Spearman {rho:.2f}"
-    fig = figures.score_scatter(varied.numpy(), relied.numpy(), "standard deviation over images", "mean weight $w$", title)
+    fig = figures.score_scatter(
+        varied.numpy(), relied.numpy(), "standard deviation over images", "mean weight $w$", title
+    )
     return fig, pd.DataFrame({"std": varied, "mean_weight": relied})
 
 
@@ -165,7 +198,9 @@ def order_seeds(out: Report):
 def mean_rank_seeds(out: Report, by_seed: Mapping[str, Tensor]):
     """Maps of the mean position of every patch in collapse order, one per seed of CoMAE; bright patches come early."""
     maps = {f"seed {s}".replace(", ", "\n"): mean_ranks(r) for s, r in by_seed.items()}
-    return figures.mean_rank_maps(maps, next(iter(maps.values())).size), pd.DataFrame({s: m.ravel() for s, m in maps.items()})
+    return figures.mean_rank_maps(maps, next(iter(maps.values())).size), pd.DataFrame(
+        {s: m.ravel() for s, m in maps.items()}
+    )
 
 
 @shown("Orders of the same images by different seeds")
@@ -181,7 +216,9 @@ def first_of_each(out: Report, sample, ranks: Mapping[str, Tensor]):
     by patch variance and at random."""
     first = {n: ranks[n][:8].numpy() for n in ("collapse", "mean order", "variance", "random", *orders.added())}
     N = ranks["collapse"].shape[1]
-    return figures.first_of_each(to_array(sample.images[:8]), first, round(N**0.5), round(0.22 * N), names_of(sample, 8))
+    return figures.first_of_each(
+        to_array(sample.images[:8]), first, round(N**0.5), round(0.22 * N), names_of(sample, 8)
+    )
 
 
 @shown("Orders of clothes and of photographs")
@@ -203,7 +240,10 @@ def verdicts(out: Report, profile: Profile, sample, ranks: Mapping[str, Tensor],
     """What the paper says of the orders and what this run shows. Contrast and edges of the first patches are recorded."""
     contrast = looked_at(pipeline.tokenizer(profile, device), sample.images).double().var(-1, correction=0)
     contrast, a = of_first(contrast, ranks["collapse"], 0.22).mean().item(), found["collapse"]
-    edges = {n: of_first(edge_strength(sample.images, profile.tokens.patch_size), ranks[n], 0.22).mean().item() for n in (*CHOSEN, *orders.added())}
+    edges = {
+        n: of_first(edge_strength(sample.images, profile.tokens.patch_size), ranks[n], 0.22).mean().item()
+        for n in (*CHOSEN, *orders.added())
+    }
     out.record(contrast_of_first=contrast, **{f"edges_of_first_{n}": v for n, v in edges.items()})
     return pd.DataFrame([
         {"claim": "top patches outline the main shapes (C12)", "paper": "Fig. 4",
@@ -222,4 +262,6 @@ def verdicts(out: Report, profile: Profile, sample, ranks: Mapping[str, Tensor],
 def player(sample, along: Mapping[str, Tensor], count: int = 40) -> widgets.OrderPlayer:
     """The first images of the sample along any two of the orders, with controls."""
     few = {n: r[:count] for n, r in along.items()}
-    return widgets.OrderPlayer(to_array(sample.images[:count]), few, round(few["collapse"].shape[1] ** 0.5), names_of(sample, count))
+    return widgets.OrderPlayer(
+        to_array(sample.images[:count]), few, round(few["collapse"].shape[1] ** 0.5), names_of(sample, count)
+    )

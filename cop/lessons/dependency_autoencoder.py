@@ -50,7 +50,11 @@ def fig10(out: Report, profile: Profile, model: CoMAE):
     """Architecture of the CoMAE that was trained: encoder with {enc_depth} blocks of width {enc_dim}, decoder with {dec_depth}
     blocks of width {dec_dim}."""
     count = [sum(p.numel() for p in part.parameters()) for part in (model.encoder, model.decoder)]
-    return diagrams.fig10_architecture(profile.comae, profile.num_tokens, profile.tokens.dim, tuple(count)), None, vars(profile.comae)
+    return (
+        diagrams.fig10_architecture(profile.comae, profile.num_tokens, profile.tokens.dim, tuple(count)),
+        None,
+        vars(profile.comae),
+    )
 
 
 @shown("Figure 6", "over the last 140 of 512 epochs the loss goes from about 1.575 to 1.573, the mask entropy from 4.268 to 4.267",
@@ -70,7 +74,9 @@ def fig6(out: Report, history: pd.DataFrame, trivial: Mapping[str, float]):
 def polarisation(out: Report, history: pd.DataFrame, A: Tensor):
     """Histogram of all selection weights on validation images, and the shares below .1 and above .9 over training."""
     s, others = smooth(history), ~torch.eye(A.shape[-1], dtype=torch.bool).expand_as(A)
-    return figures.polarisation(A[others].numpy(), s["step"], s["share_low"], s["share_high"]), s[["step", "share_low", "share_high", "mean_weight"]]
+    return figures.polarisation(A[others].numpy(), s["step"], s["share_low"], s["share_high"]), s[
+        ["step", "share_low", "share_high", "mean_weight"]
+    ]
 
 
 @shown("Masks and reconstructions", "three masks and reconstructions of one image, in Fig. 2a")
@@ -88,10 +94,21 @@ def tab1(out: Report, rows: Mapping[str, Mapping[str, float]], trivial: Mapping[
 
     Our numbers are recorded, and stand in it for this run and for all seeds on record."""
     out.record(**{f"{k}_{name}": v for name, row in rows.items() for k, v in row.items()})
-    columns, seeds = {"mask entropy": "mask_entropy", "raw (Eq. 7)": "mask_entropy_raw", "L_r": "reconstruction", "L_c": "contrastive"}, out.seeds()
+    columns, seeds = (
+        {
+            "mask entropy": "mask_entropy",
+            "raw (Eq. 7)": "mask_entropy_raw",
+            "L_r": "reconstruction",
+            "L_c": "contrastive",
+        },
+        out.seeds(),
+    )
     table = [{"contrastive": name} | {c: f"{r[k]:.3f}" for c, k in columns.items()}
              | dict(zip(("paper: mask entropy", "paper: L_r"), PAPER[name], strict=True)) for name, r in rows.items()]  # fmt: skip
-    table += [{"contrastive": f"{name}, all seeds"} | {c: seeds.cell(f"{k}_{name}") for c, k in columns.items()} for name in rows]
+    table += [
+        {"contrastive": f"{name}, all seeds"} | {c: seeds.cell(f"{k}_{name}") for c, k in columns.items()}
+        for name in rows
+    ]
     table += [{"contrastive": f"– ({name})", "L_r": f"{loss:.3f}"} for name, loss in trivial.items()]
     return pd.DataFrame(table).fillna("–")
 

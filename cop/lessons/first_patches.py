@@ -50,14 +50,21 @@ def intervals(hits: Mapping[str, Hits], rate: float) -> dict[str, Interval]:
 
 def accuracies(rows: Mapping[str, tuple[int, Interval]]) -> pd.DataFrame:
     """Top-1 with its interval of systems that see so many tokens, rows: system -> (tokens, interval)."""
-    return pd.DataFrame([{"system": n, "tokens": k, "top-1": f"{v:.1%} [{low:.1%}, {high:.1%}]"} for n, (k, (v, low, high)) in rows.items()])
+    return pd.DataFrame(
+        [
+            {"system": n, "tokens": k, "top-1": f"{v:.1%} [{low:.1%}, {high:.1%}]"}
+            for n, (k, (v, low, high)) in rows.items()
+        ]
+    )
 
 
 def matched_table(matched: Hits, systems: Mapping[str, Hits], num_tokens: int) -> pd.DataFrame:
     """DynamicViT pruned to as many tokens as CViT beside its published rule, at rates where both were tested."""
     shown = [r for r in (0.0, 0.3, 0.5, 0.72) if keep_count(num_tokens, r) in matched.counts]
     columns = {"DynamicViT, tokens matched": matched, "published rule": systems["DynamicViT"], "CViT": systems["CViT"]}
-    return pd.DataFrame([{"mask rate": f"{r:.0%}"} | {n: f"{h.at(r).mean():.1%}" for n, h in columns.items()} for r in shown])
+    return pd.DataFrame(
+        [{"mask rate": f"{r:.0%}"} | {n: f"{h.at(r).mean():.1%}" for n, h in columns.items()} for r in shown]
+    )
 
 
 def gains(own: Mapping[str, Interval], one: Mapping[str, Interval]) -> pd.DataFrame:
@@ -74,7 +81,9 @@ def gains(own: Mapping[str, Interval], one: Mapping[str, Interval]) -> pd.DataFr
 def crossed(hits: Mapping[tuple[str, str], Hits], rate: float) -> pd.DataFrame:
     """Top-1 of systems (rows) tested along orders (columns), hits: (system, order) -> hits."""
     systems, orders = (list(dict.fromkeys(names)) for names in zip(*hits, strict=True))
-    return pd.DataFrame([{"trained": s} | {f"tested {o}": f"{hits[s, o].at(rate).mean():.1%}" for o in orders} for s in systems])
+    return pd.DataFrame(
+        [{"trained": s} | {f"tested {o}": f"{hits[s, o].at(rate).mean():.1%}" for o in orders} for s in systems]
+    )
 
 
 def p_values(differences: pd.DataFrame, rate: float) -> pd.DataFrame:
@@ -86,7 +95,9 @@ def p_values(differences: pd.DataFrame, rate: float) -> pd.DataFrame:
 
 def by_seed(rate: float, own: Sequence[str], one: Sequence[str]) -> dict[str, str | tuple[str, str]]:
     """The rows of the tables over seeds and over profiles: accuracies of the orders, and differences from collapse."""
-    rows = {f"own training: {n}": f"top1_own_{n}_{rate:.0%}" for n in own} | {f"one RViT: {n}": f"top1_one_{n}_{rate:.0%}" for n in one}
+    rows = {f"own training: {n}": f"top1_own_{n}_{rate:.0%}" for n in own} | {
+        f"one RViT: {n}": f"top1_one_{n}_{rate:.0%}" for n in one
+    }
     for kind, short in (("own training", "own"), ("one RViT", "one")):
         rows |= {f"{kind}: collapse − {n}": (f"top1_{short}_collapse_{rate:.0%}", f"top1_{short}_{n}_{rate:.0%}")
                  for n in ("random", "mean order", "variance", "reversed")}  # fmt: skip
@@ -172,7 +183,10 @@ def tab5(out: Report, systems: Mapping[str, Hits]):
 
 def cut_knees(systems: Mapping[str, Hits]) -> dict[str, list[float | None]]:
     """The knee of every curve when it ends at each of `ENDS`."""
-    return {n: [knee(RATES[: RATES.index(e) + 1], h.curve()[: RATES.index(e) + 1]) for e in ENDS] for n, h in systems.items()}
+    return {
+        n: [knee(RATES[: RATES.index(e) + 1], h.curve()[: RATES.index(e) + 1]) for e in ENDS]
+        for n, h in systems.items()
+    }
 
 
 @shown("The knee against the range of its curve", "one knee, at 78 %, of one curve up to 99 %; no other range",
@@ -184,21 +198,30 @@ def knee_range(out: Report, systems: Mapping[str, Hits]):
     return figures_classification.knee_range(ENDS, cut), pd.DataFrame({"end": ENDS} | cut)
 
 
-@shown("Other orders, trained and tested like CViT", here=at_knee("own_", [(n, n) for n in ("collapse", "random", "mean order", "reversed", "variance")]))
+@shown(
+    "Other orders, trained and tested like CViT",
+    here=at_knee("own_", [(n, n) for n in ("collapse", "random", "mean order", "reversed", "variance")]),
+)
 def controls(out: Report, own: Mapping[str, Hits], at: Mapping[str, Interval], coarse: float, rate: float):
     """Left: top-1 accuracy against mask ratio of one network per order, trained and tested along it. Right: accuracies with 78
     percent masked, with intervals, best on top."""
     curves = {n: h.curve() for n, h in own.items()}
-    fig = figures_classification.order_controls(RATES, curves, at, rate, "Trained and tested along one order", f"{rate:.0%} masked", (0.25, coarse))
+    fig = figures_classification.order_controls(
+        RATES, curves, at, rate, "Trained and tested along one order", f"{rate:.0%} masked", (0.25, coarse)
+    )
     return fig, pd.DataFrame({"mask rate": RATES} | curves)
 
 
-@shown("One network tested along every order", here=at_knee("one_", [(n, n) for n in ("collapse", "random", "variance")]))
+@shown(
+    "One network tested along every order", here=at_knee("one_", [(n, n) for n in ("collapse", "random", "variance")])
+)
 def cross(out: Report, one: Mapping[str, Hits], rate: float):
     """Left: top-1 accuracy of one network trained on random patches, tested along nine orders. Right: its accuracies with 78
     percent masked, with intervals."""
     curves = {n: h.curve() for n, h in one.items()}
-    fig = figures_classification.order_controls(RATES, curves, intervals(one, rate), rate, "One RViT, tested along each order", f"{rate:.0%} masked")
+    fig = figures_classification.order_controls(
+        RATES, curves, intervals(one, rate), rate, "One RViT, tested along each order", f"{rate:.0%} masked"
+    )
     return fig, pd.DataFrame({"mask rate": RATES} | curves)
 
 
@@ -217,7 +240,9 @@ def comparisons(out: Report, differences: pd.DataFrame):
 
 
 @shown("Accuracy from the first 22 % of the patches, by seed")
-def classification_seeds(out: Report, own: Mapping[str, Hits], one: Mapping[str, Hits], at: Mapping[str, Interval], rate: float):
+def classification_seeds(
+    out: Report, own: Mapping[str, Hits], one: Mapping[str, Hits], at: Mapping[str, Interval], rate: float
+):
     """Top-1 accuracy in per cent with 78 percent masked per order, trained along it and tested with one RViT, for every seed on
     record, and differences.
 
@@ -228,7 +253,10 @@ def classification_seeds(out: Report, own: Mapping[str, Hits], one: Mapping[str,
     return out.seeds().table(by_seed(rate, list(at), list(one)), 100, 1)
 
 
-@shown("What the first patches cost", "95.16 % less computation (section 4.5): the attention's quadratic term alone, without the ranking")
+@shown(
+    "What the first patches cost",
+    "95.16 % less computation (section 4.5): the attention's quadratic term alone, without the ranking",
+)
 def cost(out: Report, bills: Mapping[str, Mapping[str, int]], speed: pd.DataFrame):
     """Left: multiply-adds of the classifier on all and on the first patches, of the ranking, and end to end, for this profile
     and the paper's size with either width of CoMAE. Right: measured throughput gain against kept share."""
@@ -281,7 +309,9 @@ def photographs_classified(out: Report, own: Sequence[str], one: Sequence[str], 
     return out.beside(both, by_seed(rate, own, one), 100, 1)
 
 
-def verdicts(out: Report, systems: Mapping[str, Hits], differences: pd.DataFrame, bills: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
+def verdicts(
+    out: Report, systems: Mapping[str, Hits], differences: pd.DataFrame, bills: Mapping[str, Mapping[str, int]]
+) -> pd.DataFrame:
     """What the paper says of CViT, what this run shows, and what all seeds on record do."""
     asked = {"CViT ≥ RViT, most at 78 % (C8)": ("+3.3 points at 78 %", "own training: collapse − random", ("own_collapse", "own_random")),
              "ViT+C > ViT at 78 % (C9)": ("+8.7 points", "one ViT: collapse − random (C9)", ("ViT+C", "ViT")),

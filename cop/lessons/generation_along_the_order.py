@@ -58,7 +58,7 @@ def first_and_last(num_tokens: int, num_iter: int) -> tuple[int, int]:
 
 def trainings(base: Artefact | None, tuned: Mapping[str, Artefact]) -> pd.DataFrame:
     """Orders, steps and last losses of the models; official weights of the base come without a history."""
-    rows = ({"base": base} if base else {}) | dict(tuned)
+    rows = ({"base": base} if base else {}) | {**tuned}
     return pd.DataFrame([
         {"model": n, "orders in training": "random" if n in ("base", "random") else f"{n} collapse, 10 % random",
          "steps": int(a.history["step"].max()) + 1, "loss, last tenth": f"{a.history['loss'].tail(len(a.history) // 10 + 1).mean():.3f}"}
@@ -83,7 +83,11 @@ def record_name(metric: str, key: tuple) -> str:
 
 def headline(results: dict[tuple, Result]) -> dict[str, float]:
     """Every metric of every row, under names for a record."""
-    return {record_name(m, key): values[j].item() for key, (values, _) in results.items() for j, m in enumerate(metrics_of(results))}
+    return {
+        record_name(m, key): values[j].item()
+        for key, (values, _) in results.items()
+        for j, m in enumerate(metrics_of(results))
+    }
 
 
 def dots(results: dict[tuple, Result], profile: Profile) -> tuple[dict, dict]:
@@ -131,11 +135,13 @@ def gaps(
 
 def beside_paper(out: Report, results: dict[tuple, Result], number: int, rows: Mapping[str, tuple]) -> pd.DataFrame:
     """Table 2, 3 or 4, rows: name -> key of `results`, in the paper's order. Our numbers, our mean over the seeds on record,
-    and the paper's. Raises ValueError for another number of rows than the paper's.
-
-    The paper's FID and ours stand in different spaces; only their order within a column can be compared.
+    and the paper's, whose FID stands in another space: only the order within a column can be compared. Raises ValueError
+    for another number of rows than the paper's.
     """
-    ours, seeds = {"frechet": "Fréchet", "inception_score": "IS (classifier)", "precision": "precision", "recall": "recall"}, out.seeds()
+    ours, seeds = (
+        {"frechet": "Fréchet", "inception_score": "IS (classifier)", "precision": "precision", "recall": "recall"},
+        out.seeds(),
+    )
     if metrics_of(results) is INCEPTION:
         ours = {"fid": "FID"} | ours | {"frechet": "tFID", "inception_score": "IS"}
     theirs = [f"paper: {name}" for name in ("FID", "tFID", "IS", "precision", "recall")]
@@ -156,13 +162,22 @@ def loss_gap(losses: dict[tuple[str, str], Tensor], a: str, b: str, order: str) 
 
 @shown("Figure 1", "two generated roosters; certainty of the class at six stages 0, 11, 16, 21, 23 and 26 % in random order, 1, 20, 42, "
        "57, 67 and 79 % in collapse order")  # fmt: skip
-def fig1(out: Report, pair: Mapping[str, tuple[Tensor, Tensor]], certainty: Mapping[str, Tensor], ks: Sequence[int], example: int, label: str):
+def fig1(
+    out: Report,
+    pair: Mapping[str, tuple[Tensor, Tensor]],
+    certainty: Mapping[str, Tensor],
+    ks: Sequence[int],
+    example: int,
+    label: str,
+):
     """Two generations of the class {label} in six stages, MAR in random order (top) and CMAR in collapse order (bottom), with
     the classifier's certainty of the class between them."""
     images, rankings = ({n: made[i][example] for n, made in pair.items()} for i in (0, 1))
     sure = {n: c[example].numpy() for n, c in certainty.items()}
     G = round(len(rankings["random"]) ** 0.5)
-    fig = figures_generation.fig1_generation({n: to_array(x) for n, x in images.items()}, {n: r.numpy() for n, r in rankings.items()}, sure, ks, G, label)
+    fig = figures_generation.fig1_generation(
+        {n: to_array(x) for n, x in images.items()}, {n: r.numpy() for n, r in rankings.items()}, sure, ks, G, label
+    )
     return fig, pd.DataFrame({"patches": ks} | sure), {"label": label}
 
 
@@ -170,7 +185,9 @@ def fig1(out: Report, pair: Mapping[str, tuple[Tensor, Tensor]], certainty: Mapp
 def fig7(out: Report, made: Mapping[str, tuple[Tensor, Tensor]], labels: Tensor, names: Sequence[str]):
     """One image per class by MAR (purple), MAR+C (blue) and CMAR (green); the images of a column share class and noise."""
     columns = min(10, len(labels))
-    return figures_generation.fig7_systems({n: to_array(x[:columns]) for n, (x, _) in made.items()}, [names[int(k)] for k in labels[:columns]])
+    return figures_generation.fig7_systems(
+        {n: to_array(x[:columns]) for n, (x, _) in made.items()}, [names[int(k)] for k in labels[:columns]]
+    )
 
 
 @shown("Figure 9", "samples of CMAR over many ImageNet classes")
@@ -199,14 +216,20 @@ def generation_metrics(out: Report, results: dict[tuple, Result], profile: Profi
 @shown("Table 2", 'in its columns "paper: …"')
 def tab2(out: Report, results: dict[tuple, Result], profile: Profile):
     """Table 2: MAR, MAR+C and CMAR without and with guidance, our metrics beside the paper's."""
-    rows = {f"{n}, {'no CFG' if cfg == 1 else f'CFG {cfg:g}'}": key(n, cfg) for cfg in scales(profile) for n in ("MAR", "MAR+C", "CMAR")}
+    rows = {
+        f"{n}, {'no CFG' if cfg == 1 else f'CFG {cfg:g}'}": key(n, cfg)
+        for cfg in scales(profile)
+        for n in ("MAR", "MAR+C", "CMAR")
+    }
     return beside_paper(out, results, 2, rows)
 
 
 @shown("Table 3", 'in its columns "paper: …"')
 def tab3(out: Report, results: dict[tuple, Result], profile: Profile):
     """Table 3: CMAR at three scales of guidance, our metrics beside the paper's."""
-    return beside_paper(out, results, 3, {f"CMAR, CFG {cfg:g}": key("CMAR", cfg) for cfg in profile.generation.cfg_sweep})
+    return beside_paper(
+        out, results, 3, {f"CMAR, CFG {cfg:g}": key("CMAR", cfg) for cfg in profile.generation.cfg_sweep}
+    )
 
 
 @shown("Table 4", 'in its columns "paper: …"')
@@ -237,7 +260,10 @@ def generation_seeds(out: Report, profile: Profile):
         return record_name(metric, key(system, profile.generation.cfg_scale))
 
     rows = {f"Fréchet: CMAR − {n}": (name("CMAR"), name(n)) for n in ("MAR", "MAR+C", "continued random", "ascending")}
-    rows |= {f"right class: CMAR − {n}": (name("CMAR", "right_class"), name(n, "right_class")) for n in ("MAR", "continued random")}
+    rows |= {
+        f"right class: CMAR − {n}": (name("CMAR", "right_class"), name(n, "right_class"))
+        for n in ("MAR", "continued random")
+    }
     rows |= {f"test loss along {o}: CMAR − control": f"loss_gap_CMAR_{o}" for o in ("random", "collapse", "reversed")}
     rows |= {f"Fréchet, {guided(cfg)}: own bank − {s}": tuple(record_name("frechet", ("CMAR", source, cfg)) for source in ("train", s))
              for cfg in scales(profile) for s in ("wrong_class", "class_mean", "random", "val")}  # fmt: skip
@@ -258,7 +284,9 @@ def loss_table(losses: dict[tuple[str, str], Tensor], control: str = "continued 
             row[f"{order}, less control"] = "–"
             if name != control:
                 value, low, high = found[name, order][0]
-                row[f"{order}, less control"] = f"{value:+.4f} ({low:+.4f} … {high:+.4f}){' *' if starred[name, order] else ''}"
+                row[f"{order}, less control"] = (
+                    f"{value:+.4f} ({low:+.4f} … {high:+.4f}){' *' if starred[name, order] else ''}"
+                )
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -285,10 +313,14 @@ def order_gain(out: Report, losses: dict[tuple[str, str], Tensor]):
     """Loss of MAR, CMAR and ascending CMAR less that of the continued-random control, with 95 % intervals, for tokens hidden
     by random, collapse and reversed order."""
     label = "loss less that of continued random (left = better)"
-    return figures_generation.losses(loss_gaps(losses), label, "What training along an order teaches"), loss_table(losses)
+    return figures_generation.losses(loss_gaps(losses), label, "What training along an order teaches"), loss_table(
+        losses
+    )
 
 
-def verdicts(out: Report, results: dict[tuple, Result], losses: dict[tuple[str, str], Tensor], profile: Profile) -> pd.DataFrame:
+def verdicts(
+    out: Report, results: dict[tuple, Result], losses: dict[tuple[str, str], Tensor], profile: Profile
+) -> pd.DataFrame:
     """What the paper says of generation along the order, what this run shows, with p-values corrected by Holm over all rows
     of this table, and what all seeds on record do."""
     (free, guidance), seeds = scales(profile), out.seeds()

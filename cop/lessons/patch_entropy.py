@@ -62,7 +62,9 @@ def area_table(out: Report, area: Mapping[str, Tensor]) -> pd.DataFrame:
     return entropy_table(area)[1]
 
 
-def told_table(out: Report, learned: Mapping[str, Tensor], removed: Mapping[str, Tensor], ks: Sequence[int]) -> pd.DataFrame:
+def told_table(
+    out: Report, learned: Mapping[str, Tensor], removed: Mapping[str, Tensor], ks: Sequence[int]
+) -> pd.DataFrame:
     """How much the cost of the unseen patches falls over the first patches, of it by their removal, and the rest, which is
     recorded. learned: (images, len(ks)) per order; removed: (images,), at the fifth of the prefixes `ks`."""
     told = {n: c[:, 0] - removed[n] - c[:, 4] for n, c in learned.items()}
@@ -75,7 +77,9 @@ def told_table(out: Report, learned: Mapping[str, Tensor], removed: Mapping[str,
 @shown("Figure 1 (on a real image)", "Fig. 1, of two generated roosters: certainty of the class at six stages 0, 11, 16, 21, 23 and "
        "26 % in random order, 1, 20, 42, 57, 67 and 79 % in collapse order",
        [("area under the entropy curve (lower is sooner): collapse", "area_collapse", 1, 3), ("random", "area_random", 1, 3)])  # fmt: skip
-def fig1_reveal(out: Report, model: nn.Module, sample, zoo: Mapping[str, Tensor], certainty: Mapping[str, Mapping[str, Tensor]]):
+def fig1_reveal(
+    out: Report, model: nn.Module, sample, zoo: Mapping[str, Tensor], certainty: Mapping[str, Mapping[str, Tensor]]
+):
     """One test image ({label}) revealed in six stages in random order (top) and collapse order (bottom), with the classifier's
     certainty of its class between.
 
@@ -87,7 +91,9 @@ def fig1_reveal(out: Report, model: nn.Module, sample, zoo: Mapping[str, Tensor]
     pair = {n: zoo[n][i : i + 1] for n in ("random", "collapse")}
     p = {n: entropy.certainty_curve(model, image, label, r, stages)["prob"][0].numpy() for n, r in pair.items()}
     name = sample.class_names[int(label)]
-    fig = figures.fig1_reveal(figures.to_array(image[0]), {n: r[0].numpy() for n, r in pair.items()}, p, stages, round(N**0.5), name)
+    fig = figures.fig1_reveal(
+        figures.to_array(image[0]), {n: r[0].numpy() for n, r in pair.items()}, p, stages, round(N**0.5), name
+    )
     return fig, pd.DataFrame({"patches": stages} | p), {"label": name}
 
 
@@ -114,7 +120,9 @@ def entropy_learned(out: Report, learned: Mapping[str, Tensor], ks: Sequence[int
 def entropy_areas(out: Report, area: Mapping[str, Tensor]):
     """Mean area under the learned entropy curve per order with 95 % intervals; a dotted line marks the random order."""
     interval, table = entropy_table(area)
-    return figures.area_bars(interval, "area under the curve (lower = uncertainty falls faster)", "How fast each order informs"), table
+    return figures.area_bars(
+        interval, "area under the curve (lower = uncertainty falls faster)", "How fast each order informs"
+    ), table
 
 
 @shown("Area under the entropy curves, by seed")
