@@ -9,7 +9,7 @@ The three fine-tunes begin with the same weights and see the same images, timest
 Images are paired too: image i of every system has the same class, the same seed and, from one bank, the same order.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -41,13 +41,9 @@ FINE_TUNING = {"fine_tune_steps", "fine_tune_lr", "random_share", "rankings"}
 
 def mar_sizes(profile: Profile) -> MARConfig:
     """The profile's MAR as its own configuration."""
-    g = profile.generation
-    return MARConfig(
-        grid=profile.grid, channels=profile.tokens.dim, num_classes=profile.data.num_classes, encoder_dim=g.dim,
-        encoder_depth=g.depth, encoder_heads=g.heads, decoder_dim=g.dim, decoder_depth=g.depth, decoder_heads=g.heads,
-        buffer_size=g.buffer_size, diffloss_depth=g.diffloss_depth, diffloss_width=g.diffloss_width,
-        diffusion_batch_mul=g.diffusion_batch_mul, label_drop=g.label_drop, attn_dropout=g.dropout, proj_dropout=g.dropout,
-    )  # fmt: skip
+    own = {f.name for f in fields(MARConfig)}
+    sizes = {k: v for k, v in as_dict(profile.generation).items() if k in own}
+    return MARConfig(grid=profile.grid, channels=profile.tokens.dim, num_classes=profile.data.num_classes, **sizes)
 
 
 def mar_config(profile: Profile, seed: int) -> dict:

@@ -56,6 +56,34 @@ def changed(profile: Profile, change: str, threads: int = 1) -> Profile:
     return replace(profile, comae=short, scale=replace(profile.scale, threads=threads))
 
 
+LONG = {"demo": 20_000}  # steps until twice as many change L_r by less than 2 %; for other profiles their own steps
+WATCHED = (200, 500, 1000, 2000, 3500, 5000, 7500, 10_000, 12_500, 15_000, 17_500, 20_000)
+
+
+def converged(profile: str | Profile, steps: int | None = None) -> Profile:
+    """The objective as printed, trained to the end (or for `steps` steps), with a look at the validation images on the way."""
+    profile = get_profile(profile)
+    steps = steps or LONG.get(profile.name, profile.comae.steps)
+    watched = tuple(w for w in WATCHED if w < steps) + (steps,)
+    return replace(profile, comae=replace(profile.comae, optimizer="muon", lr=2e-3, steps=steps, watched=watched))
+
+
+def on_the_way(profile: str | Profile, seeds: Sequence[int] = SEEDS, device: str = "auto") -> pd.DataFrame:
+    """The converged CoMAE of several seeds while it was trained: columns `step`, `quantity`, `value`. Quantities: `L_r`, one
+    row per seed, and `graphs_raw`, `graphs_own`, `orders_raw`, `orders_own`, the mean agreement over the images, one row per
+    pair of seeds."""
+    profile = converged(profile)
+    runs = [pipeline.comae(profile, seed, device)[1].tensors for seed in seeds]
+    rows = []
+    for i, step in enumerate(profile.comae.watched):
+        rows += [(step, "L_r", float(run["watched.loss"][i])) for run in runs]
+        for a, b in combinations(runs, 2):
+            seen = {"graphs": [off_diagonal(r["watched.graphs"][i].float()) for r in (a, b)],
+                    "orders": [ranks_of(r["watched.orders"][i].long()) for r in (a, b)]}  # fmt: skip
+            rows += [(step, f"{k}_{part}", float(v.mean())) for k, x in seen.items() for part, v in alike(*x).items()]
+    return pd.DataFrame(rows, columns=["step", "quantity", "value"])
+
+
 def graphs_and_orders(profile: Profile, model: CoMAE, device: str) -> tuple[Tensor, Tensor]:
     """Of `IMAGES` validation images: the graphs (n, N, N), and the ranks of all patches (n, N)."""
     A = model.dependencies(pipeline.sample_tokens(profile, "val", IMAGES, device).to(device), profile.ranking.chunk_bytes)

@@ -1,14 +1,13 @@
-"""How good are generated images, how sure are differences, and where is the knee of an accuracy curve.
+"""How good generated images are, how sure differences are, and where the knee of an accuracy curve lies.
 
-Fréchet distance, inception score, precision and recall come from torch-fidelity, applied to features that
-*any* extractor made. With Inception features and ADM's reference statistics the Fréchet distance is the FID;
-with a small classifier's features it is not, and must not be called so.
+Inception score, precision and recall come from torch-fidelity, applied to features that any extractor made; the Fréchet
+distance is ours, which is shorter and ten times as fast. With Inception features and ADM's reference statistics it is
+the FID; with a small classifier's features it is not, and must not be called so.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import NamedTuple
@@ -19,41 +18,12 @@ from kneed import KneeLocator
 from scipy import stats
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
-from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-__all__ = [
-    "Features",
-    "Interval",
-    "auc",
-    "auc_trapezoid",
-    "classifier_extractor",
-    "frechet",
-    "frechet_from",
-    "generation_metrics",
-    "holm",
-    "inception_extractor",
-    "inception_score",
-    "knee",
-    "load_statistics",
-    "mcnemar",
-    "of_jackknife",
-    "of_mean",
-    "precision_recall",
-    "reference_images",
-    "share_interval",
-    "statistics",
-    "student",
-]
-
-SMALL = 256  # dimensions: up to here the eigenvalues of any matrix are quick
 MANY = 20_000  # images: from here on their distances are computed in parts, less than 1 GiB at a time
-
-# --------------------------------------------------------------------------------------------------
-# Features
-
 Extractor = Callable[[Tensor], tuple[Tensor, Tensor]]
+Statistics = dict[str, np.ndarray]  # "mu" (D,) and "sigma" (D, D), float64
 
 
 @dataclass
@@ -69,14 +39,12 @@ class Features:
 
     @torch.no_grad()
     def __call__(self, images: Tensor | Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-        """Images (n, C, H, W), or batches of them -> features (n, D), probabilities (n, classes), on CPU.
+        """Images (n, C, H, W), or batches of them -> features (n, D), probabilities (n, classes), float64 on the CPU.
 
         Raises ValueError if there are no images, or the extractor's probabilities are none.
         """
         batches = images.split(self.batch_size) if isinstance(images, Tensor) else images
-        parts = [
-            tuple(out.double().cpu() for out in self.extractor(batch.to(self.device))) for batch in batches
-        ]
+        parts = [[out.double().cpu() for out in self.extractor(batch.to(self.device))] for batch in batches]
         if sum(len(features) for features, _ in parts) == 0:
             raise ValueError("there are no images to extract features from")
         features, probabilities = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -101,67 +69,55 @@ def inception_extractor(weights: str | Path, device: torch.device | str = "cpu")
     weights: the port's weight file. The extractor takes uint8 images (b, 3, H, W) and resizes them itself.
     Raises FileNotFoundError if the file is missing, ValueError if it holds anything but tensors.
     """
-    weights = Path(weights)
-    if not weights.is_file():
-        raise FileNotFoundError(
-            f"Inception weights not found at {weights}; download them from {URL_INCEPTION_V3}"
-        )
-    try:  # the library unpickles whatever it finds, so make sure beforehand that there is nothing but tensors
+    if not Path(weights).is_file():
+        raise FileNotFoundError(f"no Inception weights at {weights}; download them from {URL_INCEPTION_V3}")
+    try:  # the library unpickles whatever it finds, so this makes sure beforehand that there are only tensors
         torch.load(weights, weights_only=True, map_location="cpu")
     except (UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{weights} is damaged or holds more than tensors; download it again from {URL_INCEPTION_V3}"
-        ) from error
-    network = FeatureExtractorInceptionV3(
-        "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(weights)
-    ).to(device)
+        what = f"{weights} is damaged or holds more than tensors"
+        raise ValueError(f"{what}; download it again from {URL_INCEPTION_V3}") from error
+    wanted = ["2048", "logits_unbiased"]
+    network = FeatureExtractorInceptionV3("inception-v3-compat", wanted, feature_extractor_weights_path=str(weights))
+    network = network.to(device)
 
     def extract(images: Tensor) -> tuple[Tensor, Tensor]:
         if images.dtype != torch.uint8:
-            raise ValueError(
-                f"images are {images.dtype}, Inception takes uint8 values 0..255: (x * 255).round().byte()"
-            )
+            raise ValueError(f"images are {images.dtype}; Inception takes uint8 0..255: (x * 255).round().byte()")
         features, logits = network(images)
         return features, logits.softmax(-1)
 
     return extract
 
 
-# --------------------------------------------------------------------------------------------------
-# Generated against real images
-
-
 def _check_features(name: str, features: Tensor, least: int = 2) -> Tensor:
+    """Features (n, D) as float64 on the CPU: covariances need the precision, and the library asserts equal types."""
     if features.ndim != 2 or len(features) < least:
-        raise ValueError(
-            f"{name} have shape {tuple(features.shape)}, expected (n, D) with at least {least} images"
-        )
+        found = tuple(features.shape)
+        raise ValueError(f"{name} have shape {found}, expected (n, D) with at least {least} images")
     if not torch.isfinite(features).all():
         raise ValueError(f"{name} hold values that are not finite; look at the images or the extractor first")
-    return (
-        features.detach().double().cpu()
-    )  # float64: the library asserts equal types, and covariances need it
+    return features.detach().double().cpu()
 
 
-def _check_probabilities(probabilities: Tensor) -> None:
-    sums = probabilities.sum(-1)
-    if (
-        probabilities.ndim != 2
-        or probabilities.min() < 0
-        or not torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
-    ):
-        raise ValueError(
-            "class probabilities must be (n, classes), not negative and sum to 1; apply softmax to logits"
-        )
+def _check_dimensions(real: int, fake: int) -> None:
+    if real != fake:
+        raise ValueError(f"features have {real} and {fake} dimensions: use one extractor for both")
 
 
-def statistics(features: Tensor) -> dict[str, np.ndarray]:
-    """Mean "mu" (D,) and covariance "sigma" (D, D) of features (n, D), float64."""
-    return fid_features_to_statistics(_check_features("features", features))
+def _check_probabilities(p: Tensor) -> None:
+    if p.ndim != 2 or p.min() < 0 or not torch.allclose(p.sum(-1), p.new_ones(len(p)), atol=1e-3):
+        expected = "(n, classes), not negative and sum to 1"
+        raise ValueError(f"class probabilities must be {expected}; apply softmax to logits")
 
 
-def load_statistics(path: str | Path) -> dict[str, np.ndarray]:
-    """Reference statistics, float64 "mu" (D,) and "sigma" (D, D), from an npz file such as ADM's for ImageNet-256.
+def statistics(features: Tensor) -> Statistics:
+    """Mean and covariance of features (n, D)."""
+    x = _check_features("features", features).numpy()
+    return {"mu": x.mean(0), "sigma": np.cov(x, rowvar=False)}
+
+
+def load_statistics(path: str | Path) -> Statistics:
+    """Reference statistics from an npz file with "mu" and "sigma", such as ADM's for ImageNet-256.
 
     Raises FileNotFoundError for no file, ValueError naming a damaged one or one of other arrays.
     """
@@ -169,9 +125,22 @@ def load_statistics(path: str | Path) -> dict[str, np.ndarray]:
     mu, sigma = _arrays(path, ("mu", "sigma"), expected)
     if mu.ndim != 1 or not mu.size or sigma.shape != (mu.size, mu.size):
         raise ValueError(f"{path} holds mu {mu.shape} and sigma {sigma.shape}; expected {expected}")
-    if mu.dtype.kind not in "fiu" or sigma.dtype.kind not in "fiu" or not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
-        raise ValueError(f"{path} holds mu {mu.dtype} and sigma {sigma.dtype} with values that are no finite numbers; expected {expected}")
+    if not all(x.dtype.kind in "fiu" and np.isfinite(x).all() for x in (mu, sigma)):
+        found = f"mu {mu.dtype} and sigma {sigma.dtype} with values that are no finite numbers"
+        raise ValueError(f"{path} holds {found}; expected {expected}")
     return {"mu": mu.astype(np.float64), "sigma": sigma.astype(np.float64)}
+
+
+def reference_images(path: str | Path, batch_size: int = 256) -> Iterator[Tensor]:
+    """The images of ADM's reference file, 10,000 for ImageNet-256, in batches: uint8 (b, 3, H, W).
+
+    Raises FileNotFoundError for no file, ValueError for a damaged one or one without "arr_0", uint8 (n, H, W, 3).
+    """
+    expected = "the reference images, uint8 (n, H, W, 3)"
+    (images,) = _arrays(path, ("arr_0",), f"{expected} as 'arr_0' of a whole npz file")
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise ValueError(f"{path} holds arr_0 {images.dtype} {images.shape}; expected {expected}")
+    yield from torch.from_numpy(images).permute(0, 3, 1, 2).split(batch_size)
 
 
 def _arrays(path: str | Path, names: tuple[str, ...], expected: str) -> list[np.ndarray]:
@@ -180,55 +149,32 @@ def _arrays(path: str | Path, names: tuple[str, ...], expected: str) -> list[np.
         raise FileNotFoundError(f"no file {path}; expected {expected}")
     try:
         with np.load(path, allow_pickle=False) as file:
-            missing = sorted(set(names) - set(file.files))
-            if missing:
+            if missing := sorted(set(names) - set(file.files)):
                 raise ValueError(f"it lacks {missing} and holds {file.files[:5]}")
             return [file[name] for name in names]
     except Exception as error:  # numpy, zipfile and zlib raise half a dozen types on damaged files
         raise ValueError(f"cannot read {path}: {error}; expected {expected}") from error
 
 
-def reference_images(path: str | Path, batch_size: int = 256) -> Iterator[Tensor]:
-    """The images of ADM's reference file, 10,000 for ImageNet-256, in batches: uint8 (b, 3, H, W).
-
-    Raises FileNotFoundError for no file, ValueError for a damaged one or one without "arr_0" of the shape (n, H, W, 3) and
-    type uint8."""
-    (images,) = _arrays(path, ("arr_0",), "the reference images, uint8 (n, H, W, 3) as 'arr_0' of a whole npz file")
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-        raise ValueError(f"{path} holds arr_0 {images.dtype} {images.shape}; expected the reference images, uint8 (n, H, W, 3)")
-    yield from torch.from_numpy(images).permute(0, 3, 1, 2).split(batch_size)
-
-
-def frechet(real: dict[str, np.ndarray], fake: dict[str, np.ndarray]) -> float:
+def frechet(real: Statistics, fake: Statistics) -> float:
     """Fréchet distance of two Gaussians: |mu - mu'|^2 + tr(S + S' - 2 (S S')^(1/2)).
 
     Raises ValueError if they come from different feature spaces.
     """
-    _check_dimensions(real, fake)
-    return fid_statistics_to_metric(real, fake, verbose=False)[KEY_METRIC_FID]
+    return frechet_from(real)(fake)
 
 
-def _check_dimensions(real: dict[str, np.ndarray], fake: dict[str, np.ndarray]) -> None:
-    if real["mu"].shape != fake["mu"].shape:
-        raise ValueError(
-            f"features have {real['mu'].size} and {fake['mu'].size} dimensions: use one extractor for both"
-        )
-
-
-def frechet_from(real: dict[str, np.ndarray]) -> Callable[[dict[str, np.ndarray]], float]:
+def frechet_from(real: Statistics) -> Callable[[Statistics], float]:
     """`frechet` from one reference, for many others: what depends on the reference alone is computed once.
 
-    tr (S S')^(1/2) is the sum of the roots of the eigenvalues of S^(1/2) S' S^(1/2) too, which is symmetric, so that
-    they take a tenth of the time; at 768 or 2048 dimensions a jackknife needs that. Up to `SMALL` dimensions the
-    library's own formula is quick enough, and is used. Raises ValueError as `frechet`.
+    tr (S S')^(1/2) is also the sum of the roots of the eigenvalues of S^(1/2) S' S^(1/2), which is symmetric, so that
+    they take a tenth of the time; at 768 or 2048 dimensions a jackknife needs that.
     """
-    if real["mu"].size <= SMALL:
-        return lambda fake: frechet(real, fake)
     values, vectors = np.linalg.eigh(real["sigma"])
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T  # S^(1/2)
 
-    def distance(fake: dict[str, np.ndarray]) -> float:
-        _check_dimensions(real, fake)
+    def distance(fake: Statistics) -> float:
+        _check_dimensions(real["mu"].size, fake["mu"].size)
         inner = np.linalg.eigvalsh(root @ fake["sigma"] @ root).clip(0)
         difference = real["mu"] - fake["mu"]
         traces = values.sum() + np.trace(fake["sigma"]) - 2 * np.sqrt(inner).sum()
@@ -238,59 +184,33 @@ def frechet_from(real: dict[str, np.ndarray]) -> Callable[[dict[str, np.ndarray]
 
 
 def inception_score(probabilities: Tensor, splits: int = 10) -> float:
-    """exp of the mean KL(p(y|x) || p(y)), averaged over `splits` consecutive parts; 1 to number of classes.
+    """exp of the mean KL(p(y|x) || p(y)), averaged over `splits` consecutive parts; from 1 to the number of classes.
 
-    Few images per part bias it downwards; compare equal n and splits only. Raises ValueError for fewer images
-    than splits, or values that are no probabilities.
+    Few images per part bias it downwards, so compare equal n and splits only. Raises ValueError for fewer images than
+    splits, or values that are no probabilities.
     """
     _check_probabilities(probabilities)
     if not 1 <= splits <= len(probabilities):
         raise ValueError(f"splits is {splits}, expected 1 to the number of images, {len(probabilities)}")
-    # the library wants logits, and softmax(log p) = p; the clamp keeps 0 log 0 at 0
+    # The library wants logits, and softmax(log p) = p; the clamp keeps 0 log 0 at 0.
     logits = probabilities.double().cpu().clamp_min(1e-30).log()
     return isc_features_to_metric(logits, splits=splits, shuffle=False)[KEY_METRIC_ISC_MEAN]
-
-
-def _fidelity_prc(first: Tensor, second: Tensor, k: int) -> tuple[float, float]:
-    many = max(len(first), len(second)) > MANY
-    out = prc_features_to_metric(
-        first,
-        second,
-        prc_neighborhood=k,
-        prc_batch_size=1_000 if many else 10_000,
-        save_cpu_ram=many,
-        verbose=False,
-    )
-    return out[KEY_METRIC_PRECISION], out[KEY_METRIC_RECALL]
-
-
-@lru_cache(maxsize=1)
-def _assert_generated_first() -> None:
-    """torch-fidelity takes (generated, real) since 0.4.0; before, the reverse, which swaps the results."""
-    real = torch.arange(10, dtype=torch.float64)[:, None]
-    generated = real[:5] * 0.001  # all near one real point: precise, but they cover next to nothing
-    precision, recall = _fidelity_prc(generated, real, k=1)
-    if precision < recall:
-        raise RuntimeError(
-            "torch-fidelity's order of arguments has changed: precision and recall would be swapped"
-        )
 
 
 def precision_recall(real_features: Tensor, fake_features: Tensor, k: int = 3) -> tuple[float, float]:
     """Precision and recall by k-nearest-neighbour balls (Kynkäänniemi et al. 2019), each 0..1.
 
-    Precision: share of generated images inside a ball around a real one. Recall: share of real images inside
-    a ball around a generated one. A collapsed generator has high precision and almost no recall.
+    Precision is the share of generated images inside a ball around a real one, recall that of real images inside a ball
+    around a generated one. A collapsed generator has high precision and almost no recall.
     Raises ValueError if the feature spaces differ or a set has no k neighbours.
     """
     real = _check_features("real_features", real_features, least=k + 1)
     fake = _check_features("fake_features", fake_features, least=k + 1)
-    if real.shape[1] != fake.shape[1]:
-        raise ValueError(
-            f"features have {real.shape[1]} and {fake.shape[1]} dimensions: use one extractor for both"
-        )
-    _assert_generated_first()
-    return _fidelity_prc(fake, real, k)
+    _check_dimensions(real.shape[1], fake.shape[1])
+    many = max(len(real), len(fake)) > MANY
+    how = {"prc_neighborhood": k, "prc_batch_size": 1_000 if many else 10_000, "save_cpu_ram": many, "verbose": False}
+    out = prc_features_to_metric(fake, real, **how)  # generated images first, since torch-fidelity 0.4.0
+    return out[KEY_METRIC_PRECISION], out[KEY_METRIC_RECALL]
 
 
 def generation_metrics(
@@ -299,22 +219,19 @@ def generation_metrics(
     fake_probabilities: Tensor,
     k: int = 3,
     splits: int = 10,
-    reference: dict[str, np.ndarray] | None = None,
+    reference: Statistics | None = None,
 ) -> dict[str, float]:
     """The four numbers of Tables 2-4, as {"frechet", "inception_score", "precision", "recall"}.
 
     Args:
         real_features: (n, D); fake_features: (m, D) by the same extractor; fake_probabilities: (m, classes).
         k: neighbours of precision and recall; splits: parts of the inception score.
-        reference: statistics for the Fréchet distance other than those of real_features (`load_statistics`):
-        the
-            paper's "tFID" compares with the training set's statistics, its precision with 10,000 reference
-            images.
+        reference: statistics for the Fréchet distance other than those of real_features. The paper's "tFID" compares
+            with the training set's statistics, its precision with 10,000 reference images.
     """
     if len(fake_features) != len(fake_probabilities):
-        raise ValueError(
-            f"{len(fake_features)} features but {len(fake_probabilities)} probabilities, expected a pair each"
-        )
+        found = f"{len(fake_features)} features but {len(fake_probabilities)} probabilities"
+        raise ValueError(f"{found}, expected a pair each")
     precision, recall = precision_recall(real_features, fake_features, k)
     return {
         "frechet": frechet(reference or statistics(real_features), statistics(fake_features)),
@@ -324,10 +241,6 @@ def generation_metrics(
     }
 
 
-# --------------------------------------------------------------------------------------------------
-# Uncertainty
-
-
 class Interval(NamedTuple):
     value: float  # of all the data
     low: float
@@ -335,8 +248,11 @@ class Interval(NamedTuple):
 
 
 def student(value: float, error: float, freedom: int) -> tuple[Interval, float]:
-    """Student's 95 % interval of an estimate with this standard error and so many degrees of freedom, and the two-sided
-    p of its being 0. Both are nan without a degree of freedom; an estimate that does not vary is its own interval."""
+    """Student's 95 % interval of an estimate with this standard error and so many degrees of freedom, and its p.
+
+    p is the two-sided probability of the estimate if it were 0. Both are nan without a degree of freedom; an estimate
+    that does not vary is its own interval.
+    """
     if freedom < 1:
         return Interval(value, math.nan, math.nan), math.nan
     half = stats.t.ppf(0.975, freedom) * error
@@ -356,11 +272,11 @@ def of_mean(values: Tensor | np.ndarray) -> tuple[Interval, float]:
 
 
 def of_jackknife(value: float, left_out: Tensor) -> tuple[Interval, float]:
-    """`student` of a statistic of a sample, from its values without each of G equal groups of the sample, (G,).
+    """`student` of a statistic of a sample, from its values (G,) without each of G equal groups of the sample.
 
     For two systems pass the difference of their values, and of their values without the same groups: that is paired.
-    It keeps every image single, where a bootstrap repeats some: repeats alone raise a Fréchet distance, lower recall,
-    and moved intervals below what is possible.
+    No image is repeated as in a bootstrap, whose repeats raise a Fréchet distance, lower recall, and moved intervals
+    below what is possible.
     """
     G = len(left_out)
     error = ((G - 1) / G * (left_out - left_out.mean()).square().sum()).sqrt().item()
@@ -368,7 +284,7 @@ def of_jackknife(value: float, left_out: Tensor) -> tuple[Interval, float]:
 
 
 def share_interval(hits: Tensor | np.ndarray) -> Interval:
-    """A share with its 95 % interval by Wilson's method, which stays within 0..1. hits: (n,) bool."""
+    """The share of true ones among hits (n,) with its 95 % interval by Wilson's method, which stays within 0..1."""
     found = stats.binomtest(int(np.sum(np.asarray(hits, dtype=bool))), len(hits))
     return Interval(found.statistic, *map(float, found.proportion_ci(method="wilson")))
 
@@ -377,7 +293,7 @@ def holm(p: Sequence[float]) -> np.ndarray:
     """Holm's correction of a family of p-values (m,): adjusted ones in the same order, significant where below .05.
 
     The chance that any true null hypothesis of the family is rejected then stays below .05, however the tests depend on
-    each other. Values that are nan stay nan and do not count.
+    each other. Values that are nan stay nan and do not count. Three lines, where statsmodels would be a dependency.
     """
     p = np.asarray(p, dtype=float)
     order = [i for i in p.argsort(kind="stable") if not np.isnan(p[i])]
@@ -386,37 +302,19 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def _pair(correct_a: Tensor, correct_b: Tensor) -> tuple[Tensor, Tensor]:
-    if correct_a.ndim != 1 or correct_a.shape != correct_b.shape:
-        raise ValueError(
-            f"correct_a has shape {tuple(correct_a.shape)} and correct_b {tuple(correct_b.shape)}, "
-            "expected (n,) for both, of the same images in the same order"
-        )
-    return correct_a.bool().cpu(), correct_b.bool().cpu()
-
-
 def mcnemar(correct_a: Tensor, correct_b: Tensor) -> dict[str, float]:
-    """Exact McNemar test: the images that only one of two classifiers gets right, is their split fair?
+    """Exact McNemar test of two classifiers on the same n images: {"only_a", "only_b", "p"}.
 
-    Returns {"only_a", "only_b", "p"}: counts and the two-sided binomial probability.
+    The images that only one of them gets right are counted; p is the two-sided probability of a fair split of these.
+    Raises ValueError unless both are (n,).
     """
-    a, b = _pair(correct_a, correct_b)
+    if correct_a.ndim != 1 or correct_a.shape != correct_b.shape:
+        found = f"correct_a has shape {tuple(correct_a.shape)} and correct_b {tuple(correct_b.shape)}"
+        raise ValueError(f"{found}, expected (n,) for both, of the same images in the same order")
+    a, b = correct_a.bool().cpu(), correct_b.bool().cpu()
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     p = stats.binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
     return {"only_a": only_a, "only_b": only_b, "p": float(p)}
-
-
-# --------------------------------------------------------------------------------------------------
-# Accuracy curves
-
-
-def _curve(ratios: Sequence[float], top1: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.asarray(ratios, dtype=float), np.asarray(top1, dtype=float)
-    if x.ndim != 1 or x.shape != y.shape or len(x) < 2 or (np.diff(x) <= 0).any():
-        raise ValueError(
-            f"ratios {x.shape} and top1 {y.shape} must be two lists of one length, ratios increasing"
-        )
-    return x, y
 
 
 def auc(top1: Sequence[float]) -> float:
@@ -427,15 +325,14 @@ def auc(top1: Sequence[float]) -> float:
     return float(values.mean() * 100)
 
 
-def auc_trapezoid(ratios: Sequence[float], top1: Sequence[float]) -> float:
-    """Area under the curve by the trapezoid rule, times 100; over 0..0.99 about 0.4 points below `auc`."""
-    x, y = _curve(ratios, top1)
-    return float(np.trapezoid(y, x) * 100)
-
-
 def knee(ratios: Sequence[float], top1: Sequence[float]) -> float | None:
-    """Mask rate at the knee of a falling, concave curve by Kneedle with S = 1; None if there is none."""
-    x, y = _curve(ratios, top1)
+    """Mask rate at the knee of a falling, concave curve by Kneedle with S = 1; None if there is none.
+
+    Raises ValueError unless both are of one length, and the ratios increase.
+    """
+    x, y = np.asarray(ratios, dtype=float), np.asarray(top1, dtype=float)
+    if x.ndim != 1 or x.shape != y.shape or len(x) < 2 or (np.diff(x) <= 0).any():
+        raise ValueError(f"ratios {x.shape} and top1 {y.shape} must be two lists of one length, ratios increasing")
     if y.max() == y.min():
         return None
     found = KneeLocator(x, y, curve="concave", direction="decreasing", S=1.0).knee

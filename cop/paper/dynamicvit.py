@@ -12,20 +12,16 @@ from torch import Tensor, nn
 
 from cop.devices import own_device
 
-__all__ = ["DynamicViT", "dynamicvit_loss", "matched_base_rate", "mean_tokens", "stage_counts"]
-
 
 def stage_counts(num_patches: int, base_rate: float) -> tuple[int, int, int]:
     """Patches left after the three pruning stages: int(N rho), int(N rho^2), int(N rho^3), rho = base_rate.
 
-    The CoP paper's "mask rate r" of DynamicViT is base_rate = 1 - r (decision 35): at r = 0.78 and N = 196,
-    43, 9 and 2 patches. A count can be 0 (N = 196: rho < 0.172); from there on the class token is alone. That
-    is where the paper's DynamicViT curve drops to 0. Raises ValueError for a rate outside 0..1.
+    The CoP paper's "mask rate r" of DynamicViT is base_rate = 1 - r (decision 35): at r = 0.78 and N = 196 there are 43,
+    9 and 2 patches. A count can be 0 (N = 196: rho < 0.172), and the class token is then alone: there the paper's
+    DynamicViT curve drops to 0. Raises ValueError for a rate outside 0..1.
     """
     if not 0 <= base_rate <= 1:
-        raise ValueError(
-            f"base_rate is {base_rate}, expected the kept fraction of one stage, 0 to 1 (1 - mask rate)"
-        )
+        raise ValueError(f"base_rate is {base_rate}, expected the share one stage keeps, 0 to 1 (1 - mask rate)")
     return tuple(int(num_patches * base_rate**stage) for stage in (1, 2, 3))
 
 
@@ -37,7 +33,7 @@ def _stages(depth: int) -> tuple[int, int, int]:
 
 
 def mean_tokens(num_patches: int, base_rate: float, depth: int = 12) -> float:
-    """Patch tokens per block, averaged over the blocks: that is how DynamicViT and CViT can be matched."""
+    """Patch tokens per block, averaged over the blocks: DynamicViT and CViT can be matched by it."""
     edges = (0, *_stages(depth), depth)
     counts = (num_patches, *stage_counts(num_patches, base_rate))
     return sum((end - start) * n for start, end, n in zip(edges, edges[1:], counts, strict=False)) / depth
@@ -46,14 +42,12 @@ def mean_tokens(num_patches: int, base_rate: float, depth: int = 12) -> float:
 def matched_base_rate(num_patches: int, tokens: float, depth: int = 12) -> float:
     """The largest base rate at which DynamicViT has, averaged over its blocks, at most `tokens` patch tokens.
 
-    Raises ValueError for more than N, or fewer than the unpruned first quarter alone costs: N/4 at depth 12,
-    so 22 % of the patches is out of DynamicViT's reach and a matched curve ends at 25 %.
+    Raises ValueError for more than N, or fewer than the unpruned first quarter alone costs: N/4 at depth 12, so that
+    DynamicViT cannot have 22 % of the patches and a matched curve ends at 25 %.
     """
     least = mean_tokens(num_patches, 0.0, depth)
     if not least <= tokens <= num_patches:
-        raise ValueError(
-            f"tokens is {tokens}, DynamicViT averages between {least:g} and {num_patches} at this depth"
-        )
+        raise ValueError(f"tokens is {tokens}, DynamicViT averages between {least:g} and {num_patches} at this depth")
     low, high = 0.0, 1.0
     if mean_tokens(num_patches, high, depth) <= tokens:
         return high
@@ -66,20 +60,15 @@ def matched_base_rate(num_patches: int, tokens: float, depth: int = 12) -> float
 class KeepPredictor(nn.Module):
     """Log-probabilities to keep and to drop each token, Eqs. (1)-(5).
 
-    Parts, their names and the order of the two outputs are those of the published code, so its checkpoints load. One linear
-    layer makes the local and the global half of the features.
+    Parts, their names and the order of the two outputs are those of the published code, so that its checkpoints load.
+    One linear layer makes the local and the global half of the features.
     """
 
     def __init__(self, dim: int):
         super().__init__()
         self.in_conv = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU())
-        self.out_conv = nn.Sequential(
-            nn.Linear(dim, dim // 2),
-            nn.GELU(),
-            nn.Linear(dim // 2, dim // 4),
-            nn.GELU(),
-            nn.Linear(dim // 4, 2),
-        )
+        first, second = nn.Linear(dim, dim // 2), nn.Linear(dim // 2, dim // 4)
+        self.out_conv = nn.Sequential(first, nn.GELU(), second, nn.GELU(), nn.Linear(dim // 4, 2))
 
     def forward(self, tokens: Tensor, keep: Tensor) -> Tensor:
         """tokens (B, n, D), decisions so far keep (B, n) -> log pi (B, n, 2); 0 is keep, 1 is drop."""
@@ -96,7 +85,8 @@ def draw_decisions(log_pi: Tensor, generator: torch.Generator, temperature: floa
 
     Hard going forward, the gradient of the soft sample going backward. The noise is drawn on the CPU.
     """
-    uniform = torch.rand(log_pi.shape, generator=generator).clamp(1e-10, 1 - 1e-7).to(log_pi.device)  # float32: 1 - 1e-7 is 1 in bf16
+    uniform = torch.rand(log_pi.shape, generator=generator)  # float32, because 1 - 1e-7 is 1 in bf16
+    uniform = uniform.clamp(1e-10, 1 - 1e-7).to(log_pi.device)
     gumbel = -torch.log(-torch.log(uniform))
     soft = ((log_pi + gumbel) / temperature).softmax(-1)[..., 0]  # (B, n)
     hard = (soft > 0.5).to(soft.dtype)
@@ -132,9 +122,8 @@ def _masked_block(block: Block, x: Tensor, keep: Tensor) -> Tensor:
 class DynamicViT(VisionTransformer):
     """A ViT that prunes its own tokens before blocks L/4, L/2 and 3L/4: timm's ViT plus `score_predictor`.
 
-    Two passes: `soft` draws decisions and masks attention (training, differentiable), `forward` removes
-    tokens for good (testing, fast, deterministic). Needs the class token: pooled patches would include the
-    dropped ones.
+    `soft` draws decisions and masks attention (training, differentiable); `forward` removes tokens for good (testing,
+    fast, deterministic). The class token is read out, because pooled patches would include the dropped ones.
     """
 
     def __init__(self, *args, **kwargs):
@@ -157,9 +146,7 @@ class DynamicViT(VisionTransformer):
                 keep = keep * draw_decisions(log_pi, generator, temperature)  # Eq. (6) (B, N)
                 decisions.append(keep)
             if decisions:
-                x = _masked_block(
-                    block, x, F.pad(keep, (P, 0), value=1.0)
-                )  # the class token is never dropped
+                x = _masked_block(block, x, F.pad(keep, (P, 0), value=1.0))  # the class token is never dropped
             else:
                 x = block(x)  # (B, P + N, D)
         x = self.norm(x)

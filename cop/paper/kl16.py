@@ -1,10 +1,9 @@
 """KL-16, the autoencoder of MAR: images (B, 3, 256, 256) in [-1, 1] <-> 256 tokens of 16 channels.
 
-A convolutional autoencoder of latent diffusion models (Rombach et al., 2022) that halves the image four
-times. Parameters carry LDM's names, so MAR's `kl16.ckpt` loads as it is. Attention sits at 16 x 16 in the
-encoder and in the middle of both halves; the decoder's up blocks have none (MAR trained it without, so LDM's
-own kl-f16 weights do not fit). Tokens are scaled by 0.2325, one over the standard deviation of ImageNet's
-latents.
+A convolutional autoencoder of latent diffusion models (Rombach et al., 2022) that halves the image four times.
+Parameters carry LDM's names, so that MAR's `kl16.ckpt` loads as it is. Attention sits at 16 x 16 in the encoder and in
+the middle of both halves; the decoder's up blocks have none (MAR trained it without, so that LDM's own kl-f16 weights do
+not fit). Tokens are scaled by 0.2325, one over the standard deviation of ImageNet's latents.
 """
 
 import argparse
@@ -47,7 +46,7 @@ class KL16(nn.Module):
             raise ValueError(f"images have shape {tuple(images.shape)}; KL-16 takes (B, 3, {side}, {side})")
         if images.abs().amax() > 1.5:
             raise ValueError(f"images reach {images.abs().amax():.1f}; KL-16 takes values in [-1, 1]")
-        moments = self.quant_conv(self.encoder(images))        # (B, 32, S/16, S/16)
+        moments = self.quant_conv(self.encoder(images))  # (B, 32, S/16, S/16)
         mean, logvar = moments.flatten(2).mT.chunk(2, dim=-1)  # (B, N, 16) each: N row-major
         return mean, logvar.clamp(-30, 20)
 
@@ -69,71 +68,63 @@ class KL16(nn.Module):
         return self.decoder(self.post_quant_conv(latents))
 
 
+def norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(32, channels, eps=1e-6)
+
+
+def conv(before: int, after: int, **how) -> nn.Conv2d:
+    return nn.Conv2d(before, after, 3, **({"padding": 1} | how))
+
+
 class Encoder(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         widths = [width * m for m in CHANNEL_MULTIPLES]
-        self.conv_in = nn.Conv2d(3, width, 3, padding=1)
-        self.down = nn.ModuleList()
-        for level, (before, after) in enumerate(zip([width, *widths], widths, strict=False)):
-            last = level == len(widths) - 1
-            stage = nn.Module()
-            stage.block = nn.ModuleList([ResnetBlock(before, after), ResnetBlock(after, after)])
-            stage.attn = nn.ModuleList([AttnBlock(after), AttnBlock(after)] if last else [])
-            if not last:
-                stage.downsample = Downsample(after)
-            self.down.append(stage)
-        self.mid = middle(widths[-1])
-        self.norm_out = group_norm(widths[-1])
-        self.conv_out = nn.Conv2d(widths[-1], 2 * LATENT_CHANNELS, 3, padding=1)
+        self.conv_in, self.down = conv(3, width), nn.ModuleList()
+        for before, after in zip([width, *widths], widths[:-1], strict=False):
+            block = nn.ModuleList([ResnetBlock(before, after), ResnetBlock(after, after)])
+            self.down.append(nn.ModuleDict({"block": block, "downsample": Downsample(after)}))
+        last = widths[-1]
+        block = nn.ModuleList([ResnetBlock(widths[-2], last), ResnetBlock(last, last)])
+        self.down.append(nn.ModuleDict({"block": block, "attn": nn.ModuleList([AttnBlock(last), AttnBlock(last)])}))
+        self.mid, self.norm_out = Middle(last), norm(last)
+        self.conv_out = conv(last, 2 * LATENT_CHANNELS)
 
     def forward(self, images):
-        x = self.conv_in(images)                 # (B, 128, 256, 256)
+        x = self.conv_in(images)  # (B, 128, 256, 256)
         for stage in self.down:
-            for i, block in enumerate(stage.block):
+            for i, block in enumerate(stage["block"]):
                 x = block(x)
-                if len(stage.attn):
-                    x = stage.attn[i](x)
-            if hasattr(stage, "downsample"):
-                x = stage.downsample(x)
-        x = through_middle(self.mid, x)          # (B, 512, 16, 16)
-        return self.conv_out(F.silu(self.norm_out(x)))
+                x = stage["attn"][i](x) if "attn" in stage else x
+            x = stage["downsample"](x) if "downsample" in stage else x
+        return self.conv_out(F.silu(self.norm_out(self.mid(x))))  # (B, 32, 16, 16)
 
 
 class Decoder(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         widths = [width * m for m in CHANNEL_MULTIPLES]
-        self.conv_in = nn.Conv2d(LATENT_CHANNELS, widths[-1], 3, padding=1)
-        self.mid = middle(widths[-1])
-        self.up = nn.ModuleList()                # up[0] is the finest level, as in LDM
-        for level, after in enumerate(widths):
-            before = widths[min(level + 1, len(widths) - 1)]
-            stage = nn.Module()
-            stage.block = nn.ModuleList([ResnetBlock(b, after) for b in (before, after, after)])
-            if level > 0:
-                stage.upsample = Upsample(after)
-            self.up.append(stage)
-        self.norm_out = group_norm(width)
-        self.conv_out = nn.Conv2d(width, 3, 3, padding=1)
+        self.conv_in, self.mid = conv(LATENT_CHANNELS, widths[-1]), Middle(widths[-1])
+        self.up = nn.ModuleList()  # up[0] is the finest level, as in LDM
+        for level, (after, before) in enumerate(zip(widths, [*widths[1:], widths[-1]], strict=True)):
+            stage = {"block": nn.ModuleList(ResnetBlock(b, after) for b in (before, after, after))}
+            self.up.append(nn.ModuleDict(stage | ({"upsample": Upsample(after)} if level else {})))
+        self.norm_out, self.conv_out = norm(width), conv(width, 3)
 
     def forward(self, latents):
-        x = through_middle(self.mid, self.conv_in(latents))
+        x = self.mid(self.conv_in(latents))
         for stage in reversed(self.up):
-            for block in stage.block:
+            for block in stage["block"]:
                 x = block(x)
-            if hasattr(stage, "upsample"):
-                x = stage.upsample(x)
+            x = stage["upsample"](x) if "upsample" in stage else x
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
 class ResnetBlock(nn.Module):
     def __init__(self, before: int, after: int):
         super().__init__()
-        self.norm1 = group_norm(before)
-        self.conv1 = nn.Conv2d(before, after, 3, padding=1)
-        self.norm2 = group_norm(after)
-        self.conv2 = nn.Conv2d(after, after, 3, padding=1)
+        self.norm1, self.conv1 = norm(before), conv(before, after)
+        self.norm2, self.conv2 = norm(after), conv(after, after)
         if before != after:
             self.nin_shortcut = nn.Conv2d(before, after, 1)
 
@@ -148,20 +139,30 @@ class AttnBlock(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.norm = group_norm(channels)
+        self.norm = norm(channels)
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x):
         h = self.norm(x)
-        q, k, v = (f(h).flatten(2).mT for f in (self.q, self.k, self.v))           # (B, H W, C)
+        q, k, v = (f(h).flatten(2).mT for f in (self.q, self.k, self.v))  # (B, H W, C)
         h = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
         return x + self.proj_out(h.mT.unflatten(2, x.shape[2:]))
+
+
+class Middle(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.block_1, self.attn_1 = ResnetBlock(channels, channels), AttnBlock(channels)
+        self.block_2 = ResnetBlock(channels, channels)
+
+    def forward(self, x):
+        return self.block_2(self.attn_1(self.block_1(x)))
 
 
 class Downsample(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        self.conv = conv(channels, channels, stride=2, padding=0)
 
     def forward(self, x):
         return self.conv(F.pad(x, (0, 1, 0, 1)))  # right and bottom only: LDM's asymmetric padding
@@ -170,32 +171,17 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = conv(channels, channels)
 
     def forward(self, x):
         return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(32, channels, eps=1e-6)
-
-
-def middle(channels: int) -> nn.Module:
-    mid = nn.Module()
-    mid.block_1, mid.attn_1 = ResnetBlock(channels, channels), AttnBlock(channels)
-    mid.block_2 = ResnetBlock(channels, channels)
-    return mid
-
-
-def through_middle(mid: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    return mid.block_2(mid.attn_1(mid.block_1(x)))
-
-
 def load_kl16(source: str | Path | Mapping, width: int = 128, image_side: int = 256) -> KL16:
     """KL-16 in evaluation mode, from MAR's `kl16.ckpt`, a safetensors file or a state dict.
 
-    Raises FileNotFoundError or ValueError (see `read_state_dict` and `load_strictly`). Weights of the
-    training losses, `loss.*`, are ignored.
+    Raises FileNotFoundError or ValueError (see `read_state_dict` and `load_strictly`). Weights of the training losses,
+    `loss.*`, are ignored.
     """
     state = {k: v for k, v in read_state_dict(source).items() if not k.startswith("loss.")}
     with torch.device("meta"):
@@ -206,9 +192,9 @@ def load_kl16(source: str | Path | Mapping, width: int = 128, image_side: int = 
 def read_state_dict(source: str | Path | Mapping) -> dict[str, torch.Tensor]:
     """Names and tensors of a checkpoint: a `.safetensors` file, a torch file or a dict already read.
 
-    Where the checkpoint holds several sets of weights, `model_ema` is preferred to `model`. Nothing but
-    tensors and plain values is unpickled; of classes only `argparse.Namespace`, where MAR's trainer keeps
-    its arguments. Raises FileNotFoundError, and ValueError for what is no checkpoint.
+    Where the checkpoint holds several sets of weights, `model_ema` is preferred to `model`. Only tensors and plain
+    values are unpickled, and of classes only `argparse.Namespace`, where MAR's trainer keeps its arguments. Raises
+    FileNotFoundError, and ValueError for what is no checkpoint.
     """
     if not isinstance(source, Mapping):
         path = Path(source)
@@ -222,13 +208,12 @@ def read_state_dict(source: str | Path | Mapping) -> dict[str, torch.Tensor]:
                     source = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file can fail anywhere within the readers
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {reason}. If it was cut short, "
-                             "get it again") from error
-    for key in ("model_ema", "model"):
-        if isinstance(source, Mapping) and isinstance(source.get(key), Mapping):
-            source = source[key]
-            break
-    if not isinstance(source, Mapping) or not all(torch.is_tensor(value) for value in source.values()):
+            problem = f"{path} cannot be read as a checkpoint of tensors: {reason}"
+            raise ValueError(f"{problem}. If it was cut short, get it again") from error
+    if isinstance(source, Mapping):
+        sets = (source.get(key) for key in ("model_ema", "model"))
+        source = next((weights for weights in sets if isinstance(weights, Mapping)), source)
+    if not isinstance(source, Mapping) or not all(map(torch.is_tensor, source.values())):
         raise ValueError("the checkpoint holds neither a state dict nor one under 'model_ema' or 'model'")
     return dict(source)
 
@@ -246,17 +231,16 @@ def load_strictly(model: nn.Module, state: Mapping[str, torch.Tensor], name: str
 def check_state(model: nn.Module, state: Mapping[str, torch.Tensor], name: str) -> None:
     """Raises ValueError naming the first few parameters that are missing, unexpected or of another shape."""
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in state.items()}
+    differ = [k for k in expected if k in found and found[k] != expected[k]]
     problems = {
-        "missing": [k for k in expected if k not in state],
-        "unexpected": [k for k in state if k not in expected],
-        "of another shape": [
-            f"{k} is {tuple(state[k].shape)}, expected {shape}"
-            for k, shape in expected.items() if k in state and tuple(state[k].shape) != shape
-        ],
+        "missing": [k for k in expected if k not in found],
+        "unexpected": [k for k in found if k not in expected],
+        "of another shape": [f"{k} is {found[k]}, expected {expected[k]}" for k in differ],
     }
-    if any(problems.values()):
-        lines = [
-            f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-            for kind, keys in problems.items() if keys
-        ]
+    lines = []
+    for kind, keys in problems.items():
+        if keys:
+            lines.append(f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})")
+    if lines:
         raise ValueError(f"the checkpoint does not fit {name}: {'; '.join(lines)}. Is it of another size?")

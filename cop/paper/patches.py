@@ -11,11 +11,10 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
     """
     if images.ndim != 4:
         raise ValueError(f"images have shape {tuple(images.shape)}; expected (B, C, H, W)")
-    B, C, H, W = images.shape
-    p = patch_size
+    (B, C, H, W), p = images.shape, patch_size
     if p < 1 or H % p or W % p:
-        raise ValueError(f"images of {H} x {W} px are not divisible into patches of {p} px; resize them to a "
-                         "multiple of the patch size, or choose another patch size")  # fmt: skip
+        problem = f"images of {H} x {W} px are not divisible into patches of {p} px"
+        raise ValueError(f"{problem}; resize them to a multiple of the patch size, or choose another patch size")
     x = images.reshape(B, C, H // p, p, W // p, p)  # (B, C, rows, py, columns, px)
     return x.permute(0, 2, 4, 3, 5, 1).reshape(B, (H // p) * (W // p), p * p * C)
 
@@ -25,8 +24,8 @@ def unpatchify(patches: Tensor, patch_size: int, channels: int) -> Tensor:
     p, C = patch_size, channels
     grid = round(patches.shape[1] ** 0.5) if patches.ndim == 3 else 0
     if patches.ndim != 3 or grid**2 != patches.shape[1] or patches.shape[2] != p * p * C:
-        raise ValueError(f"patches have shape {tuple(patches.shape)}; expected (B, N, {p * p * C}) for "
-                         f"{C} channels and {p} px, with N a square number")  # fmt: skip
+        expected = f"(B, N, {p * p * C}) for {C} channels and {p} px, with N a square number"
+        raise ValueError(f"patches have shape {tuple(patches.shape)}; expected {expected}")
     x = patches.reshape(-1, grid, grid, p, p, C)  # (B, rows, columns, py, px, C)
     return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, C, grid * p, grid * p)
 
@@ -43,11 +42,12 @@ def check_tokens(tokens: Tensor, grid: int, dim: int) -> None:
         found = tokens.dtype if torch.is_tensor(tokens) else type(tokens).__name__
         raise ValueError(f"tokens are {found}; expected a float tensor (B, N, C), as Tokens.encode makes it")
     if tokens.ndim != 3 or tuple(tokens.shape[1:]) != (grid**2, dim):
-        raise ValueError(f"tokens have shape {tuple(tokens.shape)}; expected (B, {grid**2}, {dim}): "
-                         f"{grid} x {grid} "
-                         f"patches of {dim} values. Use the tokens of the model's own profile")  # fmt: skip
+        expected = f"(B, {grid**2}, {dim}): {grid} x {grid} patches of {dim} values"
+        raise ValueError(f"tokens have shape {tuple(tokens.shape)}; expected {expected}, by the model's own profile")
     finite = torch.isfinite(tokens)
     if not finite.all():
         b, n, c = (~finite).nonzero()[0].tolist()
-        raise ValueError(f"tokens[{b}, {n}, {c}] is {tokens[b, n, c].item()}; expected finite values "
-                         f"({int((~finite).sum())} are not). Look for NaN in the images")  # fmt: skip
+        found, count = tokens[b, n, c].item(), int((~finite).sum())
+        raise ValueError(
+            f"tokens[{b}, {n}, {c}] is {found}; expected finite values ({count} are not). Check the images"
+        )

@@ -1,19 +1,19 @@
-"""What a profile costs before anything is run: multiply-adds, memory, disk and hours of every stage.
+"""What a profile costs before anything is run: the cost of every stage, the table of them, and what can be cut.
 
 Multiply-adds are those of `cop.measure.cost.macs` on the meta device, of the networks that the stages themselves build,
-times how often a stage runs them. Everything else is a stated assumption (`Assumptions`) or a formula in a docstring.
-Hours are those of the arithmetic only: reading and decoding images, Python and idle processes come on top.
+times how often a stage runs them.
 
 Letters: N patches of an image, K targets of CoMAE, V tokens known, M tokens hidden, L tokens of a sequence, D width.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import replace
 from statistics import mean
 
 import pandas as pd
 import torch
+from torch import nn
 
 from cop.data.sets.imagenet import LAYOUTS, OFFICIAL
 from cop.data.tokens import BATCH as ENCODED
@@ -25,9 +25,11 @@ from cop.orders.bank import MODES
 from cop.paper.comae import CoMAE
 from cop.paper.cvit import keep_count, mask_rate_schedule
 from cop.paper.entropy import TokenPredictor
-from cop.paper.kl16 import CHANNEL_MULTIPLES, KL16
+from cop.paper.kl16 import KL16
 from cop.paper.mar import MAR, draw_num_masked, mask_lengths
 from cop.profiles import Profile, get_profile
+from cop.scale import budget
+from cop.scale.budget import Assumptions, Stage, amount, hours, kept, parabola, passing, running, size, training
 from cop.show.report import markdown
 from cop.train import shards
 from cop.train.loop import seeded
@@ -37,142 +39,18 @@ IMAGES = {"fashion-subset": (12_000, 2_000), "fashion": (60_000, 10_000), "tiny-
 IMAGES |= dict.fromkeys(LAYOUTS, (OFFICIAL["train"], OFFICIAL["val"]))
 INCEPTION = 5.7e9  # multiply-adds of Inception v3 on an image
 CLASSIFIERS = ("ViT", "RViT", "CViT", "DynamicViT")  # Table 5; the controls of notebook 5 cost as much as CViT each
-
-
-@dataclass(frozen=True)
-class Device:
-    """Accelerators by their data sheet."""
-
-    name: str
-    tflops: float  # dense bf16 with fp32 accumulation, of one; TF32 runs at half of it on all of these
-    fp32: float  # float32 without tensor cores
-    memory: float  # GiB of one
-    count: int = 1
-
-
-DEVICES = {d.name: d for d in (Device("H100", 989, 67, 80), Device("RTX 5090", 209.5, 104.8, 32), Device("8 x H100", 989, 67, 80, 8))}
-
-
-@dataclass(frozen=True)
-class Assumptions:
-    """What the plan takes for granted. Nothing but `decoded` and `drawn` was measured."""
-
-    utilisation: float = 0.35  # of the data sheet's rate: a fair training loop on one GPU; narrow layers reach less
-    scaling: float = 0.9  # of the linear gain, on more than one GPU
-    memory_share: float = 0.9  # of a GPU's memory that a program can fill
-    drawn: float = 2e8  # normal random numbers that a core draws in a second
-    decoded: float = 120  # JPEGs of ImageNet's size that a core decodes in a second: tests/benchmarks/bench_decoding.py
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of a profile. All counts are totals, all sizes bytes."""
-
-    name: str
-    macs: float  # multiply-adds in bf16: networks under autocast
-    macs_tf32: float  # ... in TF32: convolutions of KL-16 and Inception, and MAR's diffusion in sampling (`devices.inference`)
-    fixed: float  # memory: weights, and in training gradients, AdamW's two moments and EMA
-    per_image: float  # memory: activations of one image of the batch
-    batch: int  # images per optimiser step, or at a time
-    disk: float
-    derivation: str
-    macs_fp32: float = 0.0  # ... and in float32: MAR's diffusion in training, and all of a profile without mixed precision
-    normals: float = 0.0  # random numbers drawn on the CPU
-
-    @property
-    def total(self) -> float:
-        return self.macs + self.macs_tf32 + self.macs_fp32
-
-    @property
-    def precision(self) -> str:
-        """Shares of the multiply-adds by the precision they are done in."""
-        parts = {"bf16": self.macs, "TF32": self.macs_tf32, "float32": self.macs_fp32}
-        return ", ".join(f"{v / self.total:.0%} {k}" for k, v in parts.items() if v)
-
-    def memory(self, batch: int) -> float:
-        """Peak GiB with that many images on the device at once."""
-        return (self.fixed + batch * self.per_image) / 2**30
-
-    def images_that_fit(self, device: Device, assumptions: Assumptions) -> int:
-        """The largest power of two of images at once, at most the batch; 0 if not even the weights fit."""
-        limit, n = assumptions.memory_share * device.memory, 1
-        if self.memory(1) > limit:
-            return 0
-        while 2 * n <= self.batch and self.memory(2 * n) <= limit:
-            n *= 2
-        return n
-
-
-def hours(stage: Stage, device: Device, assumptions: Assumptions) -> float:
-    """2 FLOP per multiply-add over rate x utilisation; TF32 at half the rate; several devices at `scaling`."""
-    several = device.count * assumptions.scaling if device.count > 1 else 1
-    rate = 1e12 * device.tflops * assumptions.utilisation * several
-    return 2 * (stage.macs + 2 * stage.macs_tf32 + device.tflops / device.fp32 * stage.macs_fp32) / rate / 3600
-
-
-# ------------------------------------------------------------------------------------------------------- memory
-
-
-def trained(parameters: int, ema: bool = False) -> float:
-    """Bytes per parameter: 4 weight + 4 gradient + 8 for AdamW's two moments (+ 4 for the average), all float32."""
-    return parameters * (20 if ema else 16)
-
-
-def kept(tokens: float, width: int, blocks: int) -> float:
-    """Activations kept for the backward pass: 34 bytes x tokens x width x blocks.
-
-    Korthikanti et al. (2022), Eq. 1, in 16 bits, without the attention matrices, which a fused kernel never stores.
-    """
-    return 34 * tokens * width * blocks
-
-
-def passing(tokens: float, width: int) -> float:
-    """Activations of a forward pass: residual, normalised input, q, k, v and the MLP's 4 D of one block, 2 bytes each."""
-    return 18 * tokens * width
-
-
-def widest(side: int) -> float:
-    """Feature maps of KL-16 on one image: four live ones of its widest level, 128 channels at full size, 4 bytes each."""
-    return 4 * 128 * CHANNEL_MULTIPLES[0] * side**2 * 4
-
-
-def size(module: torch.nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def parabola(f: Callable[[int], int], at: tuple[int, int, int]) -> Callable[[int], float]:
-    """The parabola through f at three places, exactly: a transformer's multiply-adds are one in its number of tokens,
-    so three counts serve all."""
-    points = [(x, Fraction(f(x))) for x in at]
-
-    def value(x: int) -> float:
-        total = Fraction(0)
-        for i, (a, y) in enumerate(points):
-            for j, (b, _) in enumerate(points):
-                y = y * Fraction(x - b, a - b) if i != j else y
-            total += y
-        return float(total)
-
-    return value
-
-
-def kept_patches(model: torch.nn.Module, image: torch.Tensor, num_patches: int) -> Callable[[int], float]:
-    """Multiply-adds of a CViT on the meta device, by its number of kept patches."""
-    return parabola(lambda k: macs(model, image, torch.arange(k)[None]), (1, num_patches // 2, num_patches))
-
-
-# ------------------------------------------------------------------------------------------------------- stages
+TESTED = ("ViT", "ViT+C", "RViT", "CViT", "DynamicViT")
+GMAC, MMAC = 1e9, 1e6
 
 
 def plan(profile: str | Profile) -> list[Stage]:
     """The stages of a profile in the order they run. Raises ValueError for data of an unknown number of images."""
     profile = get_profile(profile)
     if profile.data.name not in IMAGES:
-        raise ValueError(f"no plan for data {profile.data.name!r}: the number of images must be known; expected one of "
-                         f"{', '.join(IMAGES)}")  # fmt: skip
+        unknown = f"no plan for data {profile.data.name!r}: the number of images must be known"
+        raise ValueError(f"{unknown}; expected one of {', '.join(IMAGES)}")
     first = [*tokenising(profile), *comae_stages(profile), predicting(profile)]
-    stages = [*first, *generating(profile), *classifying(profile)]
-    return in_precision(profile, stages)
+    return in_precision(profile, [*first, *generating(profile), *classifying(profile)])
 
 
 def in_precision(profile: Profile, stages: list[Stage]) -> list[Stage]:
@@ -190,18 +68,10 @@ def looks(profile: Profile) -> tuple[int, str]:
     return total * flips, f"{total:,} images of all splits{' x 2 flips' if flips == 2 else ''}"
 
 
-def tokenising(profile: Profile) -> list[Stage]:
-    if profile.tokens.kind != "kl16":
-        return []
-    n, words = looks(profile)
-    side = profile.data.image_size
+@functools.cache
+def autoencoder(side: int) -> KL16:
     with torch.device("meta"):
-        model = KL16(image_side=side)
-    one = encoding(profile)
-    values = 2 * profile.tokens.dim * profile.num_tokens
-    return [Stage("KL-16 moments", 0, n * one, 4 * size(model), widest(side), shards.BATCH, n * values * 2,
-                  f"{words}, {one / 1e9:.1f} GMAC each; mean and log-variance of {profile.num_tokens} x {profile.tokens.dim} values "
-                  f"in 2 bytes; memory: four maps of 128 x {side} x {side} in 4 bytes")]  # fmt: skip
+        return KL16(image_side=side).eval()
 
 
 def encoding(profile: Profile) -> int:
@@ -209,8 +79,7 @@ def encoding(profile: Profile) -> int:
     if profile.tokens.kind != "kl16":
         return 0
     side = profile.data.image_size
-    with torch.device("meta"):
-        model, image = KL16(image_side=side).eval(), torch.empty(1, 3, side, side)
+    model, image = autoencoder(side), torch.empty(1, 3, side, side, device="meta")
     return macs(lambda: model.quant_conv(model.encoder(image)))
 
 
@@ -219,249 +88,231 @@ def drawn_latents(profile: Profile) -> int:
     return profile.num_tokens * profile.tokens.dim if profile.tokens.kind == "kl16" else 0
 
 
+def tokenising(profile: Profile) -> list[Stage]:
+    if profile.tokens.kind != "kl16":
+        return []
+    (n, words), one = looks(profile), encoding(profile)
+    N, C, side = profile.num_tokens, profile.tokens.dim, profile.data.image_size
+    values = f"mean and log-variance of {N} x {C} values in 2 bytes"
+    text = f"{words}, {one / GMAC:.1f} GMAC each; {values}; memory: four maps of 128 x {side} x {side} in 4 bytes"
+    model, counts = autoencoder(side), {"macs_tf32": one, "disk": 4 * N * C}
+    return [running("KL-16 moments", model, n, shards.BATCH, budget.widest(side), text, **counts)]
+
+
 def comae_stages(profile: Profile) -> list[Stage]:
-    c, N = profile.comae, profile.num_tokens
-    K = min(c.targets_per_image, N)
+    c, N, C = profile.comae, profile.num_tokens, profile.tokens.dim
+    K, D, (n, words) = min(c.targets_per_image, N), c.enc_dim, looks(profile)
     with torch.device("meta"):
-        model = CoMAE(c, profile.grid, profile.tokens.dim)
-        tokens, targets = torch.empty(1, N, profile.tokens.dim), torch.arange(N)[None]
-        w, noise = torch.empty(1, K, N), torch.empty(1, K, N, profile.tokens.dim)
-    f, g = macs(model.weights, tokens, targets[:, :K]), macs(model.reconstruct, tokens, targets[:, :K], w, noise)
-    one = f + g + (2 * f + g) / 2 + 2 * g / 2
-    n, words = looks(profile)
+        model, tokens, targets = CoMAE(c, profile.grid, C), torch.empty(1, N, C), torch.arange(N)[None]
+        weights, noise = torch.empty(1, K, N), torch.empty(1, K, N, C)
+    f, g = macs(model.weights, tokens, targets[:, :K]), macs(model.reconstruct, tokens, targets[:, :K], weights, noise)
+    one, activations = f + g + (2 * f + g) / 2 + 2 * g / 2, kept(N, D, c.enc_depth) + kept(N, c.dec_dim, c.dec_depth)
+    backward = "backward 2 f + g in the steps that train f, 2 g in those that train g; the noise is drawn on the GPU"
+    text = f"{one / GMAC:.1f} GMAC: f {f / GMAC:.2f} and g {g / GMAC:.2f} forward for {K} targets; {backward}"
+    sizes, normals = (c.steps, c.batch_size, one, K * activations), drawn_latents(profile)
+    first = training("CoMAE training", model, *sizes, text, normals=normals)
     full = macs(model.weights, tokens, targets)
-    together = max(1, min(N, profile.ranking.chunk_bytes // (4 * N * c.enc_dim * int(8 + 2 * c.mlp_ratio))))
-    return [
-        Stage("CoMAE training", c.steps * c.batch_size * one, 0, trained(size(model)),
-              K * (kept(N, c.enc_dim, c.enc_depth) + kept(N, c.dec_dim, c.dec_depth)), c.batch_size, 12 * size(model),
-              f"{c.steps:,} steps x {c.batch_size} images x {one / 1e9:.1f} GMAC: f {f / 1e9:.2f} and g {g / 1e9:.2f} forward for {K} "
-              "targets; backward 2 f + g in the steps that train f, 2 g in those that train g; the noise is drawn on the GPU",
-              normals=c.steps * c.batch_size * drawn_latents(profile)),
-        Stage("ranking", n * full, 0, 4 * size(model), together * passing(N, c.enc_dim), 1, 2 * n * N,
-              f"{words}, {full / 1e9:.0f} GMAC each ({N} encoder passes, what targets share computed once); one byte a rank, by PageRank and by in-strength"),
-    ]  # fmt: skip
+    together = max(1, min(N, profile.ranking.chunk_bytes // (4 * N * D * int(8 + 2 * c.mlp_ratio))))
+    passes = f"{N} encoder passes, what targets share computed once"
+    text = f"{words}, {full / GMAC:.0f} GMAC each ({passes}); one byte a rank, by PageRank and by in-strength"
+    return [first, running("ranking", model, n, 1, together * passing(N, D), text, macs=full, disk=2 * N)]
 
 
 def predicting(profile: Profile) -> Stage:
-    p, N = profile.predictor, profile.num_tokens
+    p, N, C = profile.predictor, profile.num_tokens, profile.tokens.dim
     with torch.device("meta"):
-        model, tokens = TokenPredictor(N, profile.tokens.dim, p), torch.empty(1, N, profile.tokens.dim)
-        seen = torch.zeros(1, N, dtype=torch.bool)
-    one = macs(model, tokens, seen)
-    return Stage("entropy predictor (ours)", 3 * p.steps * p.batch_size * one, 0, trained(size(model)), kept(N, p.dim, p.depth),
-                 p.batch_size, 12 * size(model),
-                 f"{p.steps:,} steps x {p.batch_size} images x 3 x {one / 1e9:.2f} GMAC (forward, backward twice that)",
-                 normals=p.steps * p.batch_size * drawn_latents(profile))  # fmt: skip
+        model, tokens, seen = TokenPredictor(N, C, p), torch.empty(1, N, C), torch.zeros(1, N, dtype=torch.bool)
+    one, normals = macs(model, tokens, seen), drawn_latents(profile)
+    sizes, text = (p.steps, p.batch_size, 3 * one, kept(N, p.dim, p.depth)), "GMAC (forward, backward twice that)"
+    return training("entropy predictor (ours)", model, *sizes, f"3 x {one / GMAC:.2f} {text}", normals=normals)
 
 
 def generating(profile: Profile) -> list[Stage]:
-    g, N = profile.generation, profile.num_tokens
-    config, side = mar_sizes(profile), profile.data.image_size
+    g, N, config, side = profile.generation, profile.num_tokens, mar_sizes(profile), profile.data.image_size
+    C, D, buffer, S = config.channels, g.dim, g.buffer_size, g.num_sampling_steps
     with torch.device("meta"):
-        model = MAR(config).eval()
-        condition, token = torch.empty(1, g.dim), torch.empty(1, config.channels)
-        autoencoder = KL16(image_side=side).eval() if profile.tokens.kind == "kl16" else None
-        latent = torch.empty(1, N, config.channels)
-    denoise = macs(model.diffloss.net, token, torch.empty(1, device="meta"), condition)
-    decode = macs(autoencoder.decode, latent) if autoencoder else 0
+        model, judge = MAR(config).eval(), build(profile, "RViT").eval()
+        tokens, condition, places = torch.empty(1, N, C), torch.empty(1, D), torch.arange(N)[None]
+        image, time = torch.empty(1, profile.data.channels, side, side), torch.empty(1)
+    denoise, decode, decoder_bytes = macs(model.diffloss.net, tokens[:, 0], time, condition), 0, 0
+    if profile.tokens.kind == "kl16":
+        decoder = autoencoder(side)
+        decode, decoder_bytes = macs(decoder.decode, tokens), 4 * size(decoder) + ENCODED * budget.widest(side)
 
-    def counted(known: int, wanted: int) -> int:
-        places = torch.arange(N)[None]
-        known_tokens = torch.empty(1, known, config.channels, device="meta")
-        return macs(model.predict, known_tokens, condition, places[:, :known], places[:, known : known + wanted])
+    def counted(V: int, wanted: int) -> int:
+        return macs(model.predict, tokens[:, :V], condition, places[:, :V], places[:, V : V + wanted])
 
-    at_one, per_wanted = parabola(lambda known: counted(known, 1), (0, N // 2, N - 1)), counted(0, 2) - counted(0, 1)
+    at_one, per_wanted = parabola(lambda V: counted(V, 1), (0, N // 2, N - 1)), counted(0, 2) - counted(0, 1)
 
-    def predict(known: int, wanted: int) -> float:
-        return at_one(known) + (wanted - 1) * per_wanted
+    def predict(V: int, wanted: int) -> float:
+        return at_one(V) + (wanted - 1) * per_wanted
 
     generator = seeded(0)
     M = round(mean(draw_num_masked(N, config.mask_ratio_min, generator) for _ in range(2000)))
     z, rows = predict(N - M, M), M * g.diffusion_batch_mul
-    L = (N - M + g.buffer_size, N + g.buffer_size)  # of the encoder, of the decoder
-    memory = sum(kept(length, g.dim, g.depth) for length in L) + 48 * rows * g.diffloss_width * g.diffloss_depth
+    activations = kept(N - M + buffer, D, g.depth) + kept(N + buffer, D, g.depth)  # of the encoder, of the decoder
+    activations += 48 * rows * g.diffloss_width * g.diffloss_depth
+    network = f"{z / GMAC:.1f} GMAC with {M} of {N} tokens hidden, the mean"
+    diffusion = f"{rows} rows of the diffusion MLP at {denoise / MMAC:.1f} MMAC in float32"
 
-    def training(name: str, steps: int, times: int, start: str) -> Stage:
-        images = times * steps * g.batch_size
-        return Stage(name, 3 * images * z, 0, trained(size(model), ema=True), memory, g.batch_size,
-                     times * 16 * size(model),
-                     f"{f'{times} x ' if times > 1 else ''}{steps:,} steps x {g.batch_size} images x 3 x ({z / 1e9:.1f} GMAC with {M} of {N} "
-                     f"tokens hidden, the mean, + {rows} rows of the diffusion MLP at {denoise / 1e6:.1f} MMAC in float32); {start}",
-                     3 * images * rows * denoise, images * (drawn_latents(profile) + rows * config.channels))  # fmt: skip
+    def trained_mar(name: str, steps: int, start: str, times: int) -> Stage:
+        counts = {"macs_fp32": 3 * rows * denoise, "normals": drawn_latents(profile) + rows * C}
+        words = f"3 x ({network}, + {diffusion}); {start}"
+        return training(name, model, steps, g.batch_size, 3 * z, activations, words, True, times, **counts)
 
     lengths = mask_lengths(N, g.num_iter)
     write = sum(predict(N - before, before - after) for before, after in zip([N, *lengths], lengths, strict=False))
-    chains = N * g.num_sampling_steps * denoise
+    steps = f"{len(lengths)} steps of {write / len(lengths) / GMAC:.1f} GMAC in the mean"
 
     def sampling(name: str, systems: int, branches: int) -> Stage:
-        images = systems * g.count
-        portion = 4 * size(autoencoder) + ENCODED * widest(side) if autoencoder else 0
-        noise = N * g.num_sampling_steps * config.channels
-        return Stage(name, images * branches * write, images * (branches * chains + decode), 4 * size(model) + portion,
-                     branches * passing(N + g.buffer_size, g.dim) + 4 * noise, BATCH,
-                     images * (side**2 * profile.data.channels + N),
-                     f"{systems} systems x {g.count:,} images x ({branches} x ({len(lengths)} steps of {write / len(lengths) / 1e9:.1f} GMAC in the mean, "
-                     f"{N} x {g.num_sampling_steps} rows of the diffusion MLP in TF32) + decoder "
-                     f"{decode / 1e9:.0f} GMAC in TF32); pixels in a byte", normals=images * noise)  # fmt: skip
+        counts = {"macs": branches * write, "macs_tf32": branches * N * S * denoise + decode, "normals": N * S * C}
+        counts |= {"disk": side**2 * profile.data.channels + N, "beside": decoder_bytes}
+        one = f"{branches} x ({steps}, {N} x {S} rows of the diffusion MLP in TF32)"
+        words = f"{systems} systems x {g.count:,} images x ({one} + decoder {decode / GMAC:.0f} GMAC in TF32)"
+        memory, words = branches * passing(N + buffer, D) + 4 * N * S * C, f"{words}; pixels in a byte"
+        return running(f"sampling{name}", model, systems * g.count, BATCH, memory, words, **counts)
 
-    def drafts() -> Stage:
-        """A bank of drafts is ranked for every set of images that it lends orders to."""
-        (_, ranking), images, encode = comae_stages(profile), 2 * g.count, encoding(profile)
-        one = ranking.macs / looks(profile)[0]
-        return replace(ranking, name="ranking drafts, other order sources (ours)", macs=images * one, macs_tf32=images * encode, disk=0,
-                       derivation=f"2 x {g.count:,} drafts, {one / 1e9:.0f} GMAC each and encoder {encode / 1e9:.0f} GMAC in TF32")  # fmt: skip
+    # A bank of drafts is ranked for both sets of images that it lends orders to.
+    (_, ranking), images, encode = comae_stages(profile), 2 * g.count, encoding(profile)
+    one = ranking.macs / looks(profile)[0]
+    text = f"2 x {g.count:,} drafts, {one / GMAC:.0f} GMAC each and encoder {encode / GMAC:.0f} GMAC in TF32"
+    work = {"macs": images * one, "macs_tf32": images * encode, "disk": 0, "derivation": text}
+    drafts = replace(ranking, name="ranking drafts, other order sources (ours)", **work)
 
-    def judging(sets: int) -> Stage:
-        """RViT says the class of every image, and Inception its features where the profile asks for them."""
-        with torch.device("meta"):
-            judge, image = build(profile, "RViT").eval(), torch.empty(1, profile.data.channels, side, side)
-        own, inception = macs(judge, image), INCEPTION if g.features else 0
-        images = sets * g.count
-        return Stage("judging samples", images * own, images * inception, 4 * size(judge), passing(N + 1, profile.classifier.dim), 256, 0,
-                     f"{sets} sets x {g.count:,} images x (RViT {own / 1e9:.1f} GMAC + Inception {inception / 1e9:.1f} in TF32)")  # fmt: skip
+    # RViT says the class of every image, and Inception its features where the profile asks for them.
+    swept, others = sum(float(s) != float(g.cfg_scale) for s in g.cfg_sweep), len(MODES) - 1
+    sets, own, inception = 2 * (len(SYSTEMS) + others) + swept, macs(judge, image), INCEPTION if g.features else 0
+    networks = f"RViT {own / GMAC:.1f} GMAC + Inception {inception / GMAC:.1f} in TF32"
+    text, memory = f"{sets} sets x {g.count:,} images x ({networks})", passing(N + 1, profile.classifier.dim)
+    judging = running("judging samples", judge, sets * g.count, 256, memory, text, macs=own, macs_tf32=inception)
 
-    extra, others = sum(float(s) != float(g.cfg_scale) for s in g.cfg_sweep), len(MODES) - 1
-    first = [] if g.checkpoint else [training("MAR training", g.steps, 1, "random orders")]
-    start = "from the released weights" if g.checkpoint else "from the base"
-    return [*first, training("CMAR, ascending and random fine-tuning", g.fine_tune_steps, len(KINDS), start),
-            sampling("sampling without guidance", len(SYSTEMS), 1), sampling("sampling with guidance", len(SYSTEMS) + extra, 2),
-            sampling("sampling, other order sources without guidance (ours)", others, 1),
-            sampling("sampling, other order sources with guidance (ours)", others, 2), drafts(),
-            judging(2 * (len(SYSTEMS) + others) + extra)]  # fmt: skip
+    base = [] if g.checkpoint else [trained_mar("MAR training", g.steps, "random orders", 1)]
+    start = f"from the {'released weights' if g.checkpoint else 'base'}"
+    return [
+        *base,
+        trained_mar("CMAR, ascending and random fine-tuning", g.fine_tune_steps, start, len(KINDS)),
+        sampling(" without guidance", len(SYSTEMS), 1),
+        sampling(" with guidance", len(SYSTEMS) + swept, 2),
+        sampling(", other order sources without guidance (ours)", others, 1),
+        sampling(", other order sources with guidance (ours)", others, 2),
+        drafts,
+        judging,
+    ]
+
+
+def cvit_on_meta(profile: Profile) -> tuple[nn.Module, torch.Tensor, Callable[[int], float]]:
+    """A CViT, an image for it, and its multiply-adds by its number of kept patches."""
+    d, N = profile.data, profile.num_tokens
+    with torch.device("meta"):
+        model, image = build(profile, "CViT").eval(), torch.empty(1, d.channels, d.image_size, d.image_size)
+    return model, image, parabola(lambda k: macs(model, image, torch.arange(k)[None]), (1, N // 2, N))
+
+
+def over_ratios(profile: Profile) -> float:
+    """Multiply-adds of a CViT on one image, once with each of the hundred mask ratios."""
+    at = cvit_on_meta(profile)[2]
+    return sum(at(keep_count(profile.num_tokens, r / 100)) for r in range(100))
 
 
 def classifying(profile: Profile) -> list[Stage]:
-    c, N, d = profile.classifier, profile.num_tokens, profile.data
+    c, N = profile.classifier, profile.num_tokens
+    model, image, at = cvit_on_meta(profile)
     with torch.device("meta"):
-        image = torch.empty(1, d.channels, d.image_size, d.image_size)
-        model, dynamic = build(profile, "CViT").eval(), build(profile, "DynamicViT").eval()
-    at = kept_patches(model, image, N)
+        dynamic = build(profile, "DynamicViT").eval()
     counts = [keep_count(N, mask_rate_schedule((i + 0.5) / 32)) for i in range(32)]
     masked, whole, soft = mean(map(at, counts)), at(N), macs(dynamic.soft, image, seeded(0))
-    steps = max(1, c.steps // FINE_TUNING)
-    work = {"ViT": (c.steps, 3 * whole, f"3 x {whole / 1e9:.2f} GMAC"),
-            "DynamicViT": (steps, 3 * soft + whole, f"(3 x {soft / 1e9:.2f} + {whole / 1e9:.2f} GMAC of the teacher)")}
-    along = (c.steps, 3 * masked,
-             f"3 x {masked / 1e9:.2f} GMAC (mean over the schedule of mask rates: {mean(counts):.0f} of {N} patches)")  # fmt: skip
+    schedule = f"(mean over the schedule of mask rates: {mean(counts):.0f} of {N} patches)"
+    teacher = f"(3 x {soft / GMAC:.2f} + {whole / GMAC:.2f} GMAC of the teacher)"
+    work = dict.fromkeys(CLASSIFIERS, (c.steps, 3 * masked, f"3 x {masked / GMAC:.2f} GMAC {schedule}"))
+    work["ViT"] = c.steps, 3 * whole, f"3 x {whole / GMAC:.2f} GMAC"
+    work["DynamicViT"] = max(1, c.steps // FINE_TUNING), 3 * soft + whole, teacher
     unfused = {"DynamicViT": 5 * c.heads * (N + 1) ** 2 * (c.depth - dynamic.stages[0])}  # its masked attention is kept
     stages = []
-    for system in CLASSIFIERS:
-        n, one, words = work.get(system, along)
-        stages.append(Stage(f"{system} training", n * c.batch_size * one, 0, trained(size(model), ema=True),
-                            kept(N + 1, c.dim, c.depth) + unfused.get(system, 0), c.batch_size, 16 * size(model),
-                            f"{n:,} steps x {c.batch_size} images x {words}"))  # fmt: skip
-    test, ratios = IMAGES[d.name][1], [at(keep_count(N, r / 100)) for r in range(100)]
-    tested = ("ViT", "ViT+C", "RViT", "CViT", "DynamicViT")
-    stages.append(Stage("curves over 100 mask ratios", len(tested) * test * sum(ratios), 0, 4 * size(model), passing(N + 1, c.dim), 256,
-                        len(tested) * 100 * 2 * test / 8,
-                        f"{len(tested)} systems x {test:,} images x {sum(ratios) / 1e9:,.0f} GMAC (all ratios; {sum(ratios) / whole:.1f} whole images); "
-                        "DynamicViT counted as the others; one bit per image, ratio and top-1 or top-5"))  # fmt: skip
-    return stages
-
-
-# -------------------------------------------------------------------------------------------------------- tables
-
-
-def device(name: str) -> Device:
-    """A device by name. Raises ValueError for an unknown one."""
-    if name not in DEVICES:
-        raise ValueError(f"unknown device {name!r}; expected one of {', '.join(DEVICES)}")
-    return DEVICES[name]
-
-
-def table(
-    stages: Sequence[Stage], assumptions: Assumptions | None = None, devices: Sequence[str] = tuple(DEVICES)
-) -> pd.DataFrame:
-    """One row per stage and a total; memory at the full batch, and how many images at once the smallest device holds
-    (fewer than the batch means gradient accumulation or checkpointing)."""
-    assumptions, chosen = assumptions or Assumptions(), [device(d) for d in devices]
-    small = min(chosen, key=lambda d: d.memory)
-
-    def row(stages: Sequence[Stage], **others) -> dict:
-        spent = {f"h, {d.name}": amount(sum(hours(s, d, assumptions) for s in stages)) for d in chosen}
-        return {"stage": stages[0].name, "multiply-adds": f"{sum(s.total for s in stages):.2e}", **spent,
-                "precision": stages[0].precision, "CPU h, random numbers": amount(sum(s.normals for s in stages) / assumptions.drawn / 3600),
-                "disk, GB": amount(sum(s.disk for s in stages) / 1e9), "GiB at images": f"{stages[0].memory(stages[0].batch):.1f} at {stages[0].batch}",
-                f"images in {small.memory} GiB": stages[0].images_that_fit(small, assumptions), "derivation": stages[0].derivation} | others  # fmt: skip
-
-    blank = {"stage": "**all**", "precision": "", "GiB at images": "", f"images in {small.memory} GiB": "", "derivation": ""}
-    return pd.DataFrame([*(row([s]) for s in stages), row(stages, **blank)])
-
-
-def amount(x: float) -> str:
-    """Two significant digits, and no more than needed."""
-    return f"{x:,.0f}" if x >= 10 else f"{x:.1f}" if x >= 1 else f"{x:.2g}"
+    for system, (steps, one, words) in work.items():
+        memory = kept(N + 1, c.dim, c.depth) + unfused.get(system, 0)
+        stages.append(training(f"{system} training", model, steps, c.batch_size, one, memory, words, ema=True))
+    test, ratios = IMAGES[profile.data.name][1], over_ratios(profile)
+    work = f"{ratios / GMAC:,.0f} GMAC (all ratios; {ratios / whole:.1f} whole images)"
+    text = f"{len(TESTED)} systems x {test:,} images x {work}; DynamicViT counted as the others"
+    text, counts = f"{text}; one bit per image, ratio and top-1 or top-5", {"macs": ratios, "disk": 100 * 2 / 8}
+    memory, images = passing(N + 1, c.dim), len(TESTED) * test
+    return [*stages, running("curves over 100 mask ratios", model, images, 256, memory, text, **counts)]
 
 
 def main(profile: str, devices: Sequence[str] | None = None, utilisation: float = Assumptions.utilisation) -> None:
-    """Print the plan of a profile and what can be cut, in Markdown. Raises ValueError as `plan` and `device`, and for a
-    utilisation outside 0..1."""
+    """Print the plan of a profile and what can be cut, in Markdown.
+
+    Raises ValueError as `plan` and `device`, and for a utilisation outside 0..1.
+    """
     if not 0 < utilisation <= 1:
         raise ValueError(f"utilisation is {utilisation}, expected a share above 0, at most 1")
-    assumptions, chosen = Assumptions(utilisation), tuple(devices or DEVICES)
-    shown, name = [device(d) for d in chosen], get_profile(profile).name
+    assumptions, chosen = Assumptions(utilisation), tuple(devices or budget.DEVICES)
+    shown = [budget.device(d) for d in chosen]
     rates = ", ".join(f"{d.name}: {d.count} x {d.tflops:g} TFLOP/s, {d.memory} GiB" for d in shown)
-    print(f"# What the profile {name} costs\n\nAssumed, not measured: {utilisation:.0%} of the dense bf16 rate ({rates}), "
-          f"{assumptions.scaling:.0%} of the linear gain on several devices. 1 multiply-add = 2 FLOP. Reading images is not counted.\n")  # fmt: skip
+    assumed = f"{utilisation:.0%} of the dense bf16 rate ({rates}), {assumptions.scaling:.0%} of the linear gain"
+    units = "1 multiply-add = 2 FLOP. Reading images is not counted."
+    print(f"# What the profile {get_profile(profile).name} costs\n")
+    print(f"Assumed, not measured: {assumed} on several devices. {units}\n")
     stages = plan(profile)
-    print(markdown(table(stages, assumptions, chosen)), "", reading(profile, stages, shown[0], assumptions), "## What can be cut\n", sep="\n")
+    rows = markdown(budget.table(stages, assumptions, chosen))
+    print(rows, "", reading(profile, stages, shown[0], assumptions), "## What can be cut\n", sep="\n")
     print(markdown(cuts(profile, assumptions, chosen[0])))
 
 
-def reading(profile: str | Profile, stages: Sequence[Stage], device: Device, assumptions: Assumptions) -> str:
-    """How many images a second CViT's training takes in these hours, and how many cores decode so many; "" if all images
-    are in memory."""
+def reading(profile: str | Profile, stages: Sequence[Stage], device: budget.Device, assumptions: Assumptions) -> str:
+    """How many images a second CViT's training takes, and how many cores decode so many; "" if all are in memory."""
     profile = get_profile(profile)
     if profile.data.name not in LAYOUTS:
         return ""
     (stage,) = (s for s in stages if s.name == "CViT training")
     rate = profile.classifier.steps * profile.classifier.batch_size / hours(stage, device, assumptions) / 3600
-    return (f"Threads decode images ahead of the steps. In the hours above, CViT's training takes {amount(rate)} a second on {device.name}, "
-            f"as many as {amount(rate / assumptions.decoded)} cores decode, at {assumptions.decoded:g} each: with fewer cores classifiers "
-            "take longer. CoMAE and MAR read latents.\n")  # fmt: skip
+    cores = f"{amount(rate / assumptions.decoded)} cores decode, at {assumptions.decoded:g} each"
+    return (
+        "Threads decode images ahead of the steps. In the hours above, CViT's training takes "
+        f"{amount(rate)} a second on {device.name}, as many as {cores}: with fewer cores classifiers take longer. "
+        "CoMAE and MAR read latents.\n"
+    )
 
 
 def cuts(profile: str | Profile, assumptions: Assumptions | None = None, name: str = "H100") -> pd.DataFrame:
     """What can be left out or made smaller, what it saves (by planning again with the smaller numbers), and its price."""
-    profile, assumptions, chosen = get_profile(profile), assumptions or Assumptions(), device(name)
-    c, g = profile.comae, profile.generation
+    profile, assumptions, chosen = get_profile(profile), assumptions or Assumptions(), budget.device(name)
+    c, g, N = profile.comae, profile.generation, profile.num_tokens
 
-    def spent(stages: Sequence[Stage]) -> dict[str, float]:
+    def spent(stages: list[Stage]) -> dict[str, float]:
         return {s.name: hours(s, chosen, assumptions) for s in stages}
 
-    before = spent(plan(profile))
-    seen = min(1.0, g.fine_tune_steps * g.batch_size / looks(profile)[0])
-    smaller = {  # change: (stages with smaller numbers, price)
-        "CoMAE for a fifth of its steps": (comae_stages(replace(profile, comae=replace(c, steps=c.steps // 5))),
-            "unknown; over its last quarter the paper's Fig. 6 moves in the fourth digit"),
-        "a quarter of the sampling steps": (generating(replace(profile, generation=replace(g, num_iter=max(1, g.num_iter // 4)))),
-            "several tokens at once, so the order decides less; its FID is untested here"),
-        "10,000 images per system": (generating(replace(profile, generation=replace(g, count=min(g.count, 10_000)))),
-            "FID is biased upwards and noisier: not comparable with FID-50K"),
-    }  # fmt: skip
-    narrow = c.enc_dim // 4
-    if narrow % (4 * c.enc_heads) == 0:  # 2-D RoPE
-        less = comae_stages(replace(profile, comae=replace(c, enc_dim=narrow)))
-        smaller[f"CoMAE's encoder {narrow} wide (the paper: 64 in section 4, 256 in section 8)"] = (less, f"masks of rank {narrow} at most; untested")
-    rows = []
-    for change, (less, price) in smaller.items():
-        after = spent(in_precision(profile, less))
+    def comae(**changes) -> list[Stage]:
+        return comae_stages(replace(profile, comae=replace(c, **changes)))
+
+    def generation(**changes) -> list[Stage]:
+        return generating(replace(profile, generation=replace(g, **changes)))
+
+    before, rows = spent(plan(profile)), []
+
+    def smaller(change: str, stages: list[Stage], price: str) -> None:
+        after = spent(in_precision(profile, stages))
         touched = [n for n in after if after[n] < 0.999 * before[n]]
         rows.append([change, sum(before[n] for n in touched), sum(after[n] for n in touched), price])
-    sources = sum(h for n, h in before.items() if "order sources" in n)
-    rows += [["no order sources but the training bank", sources, 0.0, "nothing of the paper; ours: whose order it must be"],
-             ["rank only what fine-tuning shows, in the flip shown", before["ranking"], seen * before["ranking"],
-              "CViT's training needs every order"],
-             ["15 kept counts instead of 100 ratios", before["curves over 100 mask ratios"],
-              before["curves over 100 mask ratios"] * few_counts(profile), "AuC and curve are interpolated; what notebook 5 does"]]  # fmt: skip
+
+    moved = "unknown; over its last quarter the paper's Fig. 6 moves in the fourth digit"
+    smaller("CoMAE for a fifth of its steps", comae(steps=c.steps // 5), moved)
+    fewer = "several tokens at once, so the order decides less; its FID is untested here"
+    smaller("a quarter of the sampling steps", generation(num_iter=max(1, g.num_iter // 4)), fewer)
+    biased = "FID is biased upwards and noisier: not comparable with FID-50K"
+    smaller("10,000 images per system", generation(count=min(g.count, 10_000)), biased)
+    narrow = c.enc_dim // 4
+    if narrow % (4 * c.enc_heads) == 0:  # 2-D RoPE
+        change = f"CoMAE's encoder {narrow} wide (the paper: 64 in section 4, 256 in section 8)"
+        smaller(change, comae(enc_dim=narrow), f"masks of rank {narrow} at most; untested")
+    seen = min(1.0, g.fine_tune_steps * g.batch_size / looks(profile)[0])
+    few = sum(map(cvit_on_meta(profile)[2], tested_counts(N))) / over_ratios(profile)
+    sources, curves = sum(h for n, h in before.items() if "order sources" in n), before["curves over 100 mask ratios"]
+    ours = "nothing of the paper; ours: whose order it must be"
+    rows.append(["no order sources but the training bank", sources, 0.0, ours])
+    change, ranking = "rank only what fine-tuning shows, in the flip shown", before["ranking"]
+    rows.append([change, ranking, seen * ranking, "CViT's training needs every order"])
+    interpolated = "AuC and curve are interpolated; what notebook 5 does"
+    rows.append(["15 kept counts instead of 100 ratios", curves, curves * few, interpolated])
     columns = ["cut", f"h before, {name}", "h after", "price"]
-    return pd.DataFrame([[r[0], amount(r[1]), amount(r[2]), r[3]] for r in rows], columns=columns)
-
-
-def few_counts(profile: Profile) -> float:
-    """Share of the hundred ratios' multiply-adds that `classification.tested_counts` takes."""
-    d, N = profile.data, profile.num_tokens
-    with torch.device("meta"):
-        model, image = build(profile, "CViT").eval(), torch.empty(1, d.channels, d.image_size, d.image_size)
-    at = kept_patches(model, image, N)
-    return sum(map(at, tested_counts(N))) / sum(at(keep_count(N, r / 100)) for r in range(100))
+    return pd.DataFrame([[cut, amount(old), amount(new), price] for cut, old, new, price in rows], columns=columns)

@@ -1,4 +1,4 @@
-"""What surrounds a dry run: environment variables, a cache of its own, and random weights for a KL-16 that is not there."""
+"""The surroundings of a dry run: environment variables, a cache of its own, random weights for a missing KL-16."""
 
 import os
 import shutil
@@ -19,15 +19,16 @@ def place_of_dry_run(profile: Profile, fresh: bool) -> dict[str, str]:
     cache = paths.build / profile.name / "cache"
     if fresh:
         shutil.rmtree(cache, ignore_errors=True)
-    own, given = {"COP_CACHE": str(cache)}, os.environ.get("COP_KL16")
-    if profile.tokens.kind == "kl16" and not given:
-        found = [f for place in (weights.folder(), paths.cache()) for f in place.glob("kl16.*") if f.suffix in (".safetensors", ".ckpt")]
-        if not found:
-            found = [cache / "kl16.safetensors"]
-            print(f"no weights of KL-16: random ones are drawn for the dry run ({found[0]})", file=sys.stderr, flush=True)
+    own = {"COP_CACHE": str(cache)}
+    if profile.tokens.kind == "kl16" and not os.environ.get("COP_KL16"):
+        stored = [f for place in (weights.folder(), paths.cache()) for f in place.glob("kl16.*")]
+        file = next((f for f in stored if f.suffix in (".safetensors", ".ckpt")), None)
+        if file is None:
+            file = cache / "kl16.safetensors"
+            print(f"no weights of KL-16: random ones are drawn for the dry run ({file})", file=sys.stderr, flush=True)
             cache.mkdir(parents=True, exist_ok=True)
-            save_file(seeded_build(lambda: KL16(image_side=profile.data.image_size), 0).state_dict(), found[0])
-        own["COP_KL16"] = str(found[0])
+            save_file(seeded_build(lambda: KL16(image_side=profile.data.image_size), 0).state_dict(), file)
+        own["COP_KL16"] = str(file)
     return own
 
 

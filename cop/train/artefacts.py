@@ -1,11 +1,11 @@
 """Load or compute: trained weights, rankings and curves, found again by the hash of what determines them.
 
 Looked up in the user's cache, then among the artefacts released with the package, else computed. What is computed is
-logged as a warning, since it takes time, and what is loaded as information. An artefact is a folder `<stage>-<key>/` of tensors.safetensors, history.csv (if it was trained)
-and provenance.json (configuration, seed, commit, versions). `COP_RETRAIN_SINCE=<unix time>` makes everything older
-invisible, released artefacts included; `make figures RETRAIN=1` sets it. Of many processes (`cop.train.processes`) the
-first one looks and writes; they must share the cache folder. Of several runs that need the same artefact one computes
-it, and the others wait and load it (`alone`).
+logged as a warning, since it takes time, and what is loaded as information. An artefact is a folder `<stage>-<key>/` of
+tensors.safetensors, history.csv (if it was trained) and provenance.json (configuration, seed, commit, versions). `COP_RETRAIN_SINCE=<unix time>` hides everything older,
+released artefacts included; `make figures RETRAIN=1` sets it. Of many processes (`cop.train.processes`) the first one
+looks and writes; they must share the cache folder. Of several runs that need the same artefact one computes it, and the
+others wait and load it (`alone`).
 """
 
 import errno
@@ -57,22 +57,20 @@ class Artefact:
 def versioned(stage: str, number: int, config: dict) -> dict:
     """The configuration with the version of the code of a stage, beside those of the stages it builds on.
 
-    The number stands where the stage is; raise it when the same configuration would give another result."""
+    The number stands where the stage is; it is raised when the same configuration would give another result.
+    """
     return config | {"versions": config.get("versions", {}) | {stage: number}}
 
 
 def load_or_compute(
-    stage: str,
-    config: dict,
-    compute: Callable[[Path], tuple[dict[str, Tensor], "pd.DataFrame | None"]],
-    *,
-    estimate: str = "",
+    stage: str, config: dict, compute: Callable[[Path], tuple[dict[str, Tensor], "pd.DataFrame | None"]]
 ) -> Artefact:
     """The artefact of `stage` under `config`, computed only if neither the cache nor the release has it.
 
-    compute(directory) returns tensors and an optional history; `directory` survives an interruption, so a training
-    run can keep its checkpoints there and resume. Tensors are stored and returned as they are computed, so a fresh
-    computation and a stored one give the same numbers. All processes call compute, which may share the work among them, and all get what the first one returned.
+    compute(directory) returns tensors and an optional history; `directory` survives an interruption, so that a training
+    run can keep its checkpoints there and resume. Tensors are stored and returned as they are computed, so that a fresh
+    computation and a stored one give the same numbers. All processes call compute, which may share the work among them,
+    and all get what the first one returned.
     Raises ValueError for a stored artefact that is truncated or foreign; it is left untouched.
     """
     name = f"{stage}-{key(config)}"
@@ -80,7 +78,7 @@ def load_or_compute(
     if found:
         return found
     with alone(paths.cache() / name):
-        return _look_up(stage, name) or _compute(stage, name, config, compute, estimate)
+        return _look_up(stage, name) or _compute(stage, name, config, compute)
 
 
 def _look_up(stage: str, name: str) -> Artefact | None:
@@ -91,21 +89,22 @@ def _look_up(stage: str, name: str) -> Artefact | None:
     return load(_places(name)[where])
 
 
-def _compute(stage: str, name: str, config: dict, compute: Callable, estimate: str) -> Artefact:
+def _compute(stage: str, name: str, config: dict, compute: Callable) -> Artefact:
     work = paths.cache() / f"{name}.work"
     if processes()[0] == 0:
         clear_if_old(work)
         work.mkdir(parents=True, exist_ok=True)
     wait()
-    _say(f"{stage}: nothing stored under {name}, so it is computed now{f' ({estimate})' if estimate else ''}")
+    _say(f"{stage}: nothing stored under {name}, so it is computed now")
     start = time.time()
     tensors, history = compute(work)
     wait()  # another process may still read what lies in `work`
     if processes()[0] == 0:
         tensors = {k: v.contiguous().cpu() for k, v in tensors.items()}
-        provenance = {"stage": stage, "config": config, "seconds": round(time.time() - start, 1),
-                      "created": round(time.time(), 1), "threads": torch.get_num_threads(), "commit": _commit(),
-                      "versions": {p: _version(p) for p in ("cop", "torch", "numpy", "timm", "accelerate")}}  # fmt: skip
+        versions = {p: _version(p) for p in ("cop", "torch", "numpy", "timm", "accelerate")}
+        provenance = {"stage": stage, "config": config, "commit": _commit(), "versions": versions}
+        provenance |= {"seconds": round(time.time() - start, 1), "created": round(time.time(), 1)}
+        provenance |= {"threads": torch.get_num_threads()}
         _write(paths.cache() / name, tensors, history, provenance)
         shutil.rmtree(work, ignore_errors=True)
         _say(f"{stage}: done in {provenance['seconds']:.0f} s, stored as {name}")
@@ -120,10 +119,12 @@ def stored(stage: str, config: dict) -> bool:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Inside, this run is the only one that computes what will stand at `path`; the others wait here, in whatever process
-    or on whatever machine that shares the folder. The lock is held by process 0 of a run and ends with it, also when it is
-    killed. All processes of a run must call this, and go on together. What a run waited for is there, if the other one
-    did not fail: look again inside."""
+    """Inside, this run is the only one that computes what will stand at `path`.
+
+    Others wait here, in any process and on any machine that shares the folder. The lock is held by process 0 of a run
+    and ends with it, also when it is killed. All processes of a run must call this, and go on together. What a run waited
+    for is there, if the other one did not fail: look again inside.
+    """
     with locked(path) if processes()[0] == 0 else nullcontext():
         wait()
         yield
@@ -135,7 +136,8 @@ def locked(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise NotADirectoryError(errno.ENOTDIR, "is a file; expected the folder of the cache (COP_CACHE)", str(path.parent)) from None
+        expected = "is a file; expected the folder of the cache (COP_CACHE)"
+        raise NotADirectoryError(errno.ENOTDIR, expected, str(path.parent)) from None
     lock = FileLock(path.with_name(f"{path.name}.lock"))
     try:
         lock.acquire(timeout=0)
@@ -169,10 +171,9 @@ def load(directory: Path) -> Artefact:
         if directory.name != f"{stage}-{key(provenance['config'])}":
             raise ValueError("the recorded configuration does not hash to the folder's name")
     except Exception as error:
-        raise ValueError(
-            f"{directory} is not a complete artefact ({type(error).__name__}: {str(error)[:160]}); expected "
-            "tensors.safetensors and provenance.json as this project writes them. Move the folder away to compute it anew."
-        ) from error
+        problem = f"{directory} is not a complete artefact ({type(error).__name__}: {str(error)[:160]})"
+        expected = "tensors.safetensors and provenance.json as this project writes them"
+        raise ValueError(f"{problem}; expected {expected}. Move the folder away to compute it anew.") from error
     tensors = {k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()}
     return Artefact(tensors, provenance, directory)
 
@@ -231,8 +232,7 @@ def _version(package: str) -> str:
 
 def _commit() -> str:
     try:
-        out = subprocess.run(["git", "-C", str(paths.root), "rev-parse", "--short", "HEAD"], capture_output=True,
-                             text=True, timeout=5)  # fmt: skip
-        return out.stdout.strip() or "unknown"
+        command = ["git", "-C", str(paths.root), "rev-parse", "--short", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip() or "unknown"
     except (OSError, subprocess.SubprocessError):
         return "unknown"

@@ -1,11 +1,11 @@
 """One training loop for every stage: Accelerate, cosine schedule, atomic checkpoints, exact resume, history.
 
-Everything random in step t comes from a generator seeded by (seed, t), and the batches of an epoch from one seeded
-by (seed, epoch). So a run that was killed and started again repeats the losses of an uninterrupted one exactly, and
-no random state needs to be stored.
+Everything random in step t comes from a generator seeded by (seed, t), and the batches of an epoch from one seeded by
+(seed, epoch). So a run that was killed and started again repeats the losses of an uninterrupted one exactly, and no
+random state needs to be stored.
 
 A batch can be divided into M micro-batches, each with a generator of its own; P processes take them in turn. So the
-result belongs to M, and P, any divisor of M, changes nothing but the order of a sum. Every stage of the paper runs so:
+result depends on M; P, any divisor of M, changes only the order of a sum. Every stage of the paper runs so:
 
     accelerate launch --num_processes 8 -m cop.train comae --profile paper
     notebook_launcher(pipeline.comae, ("paper", 0), num_processes=8)  # from accelerate; later calls load the result
@@ -65,9 +65,10 @@ class Uninitialised(TorchFunctionMode):
 
 
 def restored(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The module that `build` makes, with these weights and none drawn before: half a minute less for MAR-B on one core.
+    """The module that `build` makes, with these weights, none being drawn: half a minute less for MAR-B on one core.
 
-    The weights become the module's own, not copies. Raises RuntimeError for missing, unexpected or ill-shaped ones."""
+    The weights become the module's own, not copies. Raises RuntimeError for missing, unexpected or ill-shaped ones.
+    """
     register = nn.Module.register_parameter
 
     def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -119,7 +120,7 @@ def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
 
 
 def save_checkpoint(state: dict, path: Path) -> None:
-    """What `load_checkpoint` reads: the last one stays until the new one is whole."""
+    """Write what `load_checkpoint` reads; the last checkpoint stays until the new one is whole."""
 
     def fill(part: Path) -> None:
         with part.open("wb") as file:  # given the name, torch.save would not say that the disk is full
@@ -137,18 +138,16 @@ def load_checkpoint(path: Path) -> dict:
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise ValueError(
-            f"{path} is not a complete checkpoint of this project ({type(error).__name__}: {str(error)[:120]}); "
-            "expected one written by cop.train.loop.fit. Move it away to start this run anew."
-        ) from error
+        problem = f"{path} is not a complete checkpoint of this project ({type(error).__name__}: {str(error)[:120]})"
+        advice = "expected one written by cop.train.loop.fit. Move it away to start this run anew."
+        raise ValueError(f"{problem}; {advice}") from error
     return state
 
 
 class MicroBatch(nn.Module):
-    """The loss of micro-batch m of a step, as a module, for that is what `DistributedDataParallel` wraps."""
+    """The loss of micro-batch m of a step, as a module, which `DistributedDataParallel` can wrap."""
 
-    def __init__(self, model: nn.Module, loss_fn: Callable, per_step: Callable | None, config, scale: ScaleConfig,
-                 size: int, seed: int):  # fmt: skip
+    def __init__(self, model: nn.Module, loss_fn: Callable, per_step, config, scale: ScaleConfig, size: int, seed: int):
         super().__init__()
         self.model, self.loss_fn, self.per_step = model, loss_fn, per_step
         self.batch_size, self.count, self.size, self.seed = config.batch_size, scale.micro_batches, size, seed
@@ -160,13 +159,11 @@ class MicroBatch(nn.Module):
 
     def forward(self, step: int, m: int) -> dict[str, Tensor]:
         """The scalars of `loss_fn`. Micro-batch 0 draws what an undivided batch would."""
-        idx = self.images(step, m)
-        generator = shared = seeded(self.seed, 2, step)
-        if m:
-            generator = seeded(self.seed, 2, step, m)
+        shared = seeded(self.seed, 2, step)
+        generator = seeded(self.seed, 2, step, m) if m else shared
         drawn = (self.per_step(shared),) if self.per_step else ()
         with torch.autocast(next(self.model.parameters()).device.type, torch.bfloat16, enabled=self.bf16):
-            out = self.loss_fn(self.model, idx, generator, step, *drawn)
+            out = self.loss_fn(self.model, self.images(step, m), generator, step, *drawn)
         return {k: v.float() for k, v in out.items() if torch.is_tensor(v) and v.ndim == 0}
 
 
@@ -176,16 +173,17 @@ def check_scale(scale: ScaleConfig, batch_size: int, count: int) -> None:
     if scale.mixed_precision not in ("no", "bf16"):
         raise ValueError(f"unknown mixed_precision {scale.mixed_precision!r}; expected no or bf16")
     if M < 1 or batch_size % M:
-        raise ValueError(f"a batch of {batch_size} images does not divide into {M} micro-batches; change "
-                         "scale.micro_batches or the batch size")  # fmt: skip
+        problem = f"a batch of {batch_size} images does not divide into {M} micro-batches"
+        raise ValueError(f"{problem}; change scale.micro_batches or the batch size")
     if M % count:
-        raise ValueError(f"{count} processes cannot share {M} micro-batch{'es' * (M > 1)} equally; start as many "
-                         f"processes as divide {M}, or set scale.micro_batches to a multiple of {count}")  # fmt: skip
+        problem = f"{count} processes cannot share {M} micro-batch{'es' * (M > 1)} equally"
+        advice = f"start as many processes as divide {M}, or set scale.micro_batches to a multiple of {count}"
+        raise ValueError(f"{problem}; {advice}")
 
 
 @contextlib.contextmanager
 def lean(model: nn.Module, scale: ScaleConfig):
-    """Inside, the transformer blocks of `model` are recomputed in the backward pass and compiled, as `scale` says."""
+    """Inside, the transformer blocks of `model` are recomputed in the backward pass or compiled, if `scale` asks for it."""
     from timm.models.vision_transformer import Block as TimmBlock
 
     blocks = [b for b in model.modules() if isinstance(b, (Block, TimmBlock))]
@@ -222,24 +220,27 @@ def fit(
 ) -> tuple[nn.Module, "pd.DataFrame"]:
     """Train `model` for `config.steps` steps and return it with the history of every step.
 
-    loss_fn(model, idx, generator, step) returns a dict of scalars whose `loss` is minimised; idx (batch,) are image
-    indices below `size`. config: any of the profile's configs (steps, batch_size, lr, weight_decay, warmup,
-    grad_clip). alternate: names of submodules that are optimised in turn, step by step ("f and g are optimised
-    alternately in a batch-wise manner", section 3.1); without it, the whole model. ema: decay of an exponential
-    moving average, whose weights are returned; with ema_warmup it rises to that decay, for weights that start at random. `directory`/checkpoint.pt is written every
-    `checkpoint_every` steps and resumed from if present, by any number of processes.
+    Args:
+        loss_fn: (model, idx, generator, step) -> dict of scalars whose `loss` is minimised; idx (batch,) are image
+            indices below `size`.
+        config: any of the profile's configs (steps, batch_size, lr, weight_decay, warmup, grad_clip).
+        directory: its checkpoint.pt is written every `checkpoint_every` steps and resumed from if present, by any
+            number of processes.
+        alternate: names of submodules that are optimised in turn, step by step ("f and g are optimised alternately in
+            a batch-wise manner", section 3.1); without it, the whole model.
+        ema: decay of an exponential moving average, whose weights are returned; with ema_warmup it rises to that decay,
+            for weights that start at random.
+        scale: micro-batches and how to save memory. Losses and gradients are the means over micro-batches, so a loss
+            that compares the images of a batch (`contrastive_scope="batch"`, the shares of DynamicViT) compares those
+            of a micro-batch.
+        per_step: (generator) -> what all images of a step share; drawn first, and given to loss_fn as a fifth argument.
+            Without it every micro-batch draws for itself (as the processes of MAR's own training do).
+        ahead: (idx) is told which images this process will need, AHEAD steps before, so that they can be decoded
+            meanwhile (`ImageSet.ahead`). It changes no result.
+        watch: (model, steps done) is called after every step, may look at the model, and changes no result either.
 
-    scale: micro-batches and how to save memory. Losses and gradients are the means over micro-batches, so a loss that
-    compares the images of a batch (`contrastive_scope="batch"`, the shares of DynamicViT) compares those of a
-    micro-batch. per_step(generator): what all images of a step share; drawn first, and given to loss_fn as a fifth
-    argument. Without it every micro-batch draws for itself (as the processes of MAR's own training do).
-
-    ahead(idx): told which images this process will need, AHEAD steps before, so that they can be decoded meanwhile
-    (`ImageSet.ahead`). It changes no result. watch(model, steps done): called after every step; it may look at the
-    model, and changes no result either.
-
-    Raises ValueError for micro-batches that do not come out even. Raises FloatingPointError when a loss is not
-    finite: the last checkpoint stays, the message says where.
+    Raises ValueError for micro-batches that do not come out even, and FloatingPointError when a loss is not finite: the
+    last checkpoint stays, the message says where.
     """
     import pandas as pd  # only a training needs these three, which take longer to import than PyTorch
     from accelerate import Accelerator
@@ -248,11 +249,9 @@ def fit(
 
     me, count = processes()
     check_scale(scale, min(config.batch_size, size), count)
-    accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision="no",  # the profile says, not the launcher: see MicroBatch
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=bool(alternate))],
-    )
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=bool(alternate))]
+    # The precision is the profile's (see MicroBatch), not the launcher's.
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no", kwargs_handlers=handlers)
     parts = {name: model.get_submodule(name) for name in alternate} or {"": model}
     opts = {name: optimizer(part, config) for name, part in parts.items()}
     names = list(opts)
@@ -276,9 +275,9 @@ def fit(
         for m in own if ahead and step < config.steps else ():
             ahead(micro_batch.images(step, m))
 
+    prepared.train()
     for step in range(start, start + AHEAD):
         look_ahead(step)
-    prepared.train()
     with lean(model, scale), threads(scale.threads if device == "cpu" else None):
         for step in progress(range(start, config.steps), desc, config.steps - start):
             look_ahead(step + AHEAD)
@@ -297,20 +296,19 @@ def fit(
             rows = torch.tensor(rows, dtype=torch.float64, device=accelerator.device)  # (M / P, scalars)
             scalars = dict(zip(out, accelerator.gather(rows).mean(0).tolist(), strict=True))
             if not math.isfinite(scalars["loss"]):  # known to all processes at once
-                raise FloatingPointError(
-                    f"{desc}: loss is {scalars['loss']} at step {step} of {config.steps} (seed {seed}); expected a "
-                    f"finite number. The last checkpoint ({path}) is intact: lower lr={config.lr} or raise the warm-up."
-                )
+                problem = f"{desc}: loss is {scalars['loss']} at step {step} of {config.steps} (seed {seed})"
+                advice = f"The last checkpoint ({path}) is intact: lower lr={config.lr} or raise the warm-up."
+                raise FloatingPointError(f"{problem}; expected a finite number. {advice}")
             accelerator.clip_grad_norm_([p for p in parts[name].parameters() if p.grad is not None], config.grad_clip)
             opts[name].step()
             if average:
-                average.update(model, step=step if ema_warmup else None)  # timm copies at the first steps that it is told
+                average.update(model, step=step if ema_warmup else None)  # at steps it is told, timm first copies
             history.append({"step": step, **scalars})
             if watch:
                 watch(model, step + 1)
             if (step + 1) % checkpoint_every == 0 and step + 1 < config.steps and me == 0:
-                state = {"model": model.state_dict(), "step": step + 1, "history": history,
-                         "optimizers": {n: opts[n].state_dict() for n in names}}  # fmt: skip
+                state = {"model": model.state_dict(), "step": step + 1, "history": history}
+                state["optimizers"] = {n: opt.state_dict() for n, opt in opts.items()}
                 save_checkpoint(state | ({"ema": average.module.state_dict()} if average else {}), path)
     model.requires_grad_(True)
     if average:
@@ -320,8 +318,10 @@ def fit(
 
 
 def optimizer(part: nn.Module, config) -> torch.optim.Optimizer:
-    """AdamW, or where `config.optimizer` is "muon" timm's Muon (Jordan et al. 2024) on the matrices of the residual layers
-    and AdamW, with the same learning rate, on everything else. Raises ValueError for another name."""
+    """AdamW; or timm's Muon (Jordan et al. 2024) for the matrices of residual layers if `config.optimizer` is "muon".
+
+    Everything else then has AdamW with the same learning rate. Raises ValueError for another name.
+    """
     name, betas = getattr(config, "optimizer", "adamw"), getattr(config, "betas", (0.9, 0.95))
     if name == "adamw":
         return torch.optim.AdamW(decay_groups(part, config.weight_decay), lr=config.lr, betas=betas)
@@ -331,23 +331,25 @@ def optimizer(part: nn.Module, config) -> torch.optim.Optimizer:
 
     named = dict(part.named_parameters())
     inner = {n: p for n, p in named.items() if p.ndim == 2 and ("blocks." in n or "layers." in n)}
-    groups = [{"params": list(inner.values()), "weight_decay": config.weight_decay, "use_fallback": False},
-              {"params": [p for n, p in named.items() if n not in inner], "weight_decay": 0.0, "use_fallback": True}]  # fmt: skip
-    return Muon(groups, lr=config.lr, betas=betas)
+    matrices = {"params": list(inner.values()), "weight_decay": config.weight_decay, "use_fallback": False}
+    others = {"params": [p for n, p in named.items() if n not in inner], "weight_decay": 0.0, "use_fallback": True}
+    return Muon([matrices, others], lr=config.lr, betas=betas)
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """AdamW groups: no weight decay on vectors (biases, norms, read-out tokens), as usual for ViTs, nor on the submodules
-    that `module.undecayed` names."""
-    groups = {True: [], False: []}
+    """AdamW groups: no weight decay on vectors (biases, norms, read-out tokens), as usual for ViTs.
+
+    Nor is there any on the submodules that `module.undecayed` names.
+    """
+    undecayed, decayed, others = tuple(getattr(module, "undecayed", ())), [], []
     for name, p in module.named_parameters():
-        groups[p.ndim >= 2 and not name.startswith(tuple(getattr(module, "undecayed", ())))].append(p)
-    return [{"params": groups[True], "weight_decay": weight_decay}, {"params": groups[False], "weight_decay": 0.0}]
+        (decayed if p.ndim >= 2 and not name.startswith(undecayed) else others).append(p)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 @contextlib.contextmanager
 def threads(n: int | None):
-    """Let torch use n threads inside the block (None: as many as before), so that sums are rounded alike on every machine."""
+    """Let torch use n threads inside (None: as many as before), so that sums are rounded alike on every machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(n or before)
     try:

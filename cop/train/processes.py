@@ -1,4 +1,4 @@
-"""Many processes as one: which am I, wait for the others, do as the first one does. All of it is Accelerate's.
+"""Many processes that work as one, by Accelerate: their numbers, waiting for each other, and sharing values and work.
 
 `accelerate launch` and `notebook_launcher` start P processes that run the same stages in the same order. They share the
 work inside a stage (`cop.train.loop.fit`, `cop.train.shards.compute_shards`), and only process 0 writes its artefact.
@@ -51,7 +51,7 @@ def agreed(value):
 
 
 def shared_out(parts: Sequence, work: Callable) -> list:
-    """[work(part) for part in parts]: the processes take the parts in turn, and all get all results, which are picklable."""
+    """[work(part) for part in parts]: the processes take the parts in turn; all get all results, which are picklable."""
     me, count = processes()
     own = [work(part) for part in parts[me::count]]
     if count == 1:

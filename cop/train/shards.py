@@ -1,8 +1,8 @@
 """Results that are too large for one process or one file: computed in shards, each by one process, read in place.
 
-A folder of `00000.safetensors`, `00001.safetensors`, ... of `size` consecutive images each, and `manifest.json`: what
+A folder holds `00000.safetensors`, `00001.safetensors`, ... of `size` consecutive images each, and `manifest.json`: what
 they were made with, how many images, and the SHA-256 of every shard. A shard is written to a temporary neighbour and
-renamed, and counts only once its size and checksum are recorded after that. So whatever stops a run, a full disk too,
+renamed, and counts only once its size and checksum are recorded after that. Whatever stops a run, even a full disk,
 nothing half-written is ever read, and the next run, with any number of processes, computes what is missing.
 
 The latents of KL-16 (`moments`) and the orders of large data sets stay in shards and are mapped into memory; the parts
@@ -53,8 +53,10 @@ class Shards:
         return self.count
 
     def rows(self, name: str, idx: Tensor, second: Tensor | None = None) -> Tensor:
-        """Rows `idx` (B,) of the tensor `name`, in that order: (B, ...). second: (B,), an index of the next axis for
-        each row, which then is gone. Only the pages of these rows are read."""
+        """Rows `idx` (B,) of the tensor `name`, in that order: (B, ...). Only the pages of these rows are read.
+
+        second: (B,), for each row an index of the next axis, which the result then lacks.
+        """
         found, shard = None, idx // self.size
         for k in shard.unique().tolist():
             here = (shard == k).nonzero()[:, 0]
@@ -88,14 +90,17 @@ def check_file(path: Path, expected: dict) -> None:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected["sha256"]:
-            raise ValueError(f"{path} is damaged: its checksum is {found[:12]}…, recorded is "
-                             f"{expected['sha256'][:12]}…. {repair}")  # fmt: skip
+            checksums = f"its checksum is {found[:12]}…, recorded is {expected['sha256'][:12]}…"
+            raise ValueError(f"{path} is damaged: {checksums}. {repair}")
         _verified.add(stamp)
 
 
 def open_shards(directory: Path, made_with: dict) -> Shards:
-    """A complete folder of shards that were made so. Raises FileNotFoundError if there is none or it is not complete,
-    ValueError naming what differs from `made_with`, or the file that is missing or truncated."""
+    """A complete folder of shards that were made with `made_with`.
+
+    Raises FileNotFoundError if there is none or it is not complete, ValueError naming what differs, or the file that is
+    missing or truncated.
+    """
     manifest = _manifest(directory, made_with)
     if manifest is None or "shards" not in manifest:
         state = "not complete" if manifest else "missing"
@@ -107,13 +112,17 @@ def open_shards(directory: Path, made_with: dict) -> Shards:
     return Shards(Path(directory), manifest["count"], manifest["size"], manifest["shards"])
 
 
-def compute_shards(directory: Path, made_with: dict, count: int, compute: Callable[[Tensor], dict[str, Tensor]], *,
-                   size: int = SHARD, desc: str = "shards") -> Shards:  # fmt: skip
-    """compute(idx) for every `size` consecutive of `count` images, idx (size,): tensors with a row per image.
+Compute = Callable[[Tensor], dict[str, Tensor]]  # image numbers (size,) -> tensors with a row per image
+
+
+def compute_shards(
+    directory: Path, made_with: dict, count: int, compute: Compute, *, size: int = SHARD, desc: str = "shards"
+) -> Shards:
+    """The folder of compute(idx) for every `size` consecutive of `count` images.
 
     The shards are divided over the processes; those that are there already are not computed again. Every process must
-    call this, and gets all. Of several runs that want the same folder one computes, and the others wait. What is computed
-    may depend on idx only, never on which process computes it.
+    call this, and gets all. Of several runs that want the same folder one computes, and the others wait. What is
+    computed may depend on idx only, never on which process computes it.
     Raises ValueError as `open_shards`, OSError when a shard cannot be written.
     """
     directory, names = Path(directory), [_name(k) for k in range(-(-count // size))]
@@ -121,8 +130,9 @@ def compute_shards(directory: Path, made_with: dict, count: int, compute: Callab
     def look() -> tuple[dict | None, list[int]]:  # the manifest, and which shards are missing
         manifest = _manifest(directory, made_with)
         if manifest and (manifest["count"], manifest["size"]) != (count, size):
-            raise ValueError(f"{directory} holds {manifest['count']} images in shards of {manifest['size']}; expected "
-                             f"{count} in shards of {size}. Move the folder away to compute it anew")  # fmt: skip
+            found = f"{manifest['count']} images in shards of {manifest['size']}"
+            expected = f"{count} in shards of {size}"
+            raise ValueError(f"{directory} holds {found}; expected {expected}. Move the folder away to compute it anew")
         return agreed((manifest, [k for k, name in enumerate(names) if not _recorded(directory, name, manifest)]))
 
     manifest, missing = look()
@@ -168,8 +178,8 @@ def _manifest(directory: Path, made_with: dict) -> dict | None:
     for name in [*made_with, *found]:
         a, b = found.get(name), json.loads(json.dumps(made_with.get(name)))  # as JSON keeps it: no tuples
         if a != b:
-            raise ValueError(f"the shards in {directory} were made with {name} = {a!r}; expected {b!r}. Move the folder "
-                             "away, or use another cache folder (COP_CACHE)")  # fmt: skip
+            problem = f"the shards in {directory} were made with {name} = {a!r}; expected {b!r}"
+            raise ValueError(f"{problem}. Move the folder away, or use another cache folder (COP_CACHE)")
     return manifest
 
 
@@ -183,26 +193,27 @@ def _recorded(directory: Path, name: str, manifest: dict | None) -> dict | None:
     return record if record and path.exists() and path.stat().st_size == record["bytes"] else None
 
 
-# --------------------------------------------------------------------------------------- the latents of KL-16
-
-
 def moments(profile: Profile, split: str, data: ImageSet, tokens: KL16Tokens, device: str = "cpu") -> Shards:
-    """Mean and log-variance of the latents of every image and of its mirror image: tensors `mean` and `logvar`, each
-    (n, 2, N, 16) float16, [:, 1] of the mirror image; encoded where they are not stored yet.
+    """Mean and log-variance of the latents of every image and its mirror image, encoded where they are not stored yet.
 
-    Float16 costs a thousandth of a latent's standard deviation and halves the disk: 33 KB an image, 42 GB for
-    ImageNet's training images. What other weights, another crop or other images give stands in a folder of its own.
+    They are tensors `mean` and `logvar`, each (n, 2, N, 16) float16, [:, 1] of the mirror image. Float16 costs a
+    thousandth of a latent's standard deviation and halves the disk: 33 KB an image, 42 GB for ImageNet's training images.
+    What other weights, another crop or other images give stands in a folder of its own.
     """
     autoencoder, images = tokens.autoencoder.to(device), data_config(profile.data)
     weights = hashlib.sha256()
     for name, value in sorted(autoencoder.state_dict().items()):
         weights.update(name.encode() + value.cpu().numpy().tobytes())
     made_with = {
-        "content": "moments", "tokenizer": profile.tokens.kind, "weights": weights.hexdigest()[:16],
-        "crop": f"{profile.data.image_size} px, ADM centre crop", "data": images["name"], "split": split,
+        "content": "moments",
+        "tokenizer": profile.tokens.kind,
+        "weights": weights.hexdigest()[:16],
+        "crop": f"{profile.data.image_size} px, ADM centre crop",
+        "data": images["name"],
+        "split": split,
         "labels": hashlib.sha256(data.labels.numpy().tobytes()).hexdigest()[:16],
         "profile": key({"data": images, "tokens": as_dict(profile.tokens)}),
-    }  # fmt: skip
+    }
 
     @torch.no_grad()
     def compute(idx: Tensor) -> dict[str, Tensor]:
@@ -219,8 +230,10 @@ def moments(profile: Profile, split: str, data: ImageSet, tokens: KL16Tokens, de
 
 
 def latents(stored: Shards, idx: Tensor, flip: Tensor | None, generator: torch.Generator | None) -> Tensor:
-    """Scaled tokens (B, N, 16) of images `idx` (B,), mirrored where flip (B,) says: a sample of the posterior, drawn
-    with `generator` as `KL16.encode` draws it, or without one the mode."""
+    """Scaled tokens (B, N, 16) of images `idx` (B,), mirrored where flip (B,) is true.
+
+    They are a sample of the posterior, drawn with `generator` as `KL16.encode` draws it, or without one the mode.
+    """
     flip = torch.zeros_like(idx) if flip is None else flip.long()
     mean = stored.rows("mean", idx, flip).float()  # (B, N, 16)
     if generator is not None:

@@ -11,8 +11,7 @@ def main(name: str | None = None, path: str | None = None) -> None:
     from cop.weights.convert import convert, model_of  # loads torch, which the listing does not need
 
     file = fetch(name, path, check=True)
-    if model_of(name) is not None and file.suffix != ".safetensors":
-        converted = convert(name, file)
-        print(f"{name}: {converted} (converted; {file} is no longer needed)")
-    else:
+    if model_of(name) is None or file.suffix == ".safetensors":
         print(f"{name}: {file}")
+    else:
+        print(f"{name}: {convert(name, file)} (converted; {file} is no longer needed)")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from cop.files import write
 from cop.paper.kl16 import KL16, check_state, load_strictly, read_state_dict
@@ -31,13 +31,6 @@ def model_of(name: str) -> nn.Module | None:
     return None
 
 
-def own_names(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A published state dict under the names of our networks, without what they have no use for."""
-    if name == "kl16":
-        return {k: v for k, v in state.items() if not k.startswith("loss.")}  # of its training
-    return dict(state)
-
-
 def convert(name: str, source: str | Path | Mapping, target: str | os.PathLike | None = None) -> Path:
     """Write the weights of a published checkpoint as safetensors (float32), once, and return the path.
 
@@ -48,7 +41,8 @@ def convert(name: str, source: str | Path | Mapping, target: str | os.PathLike |
     model = model_of(find(name).name)
     if model is None:
         raise ValueError(f"{name} is used as published; there is nothing to convert")
-    state = own_names(name, read_state_dict(source))
+    # KL-16's checkpoint also holds the networks of its training losses.
+    state = {k: v for k, v in read_state_dict(source).items() if not (name == "kl16" and k.startswith("loss."))}
     check_state(model, state, name)
     target = Path(target) if target else places(find(name))[0]
     write(target, lambda part: save_file({k: v.float().contiguous().clone() for k, v in state.items()}, part))
@@ -58,10 +52,9 @@ def convert(name: str, source: str | Path | Mapping, target: str | os.PathLike |
 def load_dynamicvit(model: nn.Module, source: str | Path | Mapping) -> nn.Module:
     """Give a `DynamicViT` of DeiT-B's size the weights of DynamicViT-DeiT-B, or of DeiT-B, and return it.
 
-    With DeiT-B's the predictors stay as they are: that is where DynamicViT's training starts. DeiT takes images
-    normalised by ImageNet's mean and standard deviation, ours are in [-1, 1]: the difference goes into the patch
-    projection. Position embeddings are resampled to the model's grid.
-    Raises FileNotFoundError, and ValueError as `convert`.
+    With DeiT-B's the predictors stay as they are, as at the start of DynamicViT's training. DeiT takes images normalised
+    by ImageNet's mean and standard deviation, ours are in [-1, 1]: the patch projection takes up the difference. Position
+    embeddings are resampled to the model's grid. Raises FileNotFoundError, and ValueError as `convert`.
     """
     from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     from timm.layers import resample_abs_pos_embed
@@ -71,9 +64,8 @@ def load_dynamicvit(model: nn.Module, source: str | Path | Mapping) -> nn.Module
     if not any(k.startswith("score_predictor.") for k in state):
         state |= {k: v for k, v in own.items() if k.startswith("score_predictor.")}
     if (embedding := state.get("pos_embed")) is not None and embedding.shape[-1:] == own["pos_embed"].shape[-1:]:
-        state["pos_embed"] = resample_abs_pos_embed(
-            embedding.float(), list(model.patch_embed.grid_size), num_prefix_tokens=1
-        )
+        grid = list(model.patch_embed.grid_size)
+        state["pos_embed"] = resample_abs_pos_embed(embedding.float(), grid, num_prefix_tokens=1)
     model = load_strictly(model, state, "DynamicViT")
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
     projection = model.patch_embed.proj  # of (x - mean) / std for x in [0, 1]; we have 2 x - 1

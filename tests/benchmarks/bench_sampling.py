@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from cop.paper.diffusion import cosine_diffusion
-from cop.paper.mar import MAR, draw_for_sampling, mar_config, mask_lengths
+from cop.paper.mar import MAR, MARConfig, draw_for_sampling, mask_lengths
 
 
 def plain_block(block, x):
@@ -57,8 +57,16 @@ def plain_mlp(net, x, t, z):
 
 @torch.no_grad()
 def plain_sample(
-    model, labels, seeds, ranking=None, *, num_iter=64, cfg_scale=1.0, temperature=1.0,
-    num_sampling_steps=100, everything=True,
+    model,
+    labels,
+    seeds,
+    ranking=None,
+    *,
+    num_iter=64,
+    cfg_scale=1.0,
+    temperature=1.0,
+    num_sampling_steps=100,
+    everything=True,
 ):
     """As `MAR.sample`, linear schedule. `everything`: all tokens through the MLP, not the wanted alone."""
     config, batch = model.config, len(labels)
@@ -120,12 +128,14 @@ RESULTS = {}
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_sampling(benchmark, name):
     """8 images of 64 tokens in 16 steps of 25 diffusion steps, guided."""
-    model = busy_model(mar_config("mar_demo"))
+    sizes = {"dim": 128, "depth": 3, "heads": 4, "buffer_size": 8, "diffloss_depth": 3, "diffloss_width": 192}
+    model = busy_model(MARConfig(grid=8, num_classes=10, **sizes))
     labels, seeds = torch.arange(8), list(range(8))
     sample = SAMPLERS[name]
     tokens = benchmark.pedantic(
         lambda: sample(model, labels, seeds, num_iter=16, cfg_scale=3.0, num_sampling_steps=25),
-        rounds=1 if name.endswith("all tokens through the MLP") else 5, warmup_rounds=1,
+        rounds=1 if name.endswith("all tokens through the MLP") else 5,
+        warmup_rounds=1,
     )
     seconds = benchmark.stats.stats.median if benchmark.stats else None
     ours = RESULTS.setdefault("ours", (tokens, seconds))

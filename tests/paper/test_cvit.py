@@ -12,15 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from cop.paper import cvit
 
-SMALL = {
-    "img_size": 32,
-    "patch_size": 4,
-    "in_chans": 1,
-    "num_classes": 10,
-    "embed_dim": 32,
-    "depth": 4,
-    "num_heads": 4,
-}
+SMALL = {"img_size": 32, "patch_size": 4, "in_chans": 1, "num_classes": 10, "embed_dim": 32, "depth": 4, "num_heads": 4}
 N = 64
 
 
@@ -86,9 +78,7 @@ def test_without_class_token_it_is_timm_to_round_off():
     options = {"class_token": False, "global_pool": "avg"}
     ours = randomise(cvit.CViT(**SMALL | options))
     with torch.no_grad():
-        torch.testing.assert_close(
-            ours(images(), torch.arange(N).expand(3, -1)), ours(images()), rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(ours(images(), torch.arange(N).expand(3, -1)), ours(images()), rtol=1e-4, atol=1e-5)
 
 
 def test_full_size_model_keeping_all_is_timm_bit_for_bit():
@@ -275,7 +265,7 @@ def test_masked_loss_is_cross_entropy_on_the_kept_patches(pair):
 
 
 def test_a_few_steps_of_training_lower_the_loss():
-    model = timm.create_model("cvit_demo_patch4_32", embed_dim=32, depth=2)
+    model = cvit.CViT(img_size=32, patch_size=4, in_chans=1, num_classes=10, embed_dim=32, depth=2, num_heads=4)
     randomise(model).train()
     x, labels, ranking = images(10), torch.arange(10), rankings(10)
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
@@ -312,12 +302,7 @@ def test_timm_loading_resamples_the_position_embedding(own_tag):
     if not own_tag:  # the whole configuration of timm's tag, as its scripts hand it over
         extra = {"pretrained_cfg": timm.models.get_pretrained_cfg("vit_base_patch16_224.orig_in21k")}
     model = timm.create_model(
-        "cvit_base_patch16_256",
-        pretrained=True,
-        pretrained_cfg_overlay=overlay,
-        num_classes=10,
-        depth=1,
-        **extra,
+        "cvit_base_patch16_256", pretrained=True, pretrained_cfg_overlay=overlay, num_classes=10, depth=1, **extra
     )
     assert isinstance(model, cvit.CViT)
     assert model.pos_embed.shape == (1, 257, 768)
@@ -332,17 +317,7 @@ def test_full_size_model_has_exactly_timms_names_and_shapes():
     with torch.device("meta"):
         ours = timm.create_model("cvit_base_patch16_256", num_classes=1000)
         theirs = timm.create_model("vit_base_patch16_224", img_size=256, num_classes=1000)
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {
-        k: v.shape for k, v in theirs.state_dict().items()
-    }
-
-
-def test_class_count_mismatch_is_told(pair):
-    state = pair[0].state_dict()
-    cvit.check_head(state, 10)
-    cvit.check_head({name: value for name, value in state.items() if not name.startswith("head")}, 1000)
-    with pytest.raises(ValueError, match="classifies 10 classes, the model 1000"):
-        cvit.check_head(state, 1000)
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
 
 
 @pytest.mark.slow

@@ -48,9 +48,7 @@ def test_dynamicvit_removes_tokens_at_its_three_stages():
         model(images(), base_rate=0.5)
         assert seen == [64, 32, 16, 8]
         seen.clear()
-        assert torch.isfinite(
-            model(images(), base_rate=0.2)
-        ).all()  # int(64 * 0.008) = 0: the class token alone
+        assert torch.isfinite(model(images(), base_rate=0.2)).all()  # int(64 * 0.008) = 0: the class token alone
         assert seen == [64, 12, 2, 0]
 
 
@@ -58,9 +56,7 @@ def test_dynamicvit_keeps_the_best_scored_tokens():
     model, scores, inputs = dynamic(), [], []
     model.score_predictor[0].register_forward_hook(lambda _, __, out: scores.append(out[..., 0]))
     for i in (0, 1):
-        model.blocks[i].register_forward_hook(
-            lambda _, args, out: inputs.append((args[0][:, 1:], out[:, 1:]))
-        )
+        model.blocks[i].register_forward_hook(lambda _, args, out: inputs.append((args[0][:, 1:], out[:, 1:])))
     with torch.no_grad():
         model(images(1), base_rate=0.25)
     best = scores[0][0].topk(16).indices.sort().values
@@ -121,9 +117,7 @@ def test_dynamicvit_loss_terms_by_hand():
     with torch.no_grad():
         logits, decisions, tokens = model.soft(x, generator(4))
         loss = -logits.log_softmax(-1)[torch.arange(3), labels].mean()
-        plain = (
-            loss + 2 * sum((d.mean(1) - 0.7 ** (s + 1)).pow(2).mean() for s, d in enumerate(decisions)) / 3
-        )
+        plain = loss + 2 * sum((d.mean(1) - 0.7 ** (s + 1)).pow(2).mean() for s, d in enumerate(decisions)) / 3
         torch.testing.assert_close(dynamicvit.dynamicvit_loss(model, x, labels, 0.7, generator(4)), plain)
         p, q = teacher(x).softmax(-1), logits.softmax(-1)
         kl = (p * (p / q).log()).sum(-1).mean()
@@ -140,7 +134,9 @@ def test_distillation_takes_the_decisions_as_given(monkeypatch):
     decisions = [torch.ones(3, 64, requires_grad=True) for _ in range(3)]
     tokens = torch.randn(3, 64, 32, generator=generator()).requires_grad_()
     monkeypatch.setattr(model, "soft", lambda *_: (torch.zeros(3, 10), decisions, tokens))
-    dynamicvit.dynamicvit_loss(model, images(), torch.tensor([0, 5, 9]), 0.7, generator(), teacher, ratio_weight=0.0).backward()
+    dynamicvit.dynamicvit_loss(
+        model, images(), torch.tensor([0, 5, 9]), 0.7, generator(), teacher, ratio_weight=0.0
+    ).backward()
     assert tokens.grad.abs().sum() > 0
     assert all(d.grad is None or not d.grad.any() for d in decisions)
 

@@ -108,7 +108,7 @@ def test_tokens_are_row_major():
     tokens = model.encode(picture)
     for row, column in [(1, 6), (6, 2)]:
         changed = picture.clone()
-        changed[:, :, 16 * row: 16 * row + 16, 16 * column: 16 * column + 16] *= -1
+        changed[:, :, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16] *= -1
         moved = int((model.encode(changed) - tokens).norm(dim=-1).argmax())
         assert abs(moved // 8 - row) <= 1 and abs(moved % 8 - column) <= 1
 
@@ -141,19 +141,33 @@ def test_same_weights_same_result_as_diffusers():
     diffusers = pytest.importorskip("diffusers")
     oracle = diffusers.AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4 + ("AttnDownEncoderBlock2D",),
-        up_block_types=("UpDecoderBlock2D",) * 5, block_out_channels=(32, 32, 64, 64, 128),
-        layers_per_block=2, latent_channels=16, norm_num_groups=32, sample_size=64,
+        up_block_types=("UpDecoderBlock2D",) * 5,
+        block_out_channels=(32, 32, 64, 64, 128),
+        layers_per_block=2,
+        latent_channels=16,
+        norm_num_groups=32,
+        sample_size=64,
     ).eval()
     model = small()
     ours, theirs = model.state_dict(), {}
     for key, value in oracle.state_dict().items():
         name = key
         for old, new in [
-            ("down_blocks.", "down."), ("resnets.", "block."), ("conv_shortcut", "nin_shortcut"),
-            ("downsamplers.0", "downsample"), ("upsamplers.0", "upsample"), ("conv_norm_out", "norm_out"),
-            ("mid_block.block.0", "mid.block_1"), ("mid_block.block.1", "mid.block_2"),
-            ("mid_block.attentions.0", "mid.attn_1"), ("attentions.", "attn."), ("group_norm", "norm"),
-            ("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out"),
+            ("down_blocks.", "down."),
+            ("resnets.", "block."),
+            ("conv_shortcut", "nin_shortcut"),
+            ("downsamplers.0", "downsample"),
+            ("upsamplers.0", "upsample"),
+            ("conv_norm_out", "norm_out"),
+            ("mid_block.block.0", "mid.block_1"),
+            ("mid_block.block.1", "mid.block_2"),
+            ("mid_block.attentions.0", "mid.attn_1"),
+            ("attentions.", "attn."),
+            ("group_norm", "norm"),
+            ("to_q", "q"),
+            ("to_k", "k"),
+            ("to_v", "v"),
+            ("to_out.0", "proj_out"),
         ]:
             name = name.replace(old, new)
         for level in range(5):
@@ -189,9 +203,7 @@ def test_checkpoints(tmp_path):
         load_kl16(tmp_path / "none.ckpt")
 
 
-@pytest.mark.parametrize(
-    "shape", [(2, 3, 128, 128), (3, 64, 64), (2, 1, 64, 64), (2, 64, 64, 3)]
-)
+@pytest.mark.parametrize("shape", [(2, 3, 128, 128), (3, 64, 64), (2, 1, 64, 64), (2, 64, 64, 3)])
 def test_wrong_images_are_refused(shape):
     with pytest.raises(ValueError, match=r"takes \(B, 3, 64, 64\)"):
         small().encode(torch.zeros(shape))

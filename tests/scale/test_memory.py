@@ -23,7 +23,13 @@ def test_the_most_bytes_alive_at_once():
         del x
         nothing = torch.empty(10**9, device="meta")
         z = torch.ones(200) * 2
-    assert held.peak == 4000 + 40 + 40 and held.now == 40 + 800 and len(y) + len(z) == 210 and nothing.is_meta and len(view)
+    assert (
+        held.peak == 4000 + 40 + 40
+        and held.now == 40 + 800
+        and len(y) + len(z) == 210
+        and nothing.is_meta
+        and len(view)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +42,30 @@ def test_a_stage_grows_by_what_it_keeps(found):
     assert {s: f.more for s, f in found.items() if f.more > 3 * (image + tokens)}.keys() == {"swapping masks"}
     assert found["swapping masks"].more < 1.5 * 16 * (tokens + 2 * 4 * 64)  # noise and weights of 16 targets
     assert found["the tokens of a sample"].more >= tokens and found["a sample with its tokens"].more >= image + tokens
-    for stage in ("ranking", "CoMAE's losses", "curves of certainty", "testing a classifier", "sampling", "judging samples"):
+    for stage in (
+        "ranking",
+        "CoMAE's losses",
+        "curves of certainty",
+        "testing a classifier",
+        "sampling",
+        "judging samples",
+    ):
         assert found[stage].more < image + rank, stage
 
 
 def test_a_stage_that_takes_all_images_at_once_is_seen(found, monkeypatch):
     monkeypatch.setattr(memory, "limited", contextlib.nullcontext)  # portions of up to 64 images again
     whole = {f.stage: f for f in memory.growth(smoke)}
-    for stage in ("ranking", "CoMAE's losses", "swapping masks", "curves of entropy", "curves of certainty", "testing a classifier",
-                  "sampling", "held-out loss"):
+    for stage in (
+        "ranking",
+        "CoMAE's losses",
+        "swapping masks",
+        "curves of entropy",
+        "curves of certainty",
+        "testing a classifier",
+        "sampling",
+        "held-out loss",
+    ):
         assert whole[stage].more > 3 * max(100, found[stage].more), stage
 
 
@@ -66,7 +87,10 @@ def test_the_check_multiplies_by_the_images_of_the_real_profile(monkeypatch):
     one = memory.Growth("encoding", 10_000, 3e8, 1.6e8)
     assert one.total == pytest.approx((3e8 + 9998 * 1.6e8) / 2**30)
     monkeypatch.setattr(memory, "growth", lambda *args: [one, memory.Growth("small", 10_000, 3e8, 1e3)])
-    with pytest.raises(RuntimeError, match=r"more than 64 GiB at the size of profile 'paper': encoding: 152\.6 MiB an image, 1,490 GiB for 10,000\."):
+    with pytest.raises(
+        RuntimeError,
+        match=r"more than 64 GiB at the size of profile 'paper': encoding: 152\.6 MiB an image, 1,490 GiB for 10,000\.",
+    ):
         memory.check(paper)
     assert len(memory.check(paper, most=2000)) == 2
 

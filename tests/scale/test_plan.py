@@ -5,11 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cop.lessons.classification import build
 from cop.measure.cost import macs
 from cop.paper.kl16 import KL16
 from cop.profiles import demo, get_profile, paper
-from cop.scale import plan
+from cop.scale import budget, plan
 
 STAGES = {s.name: s for s in plan.plan(paper)}
 
@@ -25,7 +24,7 @@ def test_training_a_vit_by_closed_form():
     assert stage.macs == 15_012 * 256 * 3 * image  # forward once, backward twice
     h100 = 2 * stage.macs / (989e12 * 0.35) / 3600
     assert (
-        plan.hours(stage, plan.device("H100"), plan.Assumptions())
+        budget.hours(stage, budget.device("H100"), budget.Assumptions())
         == pytest.approx(h100)
         == pytest.approx(0.43, abs=0.005)
     )
@@ -46,11 +45,11 @@ def test_ranking_by_closed_form():
 
 
 def test_the_paper_profile_has_every_stage_once_and_says_how_each_was_derived():
-    names = ["KL-16 moments", "CoMAE training", "ranking", "entropy predictor (ours)", "CMAR, ascending and random fine-tuning",
-             "sampling without guidance", "sampling with guidance", "sampling, other order sources without guidance (ours)",
-             "sampling, other order sources with guidance (ours)", "ranking drafts, other order sources (ours)", "judging samples", "ViT training", "RViT training", "CViT training",
-             "DynamicViT training", "curves over 100 mask ratios"]  # fmt: skip
-    assert list(STAGES) == names
+    first = ["KL-16 moments", "CoMAE training", "ranking", "entropy predictor (ours)"]
+    first += ["CMAR, ascending and random fine-tuning", "sampling without guidance", "sampling with guidance"]
+    first += [f"sampling, other order sources {guidance} guidance (ours)" for guidance in ("without", "with")]
+    last = [*(f"{s} training" for s in plan.CLASSIFIERS), "curves over 100 mask ratios"]
+    assert list(STAGES) == [*first, "ranking drafts, other order sources (ours)", "judging samples", *last]
     for s in STAGES.values():
         assert s.total > 0 and s.disk >= 0 and s.memory(s.batch) > 0 and "GMAC" in s.derivation
     assert [s.name for s in plan.plan(demo)][2] == "entropy predictor (ours)"  # raw tokens need no autoencoder
@@ -62,15 +61,15 @@ def test_costs_are_proportional_to_steps_images_and_devices():
     training, ranking = plan.comae_stages(longer)
     assert training.macs == 3 * STAGES["CoMAE training"].macs and ranking == STAGES["ranking"]
     assert training.memory(256) == STAGES["CoMAE training"].memory(256)
-    one, eight = (plan.hours(training, plan.device(n), plan.Assumptions(scaling=0.5)) for n in ("H100", "8 x H100"))
+    one, eight = (
+        budget.hours(training, budget.device(n), budget.Assumptions(scaling=0.5)) for n in ("H100", "8 x H100")
+    )
     assert one == pytest.approx(4 * eight)
-    assert plan.hours(training, plan.device("H100"), plan.Assumptions(0.7)) == pytest.approx(one / 2)
+    assert budget.hours(training, budget.device("H100"), budget.Assumptions(0.7)) == pytest.approx(one / 2)
 
 
 def test_a_transformers_multiply_adds_are_a_parabola_in_its_tokens():
-    with torch.device("meta"):
-        model, image = build(demo, "CViT").eval(), torch.empty(1, 1, 32, 32)
-    at = plan.kept_patches(model, image, 64)
+    model, image, at = plan.cvit_on_meta(demo)
     assert [at(k) for k in (1, 17, 40, 64)] == [macs(model, image, torch.arange(k)[None]) for k in (1, 17, 40, 64)]
 
 
@@ -88,38 +87,46 @@ def test_sampling_sums_every_step():
 def test_every_stage_is_counted_in_the_precision_it_runs_in():
     """As `cop.devices.inference` says, and training: under autocast, but for MAR's diffusion."""
     mixed = {s.name: s.precision for s in STAGES.values() if s.precision != "100% bf16"}
-    assert mixed.pop("KL-16 moments") == "100% TF32" and "float32" in mixed.pop("CMAR, ascending and random fine-tuning")
-    assert set(mixed) == {n for n in STAGES if "sampl" in n or "drafts" in n} and all("TF32" in p and "float32" not in p for p in mixed.values())
+    assert mixed.pop("KL-16 moments") == "100% TF32" and "float32" in mixed.pop(
+        "CMAR, ascending and random fine-tuning"
+    )
+    assert set(mixed) == {n for n in STAGES if "sampl" in n or "drafts" in n} and all(
+        "TF32" in p and "float32" not in p for p in mixed.values()
+    )
     assert {s.precision for s in plan.plan(demo)} == {"100% float32"}
-    one = plan.Stage("", 3, 5, 0, 0, 1, 0, "", 7)
+    one = budget.Stage("", macs=3, macs_tf32=5, macs_fp32=7)
     alone = 2 * (3 / 100 + 5 / 50 + 7 / 10) / 1e12 / 3600
-    assert plan.hours(one, plan.Device("card", 100, 10, 1), plan.Assumptions(1)) == pytest.approx(alone)
+    assert budget.hours(one, budget.Device("card", 100, 10, 1), budget.Assumptions(1)) == pytest.approx(alone)
     with torch.device("meta"):
         decoder, latent = KL16().eval(), torch.empty(1, 256, 16)
     chains = [STAGES[f"sampling {n} guidance"] for n in ("without", "with")]
-    assert 2 * chains[0].macs_tf32 / 250_000 - chains[1].macs_tf32 / 350_000 == pytest.approx(macs(decoder.decode, latent))
+    assert 2 * chains[0].macs_tf32 / 250_000 - chains[1].macs_tf32 / 350_000 == pytest.approx(
+        macs(decoder.decode, latent)
+    )
 
 
 def test_random_numbers_of_the_cpu():
     assert STAGES["CoMAE training"].normals == 512 * 5004 * 256 * 256 * 16  # latents; the noise is drawn on the GPU
     assert STAGES["sampling with guidance"].normals == 7 * 50_000 * 256 * 100 * 16
     assert STAGES["RViT training"].normals == STAGES["ranking"].normals == 0
-    row = plan.table([STAGES["sampling with guidance"]], plan.Assumptions(drawn=1e6)).iloc[0]
-    assert row["CPU h, random numbers"] == plan.amount(7 * 50_000 * 409_600 / 1e6 / 3600)
+    row = budget.table([STAGES["sampling with guidance"]], budget.Assumptions(drawn=1e6)).iloc[0]
+    assert row["CPU h, random numbers"] == budget.amount(7 * 50_000 * 409_600 / 1e6 / 3600)
 
 
 def test_memory_and_what_fits():
-    s = plan.Stage("", 1, 0, fixed=2**30, per_image=2**30, batch=64, disk=1, derivation="")
+    s = budget.Stage("", fixed=2**30, per_image=2**30, batch=64)
     assert s.memory(3) == 4
-    card = plan.Device("card", 1, 1, memory=10)
-    assert s.images_that_fit(card, plan.Assumptions(memory_share=1)) == 8  # 9 would fit; a power of two divides a batch
-    assert s.images_that_fit(replace(card, memory=1000), plan.Assumptions()) == 64
-    assert s.images_that_fit(replace(card, memory=1), plan.Assumptions()) == 0
-    assert plan.trained(10) == 160 and plan.trained(10, ema=True) == 200
+    card = budget.Device("card", 1, 1, memory=10)
+    assert (
+        s.images_that_fit(card, budget.Assumptions(memory_share=1)) == 8
+    )  # 9 would fit; a power of two divides a batch
+    assert s.images_that_fit(replace(card, memory=1000), budget.Assumptions()) == 64
+    assert s.images_that_fit(replace(card, memory=1), budget.Assumptions()) == 0
+    assert budget.trained(10) == 160 and budget.trained(10, ema=True) == 200
 
 
 def test_tables_and_command_line(capsys):
-    table = plan.table(list(STAGES.values()), devices=["RTX 5090"])
+    table = budget.table(list(STAGES.values()), devices=["RTX 5090"])
     assert table["stage"].tolist() == [*STAGES, "**all**"] and "h, H100" not in table
     plan.main("demo", ["H100"], 0.5)
     out = capsys.readouterr().out
@@ -142,8 +149,8 @@ def test_the_images_of_a_class_are_counted():
 
 def test_cores_that_decode_as_fast_as_a_gpu_trains():
     (stage,) = (s for s in plan.classifying(paper) if s.name == "CViT training")
-    assumptions, h100 = plan.Assumptions(utilisation=0.5, decoded=100), plan.device("H100")
-    rate = 3 * 5004 * 256 / (3600 * plan.hours(stage, h100, assumptions))
+    assumptions, h100 = budget.Assumptions(utilisation=0.5, decoded=100), budget.device("H100")
+    rate = 3 * 5004 * 256 / (3600 * budget.hours(stage, h100, assumptions))
     text = plan.reading("paper", plan.classifying(paper), h100, assumptions)
     assert f"{rate:,.0f} a second on H100" in text and f"{rate / 100:,.0f} cores decode, at 100 each" in text
     assert plan.reading("demo", [], h100, assumptions) == ""
@@ -151,7 +158,7 @@ def test_cores_that_decode_as_fast_as_a_gpu_trains():
 
 def test_bad_input():
     with pytest.raises(ValueError, match="unknown device 'A100'; expected one of H100, RTX 5090, 8 x H100"):
-        plan.table([], devices=["A100"])
+        budget.table([], devices=["A100"])
     with pytest.raises(ValueError, match="no plan for data 'folder'.*expected one of fashion-subset"):
         plan.plan(replace(demo, data=replace(demo.data, name="folder")))
     with pytest.raises(ValueError, match="utilisation is 35"):

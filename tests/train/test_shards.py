@@ -107,8 +107,12 @@ t.compute_shards(Path(sys.argv[1]), t.MADE, t.COUNT, slow, size=1)
 
 
 def test_resume_after_sigkill(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path), str(Path(__file__).parent)], stdout=subprocess.PIPE,
-                               env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tmp_path), str(Path(__file__).parent)],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        text=True,
+    )
     stop_at = int(torch.randint(1, COUNT - 1, ()))
     for line in process.stdout:
         if int(line) >= stop_at:
@@ -203,12 +207,15 @@ def test_shards_are_mapped_into_memory_when_first_used(tmp_path):
     assert [f"{tmp_path}/0000{k}.safetensors" in mapped for k in range(4)] == [True, False, False, True]
 
 
-@pytest.mark.parametrize(("other", "message"), [
-    ({"tokenizer": "raw"}, "made with tokenizer = 'kl16'; expected 'raw'"),
-    ({"crop": "64 px"}, "made with crop = '256 px'; expected '64 px'"),
-    ({"weights": "abc"}, "made with weights = None; expected 'abc'"),
-    ({"sizes": (1, 3)}, r"made with sizes = \[1, 2\]; expected \[1, 3\]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"tokenizer": "raw"}, "made with tokenizer = 'kl16'; expected 'raw'"),
+        ({"crop": "64 px"}, "made with crop = '256 px'; expected '64 px'"),
+        ({"weights": "abc"}, "made with weights = None; expected 'abc'"),
+        ({"sizes": (1, 3)}, r"made with sizes = \[1, 2\]; expected \[1, 3\]"),
+    ],
+)
 def test_what_was_made_with_something_else_is_refused_by_name(tmp_path, other, message):
     filled(tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
@@ -273,7 +280,9 @@ def test_moments_are_those_of_both_flips(paper):
 
 def test_latents_are_encoded_once_for_every_layout_of_imagenet(paper, monkeypatch):
     data, tokens = load_data(paper, "test"), pipeline.tokenizer(paper)
-    named = [replace(paper, data=replace(paper.data, name=n, root=n)) for n in ("imagenet-wds", "imagenet", "imagenet-hf")]
+    named = [
+        replace(paper, data=replace(paper.data, name=n, root=n)) for n in ("imagenet-wds", "imagenet", "imagenet-hf")
+    ]
     first = shards.moments(named[0], "test", data, tokens)
     monkeypatch.setattr(KL16, "posterior", lambda *a: pytest.fail("encoded again"))
     for profile in named[1:]:
@@ -306,7 +315,11 @@ def test_other_weights_another_crop_and_other_classes_have_folders_of_their_own(
     few = replace(paper, data=replace(paper.data, limit=4))
     others = [(paper, 4), (bigger, 3), (few, 3)]
     for k, (profile, seed) in enumerate(others):
-        monkeypatch.setattr(KL16Tokens, "load", classmethod(lambda cls, size=32, seed=seed: cls(seeded_build(lambda: KL16(32, size), seed))))
+        monkeypatch.setattr(
+            KL16Tokens,
+            "load",
+            classmethod(lambda cls, size=32, seed=seed: cls(seeded_build(lambda: KL16(32, size), seed))),
+        )
         pipeline.token_source(profile, "val")
         assert len(list(Path(os.environ["COP_CACHE"]).glob("moments-folder-val-*"))) == count + k + 1
     assert torch.equal(pipeline.token_source(paper, "val")(torch.arange(6)), first)  # still there

@@ -72,7 +72,9 @@ def test_restored_is_the_network_without_drawing_its_weights():
     assert torch.equal(torch.random.get_rng_state(), before)
     tokens, targets = torch.randn(2, 16, 6, generator=seeded(1)), torch.tensor([[0, 5], [3, 15]])
     assert torch.equal(again.weights(tokens, targets), made.weights(tokens, targets))
-    assert all(p.requires_grad and not p.is_meta for p in again.parameters()) and not any(b.is_meta for b in again.buffers())
+    assert all(p.requires_grad and not p.is_meta for p in again.parameters()) and not any(
+        b.is_meta for b in again.buffers()
+    )
     with pytest.raises(RuntimeError, match="log_tau"):
         restored(lambda: CoMAE(CONFIG, 4, 6), {k: v for k, v in made.state_dict().items() if "log_tau" not in k})
 
@@ -111,8 +113,12 @@ t.train(Path(sys.argv[1]), loss=slow)
 
 def test_resume_after_sigkill_at_a_random_step(tmp_path):
     here = str(Path(__file__).parent)
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "run"), here], stdout=subprocess.PIPE,
-                               env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}, text=True)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "run"), here],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+        text=True,
+    )
     stop_at = int(torch.randint(2, 10, ()))  # truly random: any step must do
     for line in process.stdout:
         if int(line) >= stop_at:
@@ -275,13 +281,16 @@ def test_images_are_announced_before_they_are_needed_and_no_others(tmp_path, mic
     pd.testing.assert_frame_equal(history, plain, check_exact=True)
 
 
-@pytest.mark.parametrize(("scale", "batch", "count", "message"), [
-    (ScaleConfig(3), 8, 1, "a batch of 8 images does not divide into 3 micro-batches"),
-    (ScaleConfig(0), 8, 1, "does not divide into 0"),
-    (ScaleConfig(), 8, 2, "2 processes cannot share 1 micro-batch equally.*micro_batches to a multiple of 2"),
-    (ScaleConfig(4), 8, 3, "3 processes cannot share 4 micro-batches equally"),
-    (ScaleConfig(mixed_precision="fp16"), 8, 1, "unknown mixed_precision 'fp16'; expected no or bf16"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("scale", "batch", "count", "message"),
+    [
+        (ScaleConfig(3), 8, 1, "a batch of 8 images does not divide into 3 micro-batches"),
+        (ScaleConfig(0), 8, 1, "does not divide into 0"),
+        (ScaleConfig(), 8, 2, "2 processes cannot share 1 micro-batch equally.*micro_batches to a multiple of 2"),
+        (ScaleConfig(4), 8, 3, "3 processes cannot share 4 micro-batches equally"),
+        (ScaleConfig(mixed_precision="fp16"), 8, 1, "unknown mixed_precision 'fp16'; expected no or bf16"),
+    ],
+)
 def test_what_does_not_come_out_even_is_refused(scale, batch, count, message):
     with pytest.raises(ValueError, match=message):
         check_scale(scale, batch, count)
@@ -327,7 +336,9 @@ def test_the_ema_has_the_configured_decay(tmp_path, warmup):
         return {"loss": model.at.sum()}
 
     config = replace(CONFIG, steps=steps, lr=0.1, weight_decay=0.0)
-    model, _ = fit(Point(), loss, config, size=16, seed=0, directory=tmp_path, ema=d, ema_warmup=warmup, checkpoint_every=100)
+    model, _ = fit(
+        Point(), loss, config, size=16, seed=0, directory=tmp_path, ema=d, ema_warmup=warmup, checkpoint_every=100
+    )
     path = start[1:]  # the weights after each step but the last, whose learning rate is all but 0
     average = start[0]
     for at in [*path, path[-1]]:
@@ -360,8 +371,16 @@ def train_cvit(directory: Path, scale: ScaleConfig) -> tuple[nn.Module, pd.DataF
     def loss(model, idx, generator, step, u):
         return {"loss": masked_loss(model, IMAGES[idx], LABELS[idx], ORDERS[idx], u)}
 
-    return fit(model, loss, replace(CONFIG, steps=4, batch_size=8), size=16, seed=5, directory=directory, scale=scale,
-               per_step=lambda g: torch.rand((), generator=g).item())  # fmt: skip
+    return fit(
+        model,
+        loss,
+        replace(CONFIG, steps=4, batch_size=8),
+        size=16,
+        seed=5,
+        directory=directory,
+        scale=scale,
+        per_step=lambda g: torch.rand((), generator=g).item(),
+    )
 
 
 @pytest.mark.parametrize("run", [train, train_cvit])

@@ -186,8 +186,17 @@ def test_processes_that_want_the_same_file_take_turns(server, tmp_path):
 def test_the_table_is_complete_and_its_loaders_exist():
     names = [e.name for e in weights.TABLE]
     assert len(set(names)) == len(names)
-    assert {"kl16", "mar_base", "mar_large", "mar_huge", "vit_base_orig_in21k", "deit_base", "dynamicvit_deit_base",
-            "inception", "adm_reference"} <= set(names)  # fmt: skip
+    assert {
+        "kl16",
+        "mar_base",
+        "mar_large",
+        "mar_huge",
+        "vit_base_orig_in21k",
+        "deit_base",
+        "dynamicvit_deit_base",
+        "inception",
+        "adm_reference",
+    } <= set(names)
     for entry in weights.TABLE:
         module, function = entry.loads.rsplit(".", 1)
         assert callable(getattr(__import__(module, fromlist=[function]), function)), entry.name
@@ -308,9 +317,16 @@ def hollow(shapes):
 
 def deit_shapes():
     """DeiT-B at 224 px: 12 blocks of width 768 on 196 patches and a class token, 1,000 classes."""
-    shapes = {"cls_token": (1, 1, 768), "pos_embed": (1, 197, 768), "patch_embed.proj.weight": (768, 3, 16, 16),
-              "patch_embed.proj.bias": (768,), "norm.weight": (768,), "norm.bias": (768,),
-              "head.weight": (1000, 768), "head.bias": (1000,)}  # fmt: skip
+    shapes = {
+        "cls_token": (1, 1, 768),
+        "pos_embed": (1, 197, 768),
+        "patch_embed.proj.weight": (768, 3, 16, 16),
+        "patch_embed.proj.bias": (768,),
+        "norm.weight": (768,),
+        "norm.bias": (768,),
+        "head.weight": (1000, 768),
+        "head.bias": (1000,),
+    }
     layers = {"attn.qkv": (2304, 768), "attn.proj": (768, 768), "mlp.fc1": (3072, 768), "mlp.fc2": (768, 3072)}
     for i in range(12):
         shapes |= {f"blocks.{i}.{n}.{k}": (768,) for n in ("norm1", "norm2") for k in ("weight", "bias")}
@@ -322,8 +338,13 @@ def deit_shapes():
 def dynamicvit_shapes():
     """DynamicViT-DeiT-B as published: DeiT-B and three score predictors."""
     shapes = deit_shapes()
-    layers = {"in_conv.0": (768,), "in_conv.1": (768, 768), "out_conv.0": (384, 768), "out_conv.2": (192, 384),
-              "out_conv.4": (2, 192)}  # fmt: skip
+    layers = {
+        "in_conv.0": (768,),
+        "in_conv.1": (768, 768),
+        "out_conv.0": (384, 768),
+        "out_conv.2": (192, 384),
+        "out_conv.4": (2, 192),
+    }
     for i in range(3):
         shapes |= {f"score_predictor.{i}.{n}.weight": s for n, s in layers.items()}
         shapes |= {f"score_predictor.{i}.{n}.bias": s[:1] for n, s in layers.items()}
@@ -332,11 +353,13 @@ def dynamicvit_shapes():
 
 PUBLISHED = {
     "kl16": lambda: test_kl16.official_shapes() | {"loss.logvar": ()},
-    **{name: (lambda sizes=(depth, d, mlp, w): test_mar.official_shapes(*sizes))
-       for name, (depth, d, _, mlp, w, _) in test_mar.OFFICIAL.items()},
+    **{
+        name: (lambda sizes=(depth, d, mlp, w): test_mar.official_shapes(*sizes))
+        for name, (depth, d, _, mlp, w, _) in test_mar.OFFICIAL.items()
+    },
     "deit_base": deit_shapes,
     "dynamicvit_deit_base": dynamicvit_shapes,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -373,10 +396,7 @@ def test_converters_refuse_other_shapes_and_names_by_name(tmp_path, name):
     key = "score_predictor.1.in_conv.1.weight" if "dynamic" in name else key
     wrong = (700, *shapes[key][1:])
     for change, message in (
-        (
-            {key: wrong},
-            rf"does not fit {name}: .* of another shape \({key} is \(700[^)]*\), expected",
-        ),
+        ({key: wrong}, rf"does not fit {name}: .* of another shape \({key} is \(700[^)]*\), expected"),
         ({"extra.weight": (3,)}, r"1 unexpected \(extra.weight\)"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -449,8 +469,15 @@ def test_mar_is_found_by_its_file_name(tmp_path, monkeypatch):
 def test_kl16_is_found_in_the_folder_of_weights(tmp_path, monkeypatch):
     import cop.paper.kl16
 
-    monkeypatch.setattr(cop.paper.kl16, "load_kl16", lambda path, image_side: KL16(32, image_side).requires_grad_(False).to(torch.float64)
-                        if path == expected else pytest.fail(f"{path} was read, not {expected}"))  # fmt: skip
+    monkeypatch.setattr(
+        cop.paper.kl16,
+        "load_kl16",
+        lambda path, image_side: (
+            KL16(32, image_side).requires_grad_(False).to(torch.float64)
+            if path == expected
+            else pytest.fail(f"{path} was read, not {expected}")
+        ),
+    )
     for place in (
         paths.cache() / "kl16.ckpt",
         paths.cache() / "weights" / "kl16.ckpt",
@@ -472,8 +499,9 @@ class PublishedPredictor(nn.Module):
     def __init__(self, dim):
         super().__init__()
         self.in_conv = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU())
-        self.out_conv = nn.Sequential(nn.Linear(dim, dim // 2), nn.GELU(), nn.Linear(dim // 2, dim // 4), nn.GELU(),
-                                      nn.Linear(dim // 4, 2))  # fmt: skip
+        self.out_conv = nn.Sequential(
+            nn.Linear(dim, dim // 2), nn.GELU(), nn.Linear(dim // 2, dim // 4), nn.GELU(), nn.Linear(dim // 4, 2)
+        )
 
     def forward(self, tokens, keep):
         local, everywhere = self.in_conv(tokens).chunk(2, dim=-1)
@@ -532,8 +560,9 @@ def test_timm_reads_a_vit_from_your_path(tmp_path):
     own = timm.create_model("vit_base_patch16_224", num_classes=0)
     save_file(own.state_dict(), tmp_path / "vit.safetensors")
     file = weights.fetch("vit_base_orig_in21k", tmp_path / "vit.safetensors")
-    model = timm.create_model("cvit_base_patch16_256.orig_in21k", pretrained=True, num_classes=10,
-                              pretrained_cfg_overlay={"file": str(file)})  # fmt: skip
+    model = timm.create_model(
+        "cvit_base_patch16_256.orig_in21k", pretrained=True, num_classes=10, pretrained_cfg_overlay={"file": str(file)}
+    )
     assert torch.equal(model.blocks[7].mlp.fc2.weight, own.blocks[7].mlp.fc2.weight)
     assert model.pos_embed.shape == (1, 257, 768) and torch.equal(model.pos_embed[:, 0], own.pos_embed[:, 0])
 
@@ -563,8 +592,10 @@ def test_inception_and_reference_statistics_against_torch_fidelity(inception_fil
     import torch_fidelity
 
     generator = torch.Generator().manual_seed(1)
-    sets = [(torch.rand(4, 3, 1, 1, generator=generator) * 200 + torch.rand(4, 3, 40, 40, generator=generator) * 55).byte()
-            for _ in range(2)]  # fmt: skip
+    sets = [
+        (torch.rand(4, 3, 1, 1, generator=generator) * 200 + torch.rand(4, 3, 40, 40, generator=generator) * 55).byte()
+        for _ in range(2)
+    ]
     for name, images in zip(("real", "fake"), sets, strict=True):
         (tmp_path / name).mkdir()
         for i, image in enumerate(images):
@@ -579,10 +610,21 @@ def test_inception_and_reference_statistics_against_torch_fidelity(inception_fil
     assert set(reference) == {"mu", "sigma"} and all(np.array_equal(reference[k], statistics[k]) for k in reference)
 
     theirs = torch_fidelity.calculate_metrics(
-        input1=str(tmp_path / "fake"), input2=str(tmp_path / "real"), cuda=False, fid=True, isc=True, isc_splits=2,
-        rng_seed=0, samples_shuffle=False, verbose=False, cache=False, save_cpu_ram=True, batch_size=8,
-        feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(inception_file),
-    )  # fmt: skip
+        input1=str(tmp_path / "fake"),
+        input2=str(tmp_path / "real"),
+        cuda=False,
+        fid=True,
+        isc=True,
+        isc_splits=2,
+        rng_seed=0,
+        samples_shuffle=False,
+        verbose=False,
+        cache=False,
+        save_cpu_ram=True,
+        batch_size=8,
+        feature_extractor="inception-v3-compat",
+        feature_extractor_weights_path=str(inception_file),
+    )
     assert metrics.frechet(reference, metrics.statistics(fake)) == pytest.approx(
         theirs["frechet_inception_distance"], rel=1e-3
     )
