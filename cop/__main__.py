@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 from cop import paths
-from cop.files import local
 from cop.profiles import PROFILES, get_profile
 from cop.settings import value
 
@@ -69,7 +68,13 @@ def main(argv: list[str] | None = None) -> int:
                     parameters={k: value(v) for k, v in args.parameter}, dry_run=args.dry_run, check=args.check,
                     timings=args.timings)  # fmt: skip
         elif args.command == "rank":
-            return rank(args.photos, args.profile, args.out, args.order)
+            from cop.lessons.photographs import draw  # names wrong paths before it imports torch
+
+            written, left_out = draw(args.photos, args.profile, out=args.out, order=args.order)
+            print(*written, sep="\n", end="\n" if written else "")
+            if left_out:
+                print(f"cop: {len(written)} drawn, {len(left_out)} left out", file=sys.stderr)
+            return 2 if not written else 1 if left_out else 0
         elif args.command == "plan":
             from cop.scale import plan
 
@@ -109,26 +114,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"cop: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def rank(photos: list[str], profile: str, out: str | None, order: str) -> int:
-    """Draw the orders of photographs and return the exit status. Paths that lead nowhere are named before torch is imported."""
-    there = []
-    for photo in photos:
-        try:
-            there.append(local(photo))
-        except FileNotFoundError as error:
-            print(f"cop: {error}", file=sys.stderr)
-    written, left_out = [], len(photos) - len(there)
-    if there:
-        from cop.lessons.photographs import draw
-
-        written, others = draw(there, profile, out=out, order=order)
-        left_out += len(others)
-        print(*written, sep="\n", end="\n" if written else "")
-    if left_out:
-        print(f"cop: {len(written)} drawn, {left_out} left out", file=sys.stderr)
-    return 2 if not written else 1 if left_out else 0
 
 
 if __name__ == "__main__":

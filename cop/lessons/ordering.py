@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from cop.data.images import ImageSet
+from cop.data.inputs import read_images
 from cop.data.loading import load_data
 from cop.data.tokens import Tokens
 from cop.devices import at_a_time, inference
@@ -273,26 +275,21 @@ def rank(images, profile: str | Profile = "natural", seed: int = 0, device: str 
 
     The profile says whose encoder: that of `natural` was trained on photographs and comes with the package.
     order: `collapse` or another registered one (`cop.orders.registered`), a ranking (B, N) or (N,), or a function of an
-    `ordering.Batch` that returns one. images: one of these, or several in a list, a tuple, a generator, `Path.glob(...)`,
-    and the rows are in their order:
-    - a path (`~` is your home) or an open file of an image, or a PIL image of any mode;
-    - a uint8 array (H, W) or (H, W, 1) grey, (H, W, 3) RGB or (H, W, 4) RGBA, or a batch of the last three with B in front.
-      Channels come last; with channels H may not be 1, 3 or 4, for then they might come first;
-    - a float tensor (C, H, W) of the profile's size and channels in [-1, 1], or a batch (B, C, H, W).
-    A set of paths is sorted by path. Files, PIL images and arrays are centre-cropped and resized to the profile's size.
-    A folder, given alone, is all images in it and below it, sorted by path, without hidden files and drawings of
-    `python -m cop rank`; what cannot be read is left out, and a warning names it:
-    `cop.data.images.photographs([folder])[0]` are the files of the rows otherwise. Raises ValueError or
-    FileNotFoundError, naming the file or the value, for anything else, for no images, for a folder of which nothing can
-    be read, for an unreadable file that is not in a folder, for an unknown order, and for one that is no permutation.
+    `ordering.Batch` that returns one.
+    images: whatever `cop.read_images` accepts (files, a folder, PIL images, arrays, tensors; it says how they are read and
+    what it raises), or a data set of the profile's size such as `load_data(profile, "test")[:100]`, read batch by batch.
+    The ranking's attribute `files` is a list with the file of every row, None where the image was no file; slices and
+    copies of the ranking do not have it. Raises ValueError for an unknown order, and for one that is no permutation.
     """
-    images = pipeline.as_batch(images, get_profile(profile))
-    return ranker(profile, seed, device, order)(images)
+    images = images if isinstance(images, ImageSet) else read_images(images, profile)
+    ranking = ranker(profile, seed, device, order)(images)
+    ranking.files = getattr(images, "files", [None] * len(ranking))
+    return ranking
 
 
 def ranker(profile: str | Profile = "natural", seed: int = 0, device: str = "auto",
-           order: str | Tensor | Callable = "collapse") -> Callable[[Tensor], Tensor]:  # fmt: skip
-    """`rank` with its models loaded once: a function of a batch (B, C, H, W) in [-1, 1] to rankings (B, N)."""
+           order: str | Tensor | Callable = "collapse") -> Callable[[Tensor | ImageSet], Tensor]:  # fmt: skip
+    """`rank` with its models loaded once: a function of a batch (B, C, H, W) in [-1, 1], or a data set, to rankings (B, N)."""
     profile, device, order = for_classifiers(profile), pipeline.resolve_device(device), as_order(order)
     models = Images(profile, seed, device, 1, seeded(seed, 50), lambda rows: torch.empty(0))
     if order.needs in ("comae", "classifier", "predictor"):
@@ -300,9 +297,10 @@ def ranker(profile: str | Profile = "natural", seed: int = 0, device: str = "aut
     if order.needs != "nothing" and order.shared:
         order = as_order(models.ranked(order, torch.arange(1))[0].long())
 
-    def ranking(images: Tensor) -> Tensor:
+    def ranking(images: Tensor | ImageSet) -> Tensor:
         whole = copy.copy(models)
-        whole.total, whole.pixels = len(images), lambda rows: images[rows]
+        whole.total = len(images)
+        whole.pixels = lambda rows: images.batch(rows)[0] if isinstance(images, ImageSet) else images[rows]
         return whole.ranked(order, torch.arange(len(images))).long()
 
     return ranking

@@ -4,21 +4,17 @@ Everything here is plumbing between a profile and the modules; the equations are
 again by the hash of what determines it (`cop.train.artefacts`), so a notebook that needs CoMAE never trains it twice.
 """
 
-import os
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from cop import paths
-from cop.data.images import ImageSet, decode, first_stratified, local, photographs, told
+from cop.data.images import ImageSet, first_stratified
 from cop.data.loading import data_config, load_data
 from cop.data.tokens import Tokens, fit_tokens, tokens_from_state
 from cop.devices import at_a_time, inference
@@ -35,9 +31,11 @@ from cop.train.artefacts import Artefact, clear_if_old, load_or_compute, version
 from cop.train.loop import fit, restored, seeded, seeded_build
 from cop.train.processes import on_cpu, processes, wait
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 LOG_EVERY = 10  # steps per row of a released history
 RANKED = 64  # images ranked at a time, by one process
-ROUNDING = 1e-3  # by which the values of images may lie outside [-1, 1]
 
 
 def resolve_device(device: str = "auto") -> str:
@@ -166,7 +164,7 @@ def order_config(profile: Profile, order: Order | None, seed: int) -> dict:
     return versioned("order", order.version if order else 1, config)
 
 
-def thin(history: pd.DataFrame) -> pd.DataFrame:
+def thin(history: "pd.DataFrame") -> "pd.DataFrame":
     """The mean of every LOG_EVERY steps of a history, labelled with the last of them."""
     group = history["step"] // LOG_EVERY
     return history.groupby(group).mean().assign(step=history.groupby(group)["step"].max()).reset_index(drop=True)
@@ -271,70 +269,6 @@ def sample_tokens(profile: str | Profile, split: str, count: int, device: str = 
     profile, device = get_profile(profile), resolve_device(device)
     tokens = token_source(profile, split, device)
     return torch.cat([tokens(idx).cpu() for idx in selection(load_data(profile, split), count).split(at_a_time(RANKED))])
-
-
-def as_batch(images, profile: Profile) -> Tensor:
-    """What `rank` accepts, as one float tensor (B, C, H, W) in [-1, 1] of the profile's size."""
-    size, channels = profile.data.image_size, profile.data.channels
-    if isinstance(images, (str, os.PathLike)) and os.path.isdir(local(images)):
-        return _folder_batch(images, size, channels)
-    if isinstance(images, (set, frozenset)):
-        if not all(isinstance(x, (str, os.PathLike)) for x in images):
-            raise ValueError("images are a set, which has no order; expected a list, or a set of paths")
-        images = sorted(images, key=os.fspath)
-    if isinstance(images, (np.ndarray, Tensor)):
-        images = list(images) if images.ndim == 4 else [images]
-    elif isinstance(images, (str, bytes, bytearray, memoryview, Mapping)) or hasattr(images, "read") or not isinstance(images, Iterable):
-        images = [images]
-    parts = [_image(x, size, channels) for x in images]
-    if not parts:
-        raise ValueError("images is empty; expected at least one")
-    batch = torch.stack(parts)
-    if not torch.isfinite(batch).all():
-        raise ValueError("images contain NaN or infinite values; expected numbers in [-1, 1]")
-    low, high = (x.item() for x in batch.aminmax())
-    if low < -1 - ROUNDING or high > 1 + ROUNDING:
-        raise ValueError(f"images range from {low:.4g} to {high:.4g}; expected [-1, 1]: x / 127.5 - 1 if x is in 0..255, and "
-                         "clamp(-1, 1) what an interpolation has overshot")  # fmt: skip
-    return batch
-
-
-def _folder_batch(folder: str | os.PathLike, size: int, channels: int) -> Tensor:
-    files, left_out = photographs([folder])
-    parts = []
-    for file in files:
-        try:
-            parts.append(_image(file, size, channels))
-        except (ValueError, OSError) as error:
-            left_out[file] = str(error)
-    if not parts:
-        raise ValueError("; ".join(told(left_out)))
-    if left_out:
-        warnings.warn(f"{len(left_out)} left out of {folder}: {'; '.join(told(left_out))}", stacklevel=4)
-    return torch.stack(parts)
-
-
-def _image(image, size: int, channels: int) -> Tensor:
-    """One image, not a folder, as a float tensor (C, H, W)."""
-    if torch.is_tensor(image):
-        if tuple(image.shape) != (channels, size, size) or not image.is_floating_point():
-            raise ValueError(f"an image is {tuple(image.shape)} {image.dtype}; expected a float tensor (B, {channels}, {size}, "
-                             f"{size}) or ({channels}, {size}, {size}) in [-1, 1], or files, PIL images or uint8 arrays")
-        return image.detach().float()
-    if isinstance(image, np.ndarray):
-        layout = image.ndim == 2 or image.ndim == 3 and image.shape[2] in (1, 3, 4) and image.shape[0] not in (1, 3, 4)
-        if image.dtype != np.uint8 or not layout or 0 in image.shape:
-            raise ValueError(f"an array of shape {image.shape} and type {image.dtype}; expected uint8 (H, W), (H, W, 1), (H, W, 3), "
-                             "(H, W, 4) or a batch (B, H, W, 3), channels last, H not 1, 3 or 4; give others as PIL images")
-        image = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
-    elif isinstance(image, (str, os.PathLike)):
-        image = local(image)
-        if os.path.isdir(image):
-            raise ValueError(f"{image} is a folder among several images; expected files, or one folder alone")
-    elif not isinstance(image, Image.Image) and not hasattr(image, "read"):
-        raise ValueError(f"an image is given as {type(image).__name__}; expected a path, a PIL image, a uint8 array, a float "
-                         "tensor, or several of them in a list; open bytes with PIL.Image.open(io.BytesIO(...))")
-    return torch.from_numpy(decode(image, size, channels)).float() / 127.5 - 1
 
 
 def target_patches(tokens: Tokens, context: Tensor, targets: Tensor, values: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ entropy ABOVE that of the noise: >= 0, in nats. B images or orders, N patches, C
 import math
 
 import torch
-from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -84,6 +83,8 @@ class GaussianTokens:
             block = block.double() - mean
             cov.addmm_(block.T, block, alpha=1 / n)
         if shrinkage is None and n < 4 * dims:
+            from sklearn.covariance import ledoit_wolf_shrinkage  # a second to import
+
             shrinkage = float(ledoit_wolf_shrinkage((x.double() - mean).cpu().numpy(), assume_centered=True))
         shrinkage, variance = shrinkage or 0.0, cov.diagonal().mean()
         cov.mul_(1 - shrinkage).diagonal().add_(shrinkage * variance + floor**2)

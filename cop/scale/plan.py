@@ -15,7 +15,7 @@ from statistics import mean
 import pandas as pd
 import torch
 
-from cop.data.imagenet import LAYOUTS, OFFICIAL
+from cop.data.sets.imagenet import LAYOUTS, OFFICIAL
 from cop.data.tokens import BATCH as ENCODED
 from cop.lessons.classification import tested_counts
 from cop.lessons.classifiers import FINE_TUNING, build

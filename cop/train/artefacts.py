@@ -21,8 +21,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save
@@ -33,15 +33,25 @@ from cop.files import write_folder
 from cop.profiles import key
 from cop.train.processes import agreed, processes, wait
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True)
 class Artefact:
-    """tensors: what was computed; history: one row per logged step, or empty; provenance: where it comes from."""
+    """tensors: what was computed; provenance: where it comes from; history: one row per logged
+    step, or empty."""
 
     tensors: dict[str, Tensor]
-    history: pd.DataFrame
     provenance: dict
     directory: Path
+
+    @functools.cached_property
+    def history(self) -> "pd.DataFrame":
+        import pandas as pd  # only what shows a history needs it
+
+        csv = self.directory / "history.csv"
+        return pd.read_csv(csv) if csv.exists() else pd.DataFrame()
 
 
 def versioned(stage: str, number: int, config: dict) -> dict:
@@ -54,7 +64,7 @@ def versioned(stage: str, number: int, config: dict) -> dict:
 def load_or_compute(
     stage: str,
     config: dict,
-    compute: Callable[[Path], tuple[dict[str, Tensor], pd.DataFrame | None]],
+    compute: Callable[[Path], tuple[dict[str, Tensor], "pd.DataFrame | None"]],
     *,
     estimate: str = "",
 ) -> Artefact:
@@ -155,8 +165,6 @@ def load(directory: Path) -> Artefact:
     try:
         provenance = json.loads((directory / "provenance.json").read_text())
         tensors = load_file(directory / "tensors.safetensors")
-        csv = directory / "history.csv"
-        history = pd.read_csv(csv) if csv.exists() else pd.DataFrame()
         stage = provenance["stage"]
         if directory.name != f"{stage}-{key(provenance['config'])}":
             raise ValueError("the recorded configuration does not hash to the folder's name")
@@ -166,7 +174,7 @@ def load(directory: Path) -> Artefact:
             "tensors.safetensors and provenance.json as this project writes them. Move the folder away to compute it anew."
         ) from error
     tensors = {k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()}
-    return Artefact(tensors, history, provenance, directory)
+    return Artefact(tensors, provenance, directory)
 
 
 def release(artefacts: list[Artefact]) -> int:
@@ -198,7 +206,7 @@ def clear_if_old(directory: Path) -> None:
                 shutil.rmtree(directory)
 
 
-def _write(directory: Path, tensors: dict, history: pd.DataFrame | None, provenance: dict) -> None:
+def _write(directory: Path, tensors: dict, history: "pd.DataFrame | None", provenance: dict) -> None:
     def fill(part: Path) -> None:
         (part / "tensors.safetensors").write_bytes(save(tensors))  # save_file would let only its owner read it
         if history is not None:

@@ -19,21 +19,20 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
-from accelerate import Accelerator, init_empty_weights
-from accelerate.utils import DistributedDataParallelKwargs
-from timm.models.vision_transformer import Block as TimmBlock
-from timm.optim import Muon
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from cop.files import write
 from cop.paper.blocks import Block
 from cop.profiles import ScaleConfig
 from cop.train.processes import processes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 AHEAD = 2  # steps whose images are read before they are needed: one evens out what another takes longer
 
@@ -56,12 +55,30 @@ def seeded_build(build: Callable[[], nn.Module], *numbers: int) -> nn.Module:
         return build()
 
 
+class Uninitialised(TorchFunctionMode):
+    """Inside, initialisers leave tensors on the meta device alone; torch would import its compiler to do nothing."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        first, name = (*args, *(kwargs or {}).values(), None)[0], getattr(func, "__name__", "")
+        nothing = name.endswith("_") and not name.startswith("_") and isinstance(first, Tensor) and first.is_meta
+        return first if nothing else func(*args, **(kwargs or {}))
+
+
 def restored(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
     """The module that `build` makes, with these weights and none drawn before: half a minute less for MAR-B on one core.
 
     The weights become the module's own, not copies. Raises RuntimeError for missing, unexpected or ill-shaped ones."""
-    with init_empty_weights(include_buffers=False):
-        model = build()
+    register = nn.Module.register_parameter
+
+    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(module, name, parameter if parameter is None else nn.Parameter(parameter.to("meta"), parameter.requires_grad))
+
+    nn.Module.register_parameter = on_meta
+    try:
+        with Uninitialised():
+            model = build()
+    finally:
+        nn.Module.register_parameter = register
     model.load_state_dict(tensors, assign=True)
     return model
 
@@ -169,6 +186,8 @@ def check_scale(scale: ScaleConfig, batch_size: int, count: int) -> None:
 @contextlib.contextmanager
 def lean(model: nn.Module, scale: ScaleConfig):
     """Inside, the transformer blocks of `model` are recomputed in the backward pass and compiled, as `scale` says."""
+    from timm.models.vision_transformer import Block as TimmBlock
+
     blocks = [b for b in model.modules() if isinstance(b, (Block, TimmBlock))]
     for block in blocks:
         if scale.compile:
@@ -200,7 +219,7 @@ def fit(
     per_step: Callable[[torch.Generator], object] | None = None,
     ahead: Callable[[Tensor], None] | None = None,
     watch: Callable[[nn.Module, int], None] | None = None,
-) -> tuple[nn.Module, pd.DataFrame]:
+) -> tuple[nn.Module, "pd.DataFrame"]:
     """Train `model` for `config.steps` steps and return it with the history of every step.
 
     loss_fn(model, idx, generator, step) returns a dict of scalars whose `loss` is minimised; idx (batch,) are image
@@ -222,6 +241,11 @@ def fit(
     Raises ValueError for micro-batches that do not come out even. Raises FloatingPointError when a loss is not
     finite: the last checkpoint stays, the message says where.
     """
+    import pandas as pd  # only a training needs these three, which take longer to import than PyTorch
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+    from timm.utils import ModelEmaV3
+
     me, count = processes()
     check_scale(scale, min(config.batch_size, size), count)
     accelerator = Accelerator(
@@ -303,6 +327,8 @@ def optimizer(part: nn.Module, config) -> torch.optim.Optimizer:
         return torch.optim.AdamW(decay_groups(part, config.weight_decay), lr=config.lr, betas=betas)
     if name != "muon":
         raise ValueError(f"unknown optimizer {name!r}; expected adamw or muon")
+    from timm.optim import Muon
+
     named = dict(part.named_parameters())
     inner = {n: p for n, p in named.items() if p.ndim == 2 and ("blocks." in n or "layers." in n)}
     groups = [{"params": list(inner.values()), "weight_decay": config.weight_decay, "use_fallback": False},

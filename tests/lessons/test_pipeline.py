@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import cop
+from cop.data.inputs import read_images
 from cop.lessons import classifiers, ordering, pipeline
 from cop.orders import check_ranking, registered
 from cop.paper.ranking import to_networkx
@@ -27,8 +28,8 @@ def images() -> torch.Tensor:
 
 
 def test_the_public_api_is_importable_and_documented():
-    for name in ("CoMAE", "pagerank", "collapse_order", "rank", "load_data"):
-        assert len(getattr(cop, name).__doc__) > 60 and name in dir(cop)
+    for name in cop.__all__:
+        assert len(getattr(cop, name).__doc__) > 50 and name in dir(cop)
     with pytest.raises(AttributeError, match="no attribute 'ranks'"):
         _ = cop.ranks
 
@@ -42,9 +43,20 @@ def test_the_layouts_of_imagenet_share_what_is_stored():
     assert pipeline.comae_config(other, 0) != configs[0]
 
 
-def test_import_cop_is_light():
-    code = "import sys, cop; assert 'torch' not in sys.modules, 'import cop loads torch'"
-    subprocess.run([sys.executable, "-c", code], check=True)
+HEAVY = "timm torchvision accelerate pandas sklearn scipy networkx matplotlib torch._dynamo sympy torch_fidelity datasets".split()
+
+
+@pytest.mark.parametrize("code, absent", [
+    ("import cop", ["torch", "numpy", "PIL"]),
+    ("import cop; cop.rank, cop.load_data, cop.read_images, cop.comae", HEAVY),
+    ("import cop, PIL.Image; cop.rank(PIL.Image.new('L', (9, 9)), 'natural')", HEAVY),
+    ("from cop.__main__ import main; assert main(['rank', 'nowhere.jpg']) == 2", ["torch"]),
+])  # fmt: skip
+def test_what_is_not_needed_is_not_imported(code, absent):
+    """Modules, not seconds: each of these takes as long as PyTorch or more."""
+    code += f"; import sys; found = {set(absent)} & sys.modules.keys(); assert not found, found"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_rank_is_dependencies_then_pagerank_then_a_stable_sort(images):
@@ -77,11 +89,13 @@ def test_rows_are_in_the_order_of_what_is_given(images, tmp_path):
     for name, picture in zip(("c.png", "b/a.png", "a.png"), pictures, strict=True):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(picture).save(tmp_path / name)
-    want, profile = pipeline.as_batch(images, get_profile("smoke")), get_profile("smoke")
+    want, profile = read_images(images, "smoke"), get_profile("smoke")
     for several in (pictures, tuple(pictures), list(images), iter(images), [pictures[0], images[1], tmp_path / "a.png"]):
-        assert torch.equal(pipeline.as_batch(several, profile), want)
-    assert torch.equal(pipeline.as_batch(tmp_path, profile), want[[2, 1, 0]]), "a folder and its subfolders, sorted by path"
-    assert torch.equal(pipeline.as_batch({str(tmp_path / "c.png"), str(tmp_path / "a.png")}, profile), want[[2, 0]])
+        assert torch.equal(read_images(several, profile), want)
+    folder = [str(tmp_path / name) for name in ("a.png", "b/a.png", "c.png")]  # and its subfolders, sorted by path
+    assert torch.equal(read_images(tmp_path, profile), want[[2, 1, 0]]) and read_images(tmp_path, profile).files == folder
+    assert read_images([pictures[0], tmp_path / "a.png"], profile).files == [None, folder[0]]
+    assert torch.equal(read_images({str(tmp_path / "c.png"), str(tmp_path / "a.png")}, profile), want[[2, 0]])
 
 
 def test_what_a_folder_lacks_is_warned_of(images, tmp_path):
@@ -89,7 +103,7 @@ def test_what_a_folder_lacks_is_warned_of(images, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
     (tmp_path / "link.jpg").symlink_to("nowhere.jpg")
     with pytest.warns(UserWarning, match=r"^2 left out of .*broken\.jpg.*no image file .*link\.jpg; it is a broken link$") as told:
-        assert len(cop.rank(tmp_path, profile="smoke")) == 1
+        assert cop.rank(tmp_path, profile="smoke").files == [str(tmp_path / "good.png")], "which row is which file"
     assert told[0].filename == __file__
     (tmp_path / "good.png").unlink()
     with pytest.raises(ValueError, match=r"broken\.jpg.*link\.jpg"):
@@ -99,6 +113,10 @@ def test_what_a_folder_lacks_is_warned_of(images, tmp_path):
 def test_a_batch_gives_the_orders_of_its_images(images):
     whole = cop.rank(images, profile="smoke")
     assert torch.equal(torch.cat([cop.rank(x[None], profile="smoke") for x in images]), whole)
+    data = cop.load_data("smoke", "test")
+    assert torch.equal(cop.rank(data, "smoke")[:3], whole) and torch.equal(cop.rank(data[:3], "smoke"), whole)
+    with pytest.raises(ValueError, match=r"images are \(3, 1, 32, 32\) torch.float32; expected a float tensor \(B, 3, 64, 64\)"):
+        cop.rank(data[:3], "natural")
 
 
 def test_bad_images_are_named(tmp_path, images):
@@ -137,7 +155,7 @@ def test_tensors_outside_the_range_are_refused_with_the_range_seen(images, facto
     x = images * factor + offset
     with pytest.raises(ValueError, match=f"images range from {x.min():.4g} to {x.max():.4g}; expected"):
         cop.rank(x, profile="smoke")
-    pipeline.as_batch(images * 1.0005, get_profile("smoke"))  # rounding
+    read_images(images * 1.0005, get_profile("smoke"))  # rounding
 
 
 @pytest.mark.parametrize("shape", [(3, 40, 50), (5, 3, 40, 50), (40, 50, 5), (40, 50, 2), (3, 40, 3), (1, 40, 50), (40,), (0, 5),

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 import cop
 from cop import orders, paths
 from cop.__main__ import main
-from cop.data.images import DRAWN
+from cop.data.pictures import DRAWN
 from cop.lessons import classification, classifiers, generation, ordering, pipeline
 from cop.orders import registry
 from cop.profiles import smoke
