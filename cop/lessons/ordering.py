@@ -244,7 +244,9 @@ def sample_orders(
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     images = of_split(profile, split, seed, device, seeded(seed, 40))
     chosen = pipeline.selection(load_data(profile, split), count)
-    return {name: images.ranked(o, chosen).long() for name, o in registered().items() if o.needs != "classifier"}
+    asked = {name: o for name, o in registered().items() if o.needs != "classifier"}
+    return {name: ranking_of(profile, split, o, seed, device)[chosen] if o.stored else images.ranked(o, chosen).long()
+            for name, o in asked.items()}  # fmt: skip
 
 
 def shared_order(profile: Profile, name: str, seed: int, device: str) -> Tensor:
