@@ -35,7 +35,7 @@ class DataConfig:
 class TokenConfig:
     """What a patch is. Paper: KL-16 latents, 16 x 16 positions of 16 channels, scaled by 0.2325 to unit std."""
 
-    kind: str = "raw"  # raw | pca | kl16; paper: kl16 (needs the autoencoder's weights)
+    kind: str = "raw"  # raw | pca | components | kl16; paper: kl16 (needs the autoencoder's weights)
     patch_size: int = 4  # 4 px on 32 px gives 64 tokens; paper: 16 px of a 256 px image per latent
     dim: int = 16  # values per token: 4 x 4 x 1 raw; paper: 16 channels
 

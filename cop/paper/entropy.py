@@ -207,7 +207,7 @@ class TokenPredictor(nn.Module):
         grid = math.isqrt(num_tokens)
         if grid * grid != num_tokens:
             raise ValueError(f"{num_tokens} tokens do not form a square grid: expected 1, 4, 9, 16, ...")
-        self.floor = cfg.floor
+        self.floor, self.grid, self.dim = cfg.floor, grid, token_dim
         self.embed, self.head = nn.Linear(token_dim, cfg.dim), nn.Linear(cfg.dim, 2 * token_dim)
         self.mask_token = nn.Parameter(torch.zeros(cfg.dim))
         self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(num_tokens, cfg.dim), std=0.02))
@@ -216,6 +216,11 @@ class TokenPredictor(nn.Module):
         angles = rope_angles(torch.arange(num_tokens), grid, cfg.dim // cfg.heads)  # (N, E/2)
         self.register_buffer("rotation", torch.polar(torch.ones_like(angles), angles), persistent=False)
         self.apply(init_weights)
+
+    @property
+    def sequence_bytes(self) -> int:
+        """What a pass for one image holds at once, in float32."""
+        return 4 * self.position.numel() * 16  # the width 8 times, and the hidden layer of an MLP twice
 
     @own_device
     def forward(self, tokens: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
