@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from cop.data import tokens as tokens_module
 from cop.data.images import ImageSet
 from cop.data.loading import load_data
-from cop.data.tokens import Components, KL16Tokens, PCAPatches, RawPatches, fit_tokens, patch_statistics, tokens_from_state
+from cop.data.tokens import (
+    Components,
+    KL16Tokens,
+    PCAPatches,
+    RawPatches,
+    fit_tokens,
+    patch_statistics,
+    tokens_from_state,
+)
 from cop.paper.kl16 import KL16
 from cop.paper.patches import check_tokens, edge_strength, patchify, unpatchify
 from cop.profiles import DataConfig, Profile, TokenConfig, demo, natural, paper
