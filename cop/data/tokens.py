@@ -52,6 +52,16 @@ class Tokens:
                              f"{size[1]}, {size[2]}) in [-1, 1]")  # fmt: skip
         return self._encode(images)
 
+    def encode_grid(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """float images (B, C, H, W) of any size that the patches divide -> tokens (B, R Q, dim), row-major, and (R, Q).
+
+        For models that know no places. Raises ValueError for other images, and for kl16, whose latents belong to one size."""
+        found, p = tuple(images.shape), self.patch_size
+        if self.kind == "kl16" or len(found) != 4 or found[1] != self.channels or found[2] % p or found[3] % p:
+            raise ValueError(f"images are {found} and tokens {self.kind}; expected (B, {self.channels}, H, W) in multiples of "
+                             f"{p} px, and tokens that are computed patch by patch (raw, pca, components)")  # fmt: skip
+        return self._encode(images), (found[2] // p, found[3] // p)
+
     def decode(self, tokens: Tensor) -> Tensor:
         """tokens (B, N, dim) -> images (B, C, H, H), not clipped. Raises ValueError as `check_tokens`."""
         check_tokens(tokens, self.grid, self.dim)

@@ -71,7 +71,9 @@ def convergence(
     themselves leave open. About a minute on one core."""
     runs = sorted({(n, max(steps)) for n in samples} | {(max(samples), s) for s in steps})
     predictor = as_dict(replace(PREDICTOR, steps=0))
-    config = versioned("gaussian-graph", 1, {"runs": runs, "redundancy": redundancy, "seed": seed, "predictor": predictor})
+    config = versioned(
+        "gaussian-graph", 1, {"runs": runs, "redundancy": redundancy, "seed": seed, "predictor": predictor}
+    )
 
     def compute(directory: Path):
         field = hub_field(redundancy, seed)
@@ -112,7 +114,9 @@ def orders_against_optimum(
             for seed in seeds:
                 field = hub_field(redundancy, seed, strength)
                 A = gaussian_graph(field, "logdet")
-                H = field.chain_terms(torch.stack([torch.arange(field.N).roll(-n) for n in range(field.N)]))[:, 0]  # of each alone
+                H = field.chain_terms(torch.stack([torch.arange(field.N).roll(-n) for n in range(field.N)]))[
+                    :, 0
+                ]  # of each alone
                 orders = {"PageRank": collapse_order(pagerank(A)), "in-strength": collapse_order(in_strength(A)),
                           "coverage": coverage_order(A[None], H[None])[0], "greedy": field.greedy_order(),
                           "optimal": field.optimal_order()}  # fmt: skip

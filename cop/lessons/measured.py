@@ -24,6 +24,7 @@ from cop.train.artefacts import Artefact, load_or_compute, versioned
 from cop.train.loop import fit, restored, seeded_build
 
 TOGETHER = 50  # images whose exact graphs are computed before they are stored
+RANKED = 64  # images compared at a time
 
 # ------------------------------------------------------------------------------------------------ exact graphs
 
@@ -51,7 +52,9 @@ def measured(profile: str | Profile, seed: int = 0, device: str = "auto") -> tup
     profile, device = all_classes(get_profile(profile)), pipeline.resolve_device(device)
     model = pipeline.predictor(profile, seed, device)[0]
     config = measured_config(profile, seed) | {"images": profile.measured.images}
-    return model, exact_graphs("measured", config, profile, profile.measured.images, graph_function(model, profile, device), device)
+    return model, exact_graphs(
+        "measured", config, profile, profile.measured.images, graph_function(model, profile, device), device
+    )
 
 
 def exact_graphs(
@@ -86,7 +89,11 @@ def onepass(
     profile, device = all_classes(get_profile(profile)), pipeline.resolve_device(device)
     cfg = replace(profile.onepass, kind=kind or profile.onepass.kind)
     distilled = cfg.learn == "distil"
-    source = measured_config(profile, seed) | {"images": profile.measured.images} if distilled else pipeline.images_config(profile)
+    source = (
+        measured_config(profile, seed) | {"images": profile.measured.images}
+        if distilled
+        else pipeline.images_config(profile)
+    )
     config = versioned("onepass", 1, source | {"onepass": as_dict(cfg), "seed": seed} | scale_config(profile))
 
     def build() -> OnePass:
@@ -133,7 +140,9 @@ def graphnet(profile: str | Profile, seed: int = 0, device: str = "auto") -> tup
             with inference(profile, device):
                 return encoder.dependencies(tokens, profile.ranking.chunk_bytes)
 
-        exact = exact_graphs("comae-graphs", versioned("comae-graphs", 1, source), profile, count, graph, device).tensors
+        exact = exact_graphs(
+            "comae-graphs", versioned("comae-graphs", 1, source), profile, count, graph, device
+        ).tensors
         x, A = pipeline.token_source(profile, "train", device)(exact["images"]), exact["graphs"].to(device)
 
         def loss(model, idx, generator, step):
@@ -150,7 +159,9 @@ def graphnet(profile: str | Profile, seed: int = 0, device: str = "auto") -> tup
 # ------------------------------------------------------------------------------------------------- comparisons
 
 
-def variant_orders(predictor: TokenPredictor, tokens: Tensor, profile: Profile, hidden: bool = False) -> dict[str, Tensor]:
+def variant_orders(
+    predictor: TokenPredictor, tokens: Tensor, profile: Profile, hidden: bool = False
+) -> dict[str, Tensor]:
     """What else can be made of the measured graph, by name, each an order (B, N). hidden: also of what is lost when a patch alone
     is hidden, which takes N / 2 times as many passes."""
     damping, chunk = profile.ranking.damping, profile.measured.chunk_bytes
@@ -194,47 +205,62 @@ def correlation_interval(a: Tensor, b: Tensor) -> Interval:
 
 
 def compare_onepass(
-    profile: str | Profile, seed: int = 0, kind: str | None = None, count: int = 500, repeats: int = 5, device: str = "auto"
-) -> pd.Series:
+    profile: str | Profile, seed: int = 0, kind: str | None = None, count: int = 500, device: str = "auto",
+    shape: tuple[int, int] | None = None, image_size: int | None = None,
+) -> pd.Series:  # fmt: skip
     """The one-pass ranker against N + 1 passes of the predictor on `count` test images: agreement of graphs and orders, and images
-    per second of graph and PageRank, both measured in this call, so that their ratio does not depend on the machine's load."""
+    per second of graph and PageRank, both measured in this call, so that their ratio does not depend on the machine's load.
+
+    On a grid that the ranker was not trained on: `shape`, the middle R x Q patches of every image, whose exact graph is that part of
+    the whole one, for what j tells about n does not depend on other hidden patches; or `image_size`, the images in another size, where
+    the exact graph is that of a predictor trained there (and of its own tokens)."""
     profile, device = all_classes(get_profile(profile)), pipeline.resolve_device(device)
+    there = replace(profile, data=replace(profile.data, image_size=image_size or profile.data.image_size))
+    exact = graph_function(pipeline.predictor(there, seed, device)[0], there, device)
     fast = onepass(profile, seed, kind, device)[0]
-    exact = graph_function(pipeline.predictor(profile, seed, device)[0], profile, device)
-    return _compared(fast.graph, exact, profile, count, repeats, device)
+    images = pipeline.sample(there, "test", count, device).images.to(device)
+    own, grid = pipeline.tokenizer(profile, device).encode_grid(images)
+    part = torch.arange(grid[0] * grid[1]).view(grid)
+    if shape:
+        top, left = (grid[0] - shape[0]) // 2, (grid[1] - shape[1]) // 2
+        part, grid = part[top : top + shape[0], left : left + shape[1]], shape
+    kept = part.flatten().to(device)
+    return _compared(lambda x: fast.graph(x, grid), lambda x: exact(x)[:, kept[:, None], kept], own[:, kept],
+                     pipeline.tokenizer(there, device).encode(images), profile.ranking.damping)  # fmt: skip
 
 
-def compare_graphnet(
-    profile: str | Profile, seed: int = 0, count: int = 500, repeats: int = 5, device: str = "auto"
-) -> pd.Series:
+def compare_graphnet(profile: str | Profile, seed: int = 0, count: int = 500, device: str = "auto") -> pd.Series:
     """The graph network against CoMAE's N encoder passes, as `compare_onepass`."""
     profile, device = all_classes(get_profile(profile)), pipeline.resolve_device(device)
     fast, encoder = graphnet(profile, seed, device)[0], pipeline.comae(profile, seed, device)[0]
+    tokens = pipeline.sample_tokens(profile, "test", count, device).to(device)
 
     @torch.no_grad()
-    def edges(tokens: Tensor) -> Tensor:
-        return fast(tokens)
+    def edges(x: Tensor) -> Tensor:
+        return fast(x)
 
-    return _compared(edges, lambda x: encoder.dependencies(x, profile.ranking.chunk_bytes), profile, count, repeats, device)
-
-
-def _compared(fast: Callable, exact: Callable, profile: Profile, count: int, repeats: int, device: str) -> pd.Series:
-    tokens = pipeline.sample_tokens(profile, "test", count, device).to(device)
-    small = tokens[:TOGETHER]
-    seconds = {"exact": timed(lambda: exact(small)) / len(small), "one pass": timed(lambda: fast(tokens), repeats) / len(tokens)}
-    A, B = (torch.cat([f(x) for x in tokens.split(at_a_time(TOGETHER))]).float().cpu() for f in (exact, fast))
-    agreed = {k: v.value for k, v in agreement_of_graphs(A, B, profile.ranking.damping).items()}
-    rank_seconds = timed(lambda: pagerank(B, profile.ranking.damping)) / len(B)
-    return pd.Series(agreed | {"exact_per_second": 1 / seconds["exact"], "one_pass_per_second": 1 / seconds["one pass"],
-                               "ratio": seconds["exact"] / seconds["one pass"],
-                               "ratio_with_pagerank": (seconds["exact"] + rank_seconds) / (seconds["one pass"] + rank_seconds)})  # fmt: skip
+    return _compared(
+        edges, lambda x: encoder.dependencies(x, profile.ranking.chunk_bytes), tokens, tokens, profile.ranking.damping
+    )
 
 
-def timed(run: Callable[[], object], repeats: int = 1) -> float:
-    """Seconds of the fastest of so many runs, after one that does not count if there are several."""
+def _compared(fast: Callable, exact: Callable, tokens: Tensor, exact_tokens: Tensor, damping: float) -> pd.Series:
+    """Both graphs of the same images, from the tokens of each, compared."""
+    B = torch.cat([fast(x) for x in tokens.split(at_a_time(RANKED))]).float().cpu()
+    A = torch.cat([exact(x) for x in exact_tokens.split(at_a_time(RANKED))]).float().cpu()
+    few, many = exact_tokens[:8], tokens[:RANKED]
+    slow, quick = seconds_each(lambda: exact(few), len(few)), seconds_each(lambda: fast(many), len(many))
+    order = seconds_each(lambda: pagerank(B[:RANKED], damping), len(B[:RANKED]))
+    agreed = {k: v.value for k, v in agreement_of_graphs(A, B, damping).items()}
+    return pd.Series(agreed | {"exact_per_second": 1 / slow, "one_pass_per_second": 1 / quick, "ratio": slow / quick,
+                               "ratio_with_pagerank": (slow + order) / (quick + order)})  # fmt: skip
+
+
+def seconds_each(run: Callable[[], object], images: int, repeats: int = 5) -> float:
+    """Seconds per image of the fastest of some runs: the one that other processes disturbed the least."""
     spent = []
-    for _ in range(repeats + (repeats > 1)):
+    for _ in range(repeats):
         start = time.perf_counter()
         run()
         spent.append(time.perf_counter() - start)
-    return min(spent[repeats > 1 :])
+    return min(spent) / images

@@ -217,6 +217,17 @@ class TokenPredictor(nn.Module):
         self.register_buffer("rotation", torch.polar(torch.ones_like(angles), angles), persistent=False)
         self.apply(init_weights)
 
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        """Refuses weights of another grid or width by one ValueError that names both."""
+        names = ("position", "embed.weight", f"blocks.{len(self.blocks) - 1}.proj.weight")
+        found, want = ([tuple(state[name].shape) if name in state else None for name in names]
+                       for state in ({k.removeprefix(prefix): v for k, v in state_dict.items()}, dict(self.named_parameters())))  # fmt: skip
+        if found != want or f"{prefix}blocks.{len(self.blocks)}.proj.weight" in state_dict:
+            raise ValueError(f"the predictor's weights have {', '.join(names)} of shapes {found}; expected {want}: {self.grid} x "
+                             f"{self.grid} patches of {self.dim} values and {len(self.blocks)} blocks. Take the predictor of "
+                             "this profile, or train it anew")  # fmt: skip
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     @property
     def sequence_bytes(self) -> int:
         """What a pass for one image holds at once, in float32."""

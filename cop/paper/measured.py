@@ -134,7 +134,9 @@ def laplace_scale(std: Tensor, floor: float) -> Tensor:
     return std * math.sqrt(2 / math.pi) + floor * torch.special.erfcx(std / (floor * math.sqrt(2)))
 
 
-def gaussian_graph(model: GaussianTokens, unit: str = "scale", alone: str = "seen", floor: float | None = None) -> Tensor:
+def gaussian_graph(
+    model: GaussianTokens, unit: str = "scale", alone: str = "seen", floor: float | None = None
+) -> Tensor:
     """The graph (N, N) that a perfect predictor measures where the tokens are samples of a Gaussian, in closed form, float64.
 
     It depends on which patches are seen and not on their values: all images have one graph. unit `scale` and `nats` are those of

@@ -114,6 +114,17 @@ def test_components_keep_their_own_variances_under_one_standard_deviation(colour
     torch.testing.assert_close(tokens.decode(x), whitened.decode(whitened.encode(colour.batch(torch.arange(300))[0])), rtol=0, atol=1e-4)
 
 
+def test_tokens_of_any_grid_are_those_of_its_patches(colour):
+    images = colour.batch(torch.arange(4))[0]
+    tokens = fit_tokens(colour_profile("components", 5), colour)
+    wide, shape = tokens.encode_grid(torch.cat([images[:2], images[2:]], 3))
+    assert shape == (4, 8) and wide.shape == (2, 32, 5)
+    whole = tokens.encode(images).unflatten(1, (4, 4))
+    torch.testing.assert_close(wide.unflatten(1, shape), torch.cat([whole[:2], whole[2:]], 2))
+    with pytest.raises(ValueError, match=r"\(4, 3, 16, 15\).*multiples of 4 px"):
+        tokens.encode_grid(images[..., 1:])
+
+
 def test_pca_agrees_with_the_svd(colour):
     tokens = fit_tokens(colour_profile(dim=8), colour)
     patches = patchify(colour.batch(slice(None))[0], 4).flatten(0, 1).double()

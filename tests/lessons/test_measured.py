@@ -28,8 +28,13 @@ def test_a_ranker_is_found_again_and_compared_with_the_exact_passes(kind, learn)
     again = measured.onepass(profile, kind=kind, device="cpu")[0]
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
     assert len(artefact.history) and artefact.history["loss"].notna().all()
-    row = measured.compare_onepass(profile, kind=kind, count=12, repeats=1, device="cpu")
+    row = measured.compare_onepass(profile, kind=kind, count=12, device="cpu")
     assert row["ratio"] > 5 and -1 <= row["orders_own"] <= 1
+    if kind == "offsets":  # grids that it was not trained on
+        wide = measured.compare_onepass(profile, kind=kind, count=12, device="cpu", shape=(3, 7))
+        again = measured.compare_onepass(profile, kind=kind, count=12, device="cpu", shape=(8, 8))
+        other = measured.compare_onepass(profile, kind=kind, count=12, device="cpu", image_size=28)
+        assert again["orders"] == row["orders"] and len({r["orders"] for r in (row, wide, other)}) == 3
     grid, dim = profile.grid * 2, profile.tokens.dim
     with pytest.raises(ValueError, match="grid 8.*grid 16"):
         OnePass(grid, dim, model.cfg).load_state_dict(model.state_dict())
@@ -38,7 +43,7 @@ def test_a_ranker_is_found_again_and_compared_with_the_exact_passes(kind, learn)
 def test_the_graph_network_learns_the_graphs_of_comae():
     model, artefact = measured.graphnet("smoke", device="cpu")
     assert {"edges", "order"} < set(artefact.history)
-    row = measured.compare_graphnet("smoke", count=12, repeats=1, device="cpu")
+    row = measured.compare_graphnet("smoke", count=12, device="cpu")
     assert row["ratio"] > 5 and row["graphs"] > 0
     assert not model.training and next(model.parameters()).requires_grad
 
@@ -50,7 +55,9 @@ def test_variants_are_orders_of_every_image():
     for order in found.values():
         check_ranking(order, 64)
     assert torch.equal(found["reversed"].flip(-1), found["predicted scale"])
-    assert len({tuple(order[0].tolist()) for order in found.values()}) >= len(found) - 1  # weights hardly differ where the predictor is untrained
+    assert (
+        len({tuple(order[0].tolist()) for order in found.values()}) >= len(found) - 1
+    )  # weights hardly differ where the predictor is untrained
 
 
 def test_agreement_counts_what_position_explains_only_where_it_says_so():
@@ -63,7 +70,9 @@ def test_agreement_counts_what_position_explains_only_where_it_says_so():
     assert found["graphs"].value > 0.8 and found["orders"].value > 0.5
     for name in ("graphs_own", "orders_own"):
         assert abs(found[name].value) < 0.1 and found[name].low < 0 < found[name].high
-    half = measured.agreement_of_graphs(own[0] + own[2], own[1] + own[2])["graphs_own"]  # half of the variance is shared
+    half = measured.agreement_of_graphs(own[0] + own[2], own[1] + own[2])[
+        "graphs_own"
+    ]  # half of the variance is shared
     assert half.low < 0.5 < half.high and half.high - half.low < 0.05
 
 
@@ -72,7 +81,9 @@ def test_new_fields_of_profiles_rename_nothing_that_is_stored():
     changed = replace(demo, measured=replace(demo.measured, unit="nats"))
     assert as_dict(changed)["measured"]["unit"] == "nats"
     assert measured.measured_config(demo, 0) != measured.measured_config(changed, 0)
-    assert measured.measured_config(demo, 0) == measured.measured_config(replace(demo, measured=replace(demo.measured, chunk_bytes=1)), 0)
+    assert measured.measured_config(demo, 0) == measured.measured_config(
+        replace(demo, measured=replace(demo.measured, chunk_bytes=1)), 0
+    )
 
 
 def test_hub_fields_have_the_redundancy_they_are_asked_for():

@@ -111,7 +111,9 @@ def test_input_without_information_has_an_order_all_the_same(net):
         for order in (collapse_order(pagerank(A)), collapse_order(pagerank(weighed(A, u))), coverage_order(A, u)):
             check_ranking(order, 9)
     independent = GaussianTokens(torch.zeros(4, 1), torch.eye(4), FLOOR)
-    assert (gaussian_graph(independent) == 0).all() and (gaussian_graph(independent, alone="hidden").abs() < 1e-12).all()
+    assert (gaussian_graph(independent) == 0).all() and (
+        gaussian_graph(independent, alone="hidden").abs() < 1e-12
+    ).all()
     m = GaussianTokens(torch.zeros(4, 1), FLOOR**2 * torch.eye(4), FLOOR)  # nothing to know: 0 / 0
     assert (gaussian_graph(m, "logdet") == 0).all()
 
