@@ -68,6 +68,11 @@ class CoMAEConfig:
     weight_decay: float = 0.05  # *open*: AdamW
     betas: tuple[float, float] = (0.9, 0.95)  # *open*: as MAE
     grad_clip: float = 1.0  # *open*
+    objective: str = field(default="printed", metadata={"optional": True})  # of cop.paper.comae.OBJECTIVES; paper: L_r + lambda L_c
+    budget: float | None = field(default=None, metadata={"optional": True})  # share of the others that a target may rely on; paper: none
+    optimizer: str = field(default="adamw", metadata={"optional": True})  # "muon": half the seconds to the same L_r; paper: AdamW
+    watched: tuple[int, ...] = field(default=(), metadata={"optional": True})  # steps at which L_r, graphs and orders are kept
+    any_mask: float | None = field(default=None, metadata={"optional": True})  # share of the decoder's steps with random masks; paper: 0
 
 
 @dataclass(frozen=True)

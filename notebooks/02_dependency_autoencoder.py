@@ -47,7 +47,7 @@ import pandas as pd
 import torch
 
 from cop.lessons import exercises, pipeline, tables
-from cop.paper import comae
+from cop.paper import comae, reconstruction
 from cop.show import diagrams, figures, report
 
 pd.options.display.max_colwidth = None  # whole sentences in tables
@@ -129,7 +129,7 @@ out.figure(fig, "masks", "For four images and three targets each: the patches sh
 # the images, with 95 % intervals, and p is corrected by Holm's method for the rows of this table:
 
 # %%
-swaps = comae.mask_swaps(model, sample.tokens, pipeline.seeded(seed, 4))
+swaps = reconstruction.mask_swaps(model, sample.tokens, pipeline.seeded(seed, 4))
 out.record(**{f"swap_{i}": v.mean() for i, v in enumerate(swaps.values())})
 tables.swap_table(swaps)
 
@@ -158,8 +158,8 @@ tables.swap_table(swaps)
 # them are fitted on training images and reconstruct the same targets of the same validation images as CoMAE in Table 1.
 
 # %%
-fitted = comae.baselines(c, G, pipeline.sample_tokens(config, "train", 20_000, device))
-trivial = {n: comae.evaluate(b, sample.tokens, pipeline.seeded(seed, 3))["reconstruction"] for n, b in fitted.items()}
+fitted = reconstruction.baselines(c, G, pipeline.sample_tokens(config, "train", 20_000, device))
+trivial = {n: reconstruction.evaluate(b, sample.tokens, pipeline.seeded(seed, 3))["reconstruction"] for n, b in fitted.items()}
 out.record(**{f"reconstruction_{n.replace(' ', '_')}": v for n, v in trivial.items()})
 
 # %%
@@ -189,8 +189,8 @@ out.figure(fig, "polarisation", "Histogram of all selection weights on validatio
 # %%
 without = pipeline.replace(config, comae=pipeline.replace(c, contrastive_weight=0.0))
 plain, _ = pipeline.comae(without, seed, device)
-rows = {"without": comae.evaluate(plain, sample.tokens, pipeline.seeded(seed, 3)),
-        "with": comae.evaluate(model, sample.tokens, pipeline.seeded(seed, 3))}
+rows = {"without": reconstruction.evaluate(plain, sample.tokens, pipeline.seeded(seed, 3)),
+        "with": reconstruction.evaluate(model, sample.tokens, pipeline.seeded(seed, 3))}
 
 # %%
 out.record(**{f"{k}_{name}": v for name in rows for k, v in rows[name].items()})

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from cop import devices, paths
 from cop.lessons import classification, evaluation, generation, held_out, pipeline
-from cop.paper import comae, entropy
+from cop.paper import comae, entropy, reconstruction
 from cop.paper.cvit import CViT, attention_rollout
 from cop.paper.dynamicvit import DynamicViT
 from cop.paper.kl16 import KL16
@@ -79,8 +79,8 @@ def calls() -> dict:
         "CoMAE.reconstruct": (c, c.reconstruct, (rand, picked, w, noise)),
         "CoMAE.forward": (c, lambda *a: c(*a)["prediction"], (rand, picked, noise)),
         "CoMAE.dependencies": (c, c.dependencies, (rand,)),
-        "comae.evaluate": (c, lambda x: torch.tensor(list(comae.evaluate(c, x, seeded(0)).values())), (rand,)),
-        "comae.mask_swaps": (c, lambda x: torch.stack(list(comae.mask_swaps(c, x, seeded(0)).values())), (rand,)),
+        "reconstruction.evaluate": (c, lambda x: torch.tensor(list(reconstruction.evaluate(c, x, seeded(0)).values())), (rand,)),
+        "reconstruction.mask_swaps": (c, lambda x: torch.stack(list(reconstruction.mask_swaps(c, x, seeded(0)).values())), (rand,)),
         "TokenPredictor": (p := entropy.TokenPredictor(64, 16, smoke.predictor), lambda *a: p(*a)[1], (rand, order < 9)),
         "CViT": (v := CViT(**vit).eval(), v, (images, order[:, :7])),
         "attention_rollout": (v, lambda x: attention_rollout(v, x), (images,)),
@@ -100,7 +100,7 @@ def test_results_come_back_to_where_the_tensors_lay(name):
         module.to("meta")
         found, there = call(*given), call(*(x.to("meta") for x in given))
         assert found.device.type == "cpu" and next(module.parameters()).device == META
-        if name not in ("comae.evaluate", "comae.mask_swaps"):  # these return numbers
+        if name not in ("reconstruction.evaluate", "reconstruction.mask_swaps"):  # these return numbers
             assert there.device == META
         torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(there.cpu(), want, rtol=1e-4, atol=1e-4)

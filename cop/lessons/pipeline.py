@@ -15,6 +15,7 @@ import pandas as pd
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from cop import paths
@@ -22,6 +23,7 @@ from cop.data.images import ImageSet, decode, first_stratified, local, photograp
 from cop.data.loading import data_config, load_data
 from cop.data.tokens import Tokens, fit_tokens, tokens_from_state
 from cop.devices import at_a_time, inference
+from cop.files import write
 from cop.orders import (
     centre_out_order,
     collapse_order,
@@ -37,6 +39,7 @@ from cop.paper.comae import CoMAE, comae_loss
 from cop.paper.cvit import CViT, masked_loss
 from cop.paper.entropy import GaussianTokens, TokenPredictor, predictor_loss
 from cop.paper.patches import patchify
+from cop.paper.reconstruction import evaluate
 from cop.profiles import Profile, all_classes, as_dict, for_classifiers, get_profile, key, scale_config
 from cop.train import shards
 from cop.train.artefacts import Artefact, clear_if_old, load_or_compute, versioned
@@ -114,15 +117,44 @@ def comae(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[
 
         def loss(model: nn.Module, idx: Tensor, generator: torch.Generator, step: int) -> dict[str, Tensor]:
             flip = draw_flip(profile, len(idx), generator)
-            return comae_loss(model, tokens(idx, flip, generator), generator)
+            return comae_loss(model, tokens(idx, flip, generator), generator, step)
 
         model, history = fit(seeded_build(build, seed, 10), loss, profile.comae, size=len(load_data(profile, "train")),
                              seed=seed, directory=directory, alternate=("encoder", "decoder"), device=device,
-                             desc="CoMAE", checkpoint_every=profile.checkpoint_every, scale=profile.scale)  # fmt: skip
-        return model.state_dict(), thin(history)
+                             desc="CoMAE", checkpoint_every=profile.checkpoint_every, scale=profile.scale,
+                             watch=watcher(profile, directory, device))  # fmt: skip
+        return model.state_dict() | watched(profile, directory), thin(history)
 
     artefact = load_or_compute("comae", comae_config(profile, seed), compute)
-    return restored(build, artefact.tensors).to(device).eval(), artefact
+    weights = {k: v for k, v in artefact.tensors.items() if not k.startswith("watched.")}
+    return restored(build, weights).to(device).eval(), artefact
+
+
+WATCHED = 100  # validation images whose loss and orders are kept during a training; the graphs of the first fifth of them
+
+
+def watcher(profile: Profile, directory: Path, device: str) -> Callable[[nn.Module, int], None]:
+    """For `fit`: at the steps that `profile.comae.watched` names, keep L_r, the orders (n, N) and, as bytes, the graphs of
+    some validation images in the folder of the training, where they survive an interruption."""
+
+    @torch.no_grad()
+    def watch(model: nn.Module, step: int) -> None:
+        if step not in profile.comae.watched:
+            return
+        tokens = sample_tokens(profile, "val", WATCHED, device)
+        loss = evaluate(model, tokens, seeded(0, 3))["reconstruction"]
+        A = model.dependencies(tokens, profile.ranking.chunk_bytes)
+        found = {"loss": torch.tensor(loss), "orders": collapse_order(scores_of(A, profile)).short(),
+                 "graphs": (255 * A[: max(1, len(A) // 5)]).round().byte()}  # fmt: skip
+        write(directory / f"watched-{step}.safetensors", save(found))
+
+    return watch
+
+
+def watched(profile: Profile, directory: Path) -> dict[str, Tensor]:
+    """What `watcher` kept, stacked over the steps: `watched.loss` (S,), `.orders` (S, n, N) and `.graphs` (S, n / 5, N, N)."""
+    rows = [load_file(directory / f"watched-{step}.safetensors") for step in profile.comae.watched]
+    return {f"watched.{k}": torch.stack([row[k] for row in rows]).contiguous() for k in (rows[0] if rows else ())}
 
 
 def rankings_config(profile: Profile, split: str, seed: int, limit: int | None = None) -> dict:

@@ -94,7 +94,7 @@ def verdicts_comae(history: pd.DataFrame, rows: Mapping[str, Mapping[str, float]
 
 
 def swap_table(swaps: Mapping[str, Tensor]) -> pd.DataFrame:
-    """`comae.mask_swaps`, L_r of each image (n,) per row: the mean, and the paired difference from the row with its own mask,
+    """`reconstruction.mask_swaps`, L_r of each image (n,) per row: the mean, and the paired difference from the row with its own mask,
     with 95 % intervals and p corrected by Holm over the table. What the encoder tells the decoder by the mask alone is in
     the row of its own mask over the mean image, which is compared with the mean mask over that image."""
     own, message, silent = "its own mask", "its own mask over the mean image", "the mean mask over the mean image"

@@ -5,13 +5,13 @@ D width. A target is *dropped* from the sequence, so nothing that is computed fo
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cop.devices import at_a_time, own_device
+from cop.devices import own_device
 from cop.paper.blocks import Block, init_weights, rope_angles
 from cop.paper.patches import check_tokens
 from cop.profiles import CoMAEConfig
@@ -92,6 +92,81 @@ class ResidualMLP(nn.Module):
         return self.out(x)  # (S, C)
 
 
+OBJECTIVES: dict[str, Callable] = {}  # name -> f(model, tokens (B, N, C), targets (B, K), out) -> the loss, a scalar
+
+
+def objective(name: str) -> Callable:
+    """Register a training loss of CoMAE under the name that `CoMAEConfig.objective` selects it by.
+
+    The function gets the model, the batch and what `CoMAE.forward` found so far: `reconstruction`, `contrastive`, `w`
+    (B, K, N) and `prediction` (B, K, C). Raises ValueError for a name that is taken.
+    """
+
+    def register(loss: Callable) -> Callable:
+        if name in OBJECTIVES:
+            raise ValueError(f"objective {name!r} exists already; choose another name")
+        OBJECTIVES[name] = loss
+        return loss
+
+    return register
+
+
+@objective("printed")
+def printed(model: "CoMAE", tokens: Tensor, targets: Tensor, out: dict[str, Tensor]) -> Tensor:
+    """L_r + lambda L_c (section 3.1), and an optional L1 price on the weights, which the paper does not have."""
+    c = model.config
+    return out["reconstruction"] + c.contrastive_weight * out["contrastive"] + c.sparsity_weight * out["w"].mean()
+
+
+@objective("information")
+def information(model: "CoMAE", tokens: Tensor, targets: Tensor, out: dict[str, Tensor]) -> Tensor:
+    """As printed, plus `sparsity_weight` times what the noised patches tell, in nats per value: the term that the bottleneck
+    of Schulz et al. (Restricting the Flow, ICLR 2020, Eq. 5) has and Eqs. 3 and 4 leave out.
+
+    A noised value is N(alpha e, (1 - alpha)^2), and standard normal when nothing is shown; the divergence of the two is
+    ((1 - alpha)^2 + alpha^2 e^2 - 1) / 2 - log(1 - alpha).
+    """
+    alpha = model.alpha(out["w"]).clamp(max=1 - 1e-4)  # (B, K, N); a patch shown in full tells about 8.7 nats a value
+    power = tokens.square().mean(-1)[:, None]  # (B, 1, N)
+    nats = ((1 - alpha) ** 2 + alpha**2 * power - 1) / 2 - torch.log1p(-alpha)
+    others = torch.ones_like(nats).scatter(2, targets[..., None], 0.0)
+    c = model.config
+    price = c.sparsity_weight * (nats * others).sum() / others.sum()
+    return out["reconstruction"] + c.contrastive_weight * out["contrastive"] + price
+
+
+class Budget(torch.autograd.Function):
+    """sigmoid(logits + nu) with one nu per row such that the row's sum is given: (..., N) -> (..., N).
+
+    nu is found by bisection; its gradient comes from the implicit function theorem: with s = w (1 - w), d nu / d logit_j =
+    -s_j / sum(s), so that a gradient g becomes s (g - sum(s g) / sum(s)).
+    """
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, total: float) -> Tensor:
+        least = logits.masked_fill(logits.isinf(), math.inf).amin(-1, keepdim=True)
+        low, high = -logits.amax(-1, keepdim=True) - 20, 20 - least
+        for _ in range(40):
+            nu = (low + high) / 2
+            over = torch.sigmoid(logits + nu).sum(-1, keepdim=True) > total
+            low, high = torch.where(over, low, nu), torch.where(over, nu, high)
+        w = torch.sigmoid(logits + nu)
+        ctx.save_for_backward(w)
+        return w
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        (w,) = ctx.saved_tensors
+        s = w * (1 - w)
+        return s * (grad - (s * grad).sum(-1, keepdim=True) / s.sum(-1, keepdim=True).clamp_min(1e-12)), None
+
+
+def budgeted(logits: Tensor, targets: Tensor, share: float) -> Tensor:
+    """Weights (B, K, N) in [0, 1] of which each target (B, K) may spend `share` of the N - 1 other patches; own entry 0."""
+    own = torch.zeros_like(logits, dtype=torch.bool).scatter(2, targets[..., None], True)
+    return Budget.apply(logits.masked_fill(own, -math.inf), share * (logits.shape[-1] - 1))
+
+
 class CoMAE(nn.Module):
     """Encoder f of Eq. 2 and decoder g of Eq. 5.
 
@@ -103,6 +178,10 @@ class CoMAE(nn.Module):
         super().__init__()
         if config.weight_act not in WEIGHT_ACTS:
             raise ValueError(f"unknown weight_act {config.weight_act!r}; expected one of {', '.join(WEIGHT_ACTS)}")
+        if config.objective not in OBJECTIVES:
+            raise ValueError(f"unknown objective {config.objective!r}; expected one of {', '.join(OBJECTIVES)}")
+        if config.budget is not None and not 0 < config.budget < 1:
+            raise ValueError(f"budget is {config.budget}; expected a share of the other patches between 0 and 1")
         if config.noise not in ("literal", "variance_preserving"):
             raise ValueError(f"unknown noise {config.noise!r}; expected literal or variance_preserving")
         self.config, self.grid, self.dim = config, grid, dim
@@ -126,7 +205,10 @@ class CoMAE(nn.Module):
         """
         B, K = targets.shape
         x = self.encoder["trunk"](tokens, targets.flatten())  # (B K, D)
-        w = WEIGHT_ACTS[self.config.weight_act](self.encoder["to_weights"](x)).view(B, K, -1)  # (B, K, N)
+        logits = self.encoder["to_weights"](x).view(B, K, -1)  # (B, K, N)
+        if self.config.budget is not None:
+            return budgeted(logits, targets, self.config.budget)
+        w = WEIGHT_ACTS[self.config.weight_act](logits)
         return w.scatter(2, targets[..., None], 0.0)  # a target cannot rely on itself
 
     @property
@@ -163,22 +245,21 @@ class CoMAE(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
     @own_device
-    def forward(self, tokens: Tensor, targets: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def forward(self, tokens: Tensor, targets: Tensor, noise: Tensor, shown: Tensor | None = None) -> dict[str, Tensor]:
         """All training quantities of a batch: tokens (B, N, C), targets (B, K), noise (B, K, N, C).
 
-        Returns scalars `loss` (L_r + lambda L_c, Eq. 6's total), `reconstruction` (L_r, L1 summed over the C values,
-        mean over targets), `contrastive`, and the weights' statistics of `mask_statistics`, plus `w` (B, K, N) and
-        `prediction` (B, K, C).
+        shown: weights (B, K, N) for the decoder to see the patches by, instead of the encoder's own. Returns scalars
+        `loss` (the configured objective), `reconstruction` (L_r, L1 summed over the C values, mean over targets),
+        `contrastive`, and the weights' statistics of `mask_statistics`, plus `w` (B, K, N) and `prediction` (B, K, C).
         """
         w = self.weights(tokens, targets)  # (B, K, N)
-        prediction = self.reconstruct(tokens, targets, w, noise)  # (B, K, C)
+        prediction = self.reconstruct(tokens, targets, w if shown is None else shown, noise)  # (B, K, C)
         truth = tokens.gather(1, targets[..., None].expand(-1, -1, tokens.shape[-1]))  # (B, K, C)
         reconstruction = (truth - prediction).abs().sum(-1).mean()
         contrastive = self.contrastive_loss(w)
-        loss = reconstruction + self.config.contrastive_weight * contrastive
-        loss = loss + self.config.sparsity_weight * w.mean()
-        stats = mask_statistics(w.detach(), targets)
-        return dict(loss=loss, reconstruction=reconstruction, contrastive=contrastive, w=w, prediction=prediction, **stats)
+        out = dict(reconstruction=reconstruction, contrastive=contrastive, w=w, prediction=prediction)
+        loss = OBJECTIVES[self.config.objective](self, tokens, targets, out)
+        return dict(loss=loss) | out | mask_statistics(w.detach(), targets)
 
     @own_device
     @torch.no_grad()
@@ -234,117 +315,25 @@ def draw_noise(shape: tuple[int, ...], generator: torch.Generator, device: torch
     return torch.randn(shape, generator=torch.Generator(device).manual_seed(seed), device=device)
 
 
-def comae_loss(model: CoMAE, tokens: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """One training evaluation: targets and noise drawn from `generator`, then `CoMAE.forward`."""
+def draw_masks(shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """Masks (B, K, N) of zeros and ones whose density is uniform in 0..1, one density per target, on the CPU."""
+    return (torch.rand(shape, generator=generator) < torch.rand(*shape[:2], 1, generator=generator)).float()
+
+
+def comae_loss(model: CoMAE, tokens: Tensor, generator: torch.Generator, step: int | None = None) -> dict[str, Tensor]:
+    """One training evaluation: targets and noise drawn from `generator`, then `CoMAE.forward`.
+
+    step: of the training. Encoder and decoder take turns, the decoder at odd steps; `any_mask` of its turns show it
+    random masks, evenly spread over the training.
+    """
     B, N, C = tokens.shape
     config = getattr(model, "module", model).config
     targets = draw_targets(B, N, config.targets_per_image, generator)
-    return model(tokens, targets.to(tokens.device), draw_noise((B, targets.shape[1], N, C), generator, tokens.device))
-
-
-@torch.no_grad()
-def evaluate(model: CoMAE, tokens: Tensor, generator: torch.Generator, batch: int = 50) -> dict[str, float]:
-    """Losses and mask statistics over tokens (n, N, C) of held-out images, without the tensors of `forward`."""
-    total: dict[str, float] = {}
-    for part in tokens.split(at_a_time(batch)):
-        out = comae_loss(model, part, generator)
-        for k, v in out.items():
-            if v.ndim == 0:
-                total[k] = total.get(k, 0.0) + v.item() * len(part) / len(tokens)
-    return total
-
-
-class Baseline:
-    """A reconstruction from clean tokens in the place of CoMAE's, for `evaluate`: an equal generator then draws the same
-    targets of the same images for both.
-
-    predict: tokens (B, N, C) -> (B, N, C), every patch from the others or from none."""
-
-    def __init__(self, config: CoMAEConfig, predict: Callable[[Tensor], Tensor]):
-        self.config, self.predict = config, predict
-
-    def __call__(self, tokens: Tensor, targets: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """`reconstruction` as of `CoMAE.forward`; the noise is not used."""
-        error = (tokens - self.predict(tokens)).abs().sum(-1)  # (B, N)
-        return {"reconstruction": error.gather(1, targets).mean()}
-
-
-def baselines(config: CoMAEConfig, grid: int, train: Tensor) -> dict[str, Baseline]:
-    """What L_r costs without a network, fitted on training tokens (n, N, C): the mean token, the median of each position,
-    the mean of the up to four neighbours of the target, and ridge regression of each patch on all others."""
-    mean, median = train.mean((0, 1)), train.median(0).values  # (C,), (N, C)
-    kernel = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]]).expand(train.shape[2], 1, 3, 3)
-
-    def neighbours(tokens: Tensor) -> Tensor:
-        maps = tokens.transpose(1, 2).unflatten(2, (grid, grid))  # (B, C, G, G)
-        total, count = (F.conv2d(x, kernel, padding=1, groups=len(kernel)) for x in (maps, torch.ones_like(maps)))
-        return (total / count).flatten(2).transpose(1, 2)
-
-    found = {"mean token": mean.expand_as, "per-position median": median.expand_as,
-             "mean of the neighbours": neighbours, "ridge regression": ridge(train)}  # fmt: skip
-    return {name: Baseline(config, predict) for name, predict in found.items()}
-
-
-def ridge(train: Tensor, strengths: Sequence[float] = (1e-3, 1e-2, 1e-1)) -> Callable[[Tensor], Tensor]:
-    """Ridge regression of every patch on all others, (B, N, C) -> (B, N, C), fitted on tokens (n, N, C), n >= 2.
-
-    All N regressions come from one matrix: with S the covariance of whole images, N C x N C, and P = (S + s I)^-1, the
-    residual of patch n is P_nn^-1 (P (e - mean))_n, which is ridge regression with penalty s. The strength s, in units of
-    the mean variance, is the one with the least L_r on every tenth image, which the fit leaves out.
-    """
-    n, N, C = train.shape
-    held = torch.arange(n) % 10 == 0
-    mean = train[~held].mean(0)
-    x = (train[~held] - mean).flatten(1)  # (n', N C)
-    S = (x.T @ x).double() / len(x)
-    scale = S.diagonal().mean().clamp_min(1e-12)
-
-    def residual_map(s: float) -> tuple[Tensor, Tensor]:
-        """P and the inverses of its diagonal blocks: (N C, N C), (N, C, C)."""
-        P = torch.cholesky_inverse(torch.linalg.cholesky(S + s * scale * torch.eye(N * C, dtype=S.dtype)))
-        own = torch.stack([P[i : i + C, i : i + C] for i in range(0, N * C, C)])
-        return P.to(train.dtype), torch.linalg.inv(own).to(train.dtype)
-
-    def residual(tokens: Tensor, P: Tensor, own: Tensor) -> Tensor:
-        """What is left of tokens (B, N, C) after the regressions: (B, N, C)."""
-        return torch.einsum("bnc,ncd->bnd", ((tokens - mean).flatten(1) @ P).unflatten(1, (N, C)), own)
-
-    best = min((residual_map(s) for s in strengths), key=lambda m: residual(train[held], *m).abs().sum().item())
-    return lambda tokens: tokens - residual(tokens, *best)
-
-
-@torch.no_grad()
-def mask_swaps(model: CoMAE, tokens: Tensor, generator: torch.Generator, chunk_bytes: int = 1 << 30) -> dict[str, Tensor]:
-    """L_r of each image (n,) when the decoder gets other masks or other patches than the encoder meant: what carries the
-    information?
-
-    tokens: (n, N, C), at least two images. The noise is the same in every row. If selected *patches* inform the
-    decoder, showing everything (w = 1) cannot hurt and a mask over blank patches cannot help. If the *pattern of the
-    noise* informs it, the encoder tells the decoder through the mask what it saw, and both happen.
-    """
-    n, N, C = tokens.shape
-    K = min(16, N)
-    targets = draw_targets(1, N, K, generator).expand(n, -1).to(tokens.device)  # the same in every image
-    noise = torch.randn(n, K, N, C, generator=generator).to(tokens.device)
-    truth = tokens.gather(1, targets[..., None].expand(-1, -1, C))  # (n, K, C)
-    images = at_a_time(max(1, chunk_bytes // (K * model.sequence_bytes)))
-
-    def in_parts(method: Callable, *given: Tensor) -> Tensor:  # (n, ...) each, a few images at a time
-        return torch.cat([method(*part) for part in zip(*(x.split(images) for x in given), strict=True)])
-
-    w = in_parts(model.weights, tokens, targets)  # (n, K, N)
-    allowed = torch.ones_like(w).scatter(2, targets[..., None], 0.0)
-    blank = tokens.mean(0, keepdim=True).expand_as(tokens)  # the mean image: no content of this one
-
-    def loss(shown: Tensor, mask: Tensor) -> Tensor:
-        return (truth - in_parts(model.reconstruct, shown, targets, mask, noise)).abs().sum(-1).mean(1).cpu()
-
-    return {
-        "its own mask": loss(tokens, w),
-        "everything shown, w = 1": loss(tokens, allowed),
-        "the mean mask of all images": loss(tokens, w.mean(0, keepdim=True).expand_as(w)),
-        "another image's mask": loss(tokens, w.roll(1, 0)),
-        "the mask inverted, 1 - w": loss(tokens, (1 - w) * allowed),
-        "its own mask over the mean image": loss(blank, w),
-        "the mean mask over the mean image": loss(blank, w.mean(0, keepdim=True).expand_as(w)),
-    }
+    noise = draw_noise((B, targets.shape[1], N, C), generator, tokens.device)
+    shown = ()
+    if config.any_mask and step is not None and step % 2:
+        turn = step // 2
+        if int((turn + 1) * config.any_mask) > int(turn * config.any_mask):
+            masks = draw_masks((B, targets.shape[1], N), generator).scatter(2, targets[..., None], 0.0)
+            shown = (masks.to(tokens.device),)
+    return model(tokens, targets.to(tokens.device), noise, *shown)

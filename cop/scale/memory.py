@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from cop.devices import limited
 from cop.lessons import classification, evaluation, generation, held_out, pipeline
-from cop.paper import comae, entropy
+from cop.paper import entropy, reconstruction
 from cop.profiles import Profile, dry_run, replace
 from cop.scale.plan import IMAGES
 from cop.scale.rehearsal import environment, place_of_dry_run
@@ -102,8 +102,8 @@ def stages(profile: Profile, device: str = "auto") -> dict[str, tuple[int, Calla
         "ranking": (every, lambda n: pipeline.rankings(small, "val", limit=n, device=device)),
         "ranking photographs": (1000, lambda n: pipeline.rank(sample.images[:n], small, device=device)),
         "orders of a sample": (1000, lambda n: pipeline.orders(small, "test", n, device=device)),
-        "CoMAE's losses": (200, lambda n: comae.evaluate(encoder, sample.tokens[:n], seeded(0))),
-        "swapping masks": (200, lambda n: comae.mask_swaps(encoder, sample.tokens[:n], seeded(0))),
+        "CoMAE's losses": (200, lambda n: reconstruction.evaluate(encoder, sample.tokens[:n], seeded(0))),
+        "swapping masks": (200, lambda n: reconstruction.mask_swaps(encoder, sample.tokens[:n], seeded(0))),
         "curves of entropy": (200, lambda n: entropy.predictor_curve(predictor, sample.tokens[:n], order[:n], ks)),
         "curves of certainty": (200, lambda n: entropy.certainty_curve(judge, sample.images[:n], sample.labels[:n], order[:n], ks)),
         "testing a classifier": (tested, lambda n: classification.evaluate(

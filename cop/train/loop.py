@@ -25,6 +25,7 @@ import torch
 from accelerate import Accelerator, init_empty_weights
 from accelerate.utils import DistributedDataParallelKwargs
 from timm.models.vision_transformer import Block as TimmBlock
+from timm.optim import Muon
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -198,6 +199,7 @@ def fit(
     scale: ScaleConfig = ScaleConfig(),  # noqa: B008 (frozen)
     per_step: Callable[[torch.Generator], object] | None = None,
     ahead: Callable[[Tensor], None] | None = None,
+    watch: Callable[[nn.Module, int], None] | None = None,
 ) -> tuple[nn.Module, pd.DataFrame]:
     """Train `model` for `config.steps` steps and return it with the history of every step.
 
@@ -214,7 +216,8 @@ def fit(
     argument. Without it every micro-batch draws for itself (as the processes of MAR's own training do).
 
     ahead(idx): told which images this process will need, AHEAD steps before, so that they can be decoded meanwhile
-    (`ImageSet.ahead`). It changes no result.
+    (`ImageSet.ahead`). It changes no result. watch(model, steps done): called after every step; it may look at the
+    model, and changes no result either.
 
     Raises ValueError for micro-batches that do not come out even. Raises FloatingPointError when a loss is not
     finite: the last checkpoint stays, the message says where.
@@ -227,11 +230,7 @@ def fit(
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=bool(alternate))],
     )
     parts = {name: model.get_submodule(name) for name in alternate} or {"": model}
-    opts = {
-        name: torch.optim.AdamW(decay_groups(part, config.weight_decay), lr=config.lr,
-                                betas=getattr(config, "betas", (0.9, 0.95)))
-        for name, part in parts.items()
-    }  # fmt: skip
+    opts = {name: optimizer(part, config) for name, part in parts.items()}
     names = list(opts)
     micro_batch = MicroBatch(model, loss_fn, per_step, config, scale, size, seed)
     prepared, *wrapped = accelerator.prepare(micro_batch, *opts.values())
@@ -283,6 +282,8 @@ def fit(
             if average:
                 average.update(model, step=step if ema_warmup else None)  # timm copies at the first steps that it is told
             history.append({"step": step, **scalars})
+            if watch:
+                watch(model, step + 1)
             if (step + 1) % checkpoint_every == 0 and step + 1 < config.steps and me == 0:
                 state = {"model": model.state_dict(), "step": step + 1, "history": history,
                          "optimizers": {n: opts[n].state_dict() for n in names}}  # fmt: skip
@@ -292,6 +293,21 @@ def fit(
         model.load_state_dict(average.module.state_dict())
     accelerator.free_memory()
     return model.eval(), pd.DataFrame(history)
+
+
+def optimizer(part: nn.Module, config) -> torch.optim.Optimizer:
+    """AdamW, or where `config.optimizer` is "muon" timm's Muon (Jordan et al. 2024) on the matrices of the residual layers
+    and AdamW, with the same learning rate, on everything else. Raises ValueError for another name."""
+    name, betas = getattr(config, "optimizer", "adamw"), getattr(config, "betas", (0.9, 0.95))
+    if name == "adamw":
+        return torch.optim.AdamW(decay_groups(part, config.weight_decay), lr=config.lr, betas=betas)
+    if name != "muon":
+        raise ValueError(f"unknown optimizer {name!r}; expected adamw or muon")
+    named = dict(part.named_parameters())
+    inner = {n: p for n, p in named.items() if p.ndim == 2 and ("blocks." in n or "layers." in n)}
+    groups = [{"params": list(inner.values()), "weight_decay": config.weight_decay, "use_fallback": False},
+              {"params": [p for n, p in named.items() if n not in inner], "weight_decay": 0.0, "use_fallback": True}]  # fmt: skip
+    return Muon(groups, lr=config.lr, betas=betas)
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict]:

@@ -10,16 +10,17 @@ from hypothesis import strategies as st
 
 from cop.paper.blocks import Block, rope_angles, rotate
 from cop.paper.comae import (
-    Baseline,
+    OBJECTIVES,
+    Budget,
     CoMAE,
-    baselines,
+    budgeted,
     comae_loss,
+    draw_masks,
     draw_targets,
-    evaluate,
     mask_statistics,
-    mask_swaps,
-    ridge,
+    objective,
 )
+from cop.paper.reconstruction import Baseline, baselines, evaluate, mask_swaps, ridge
 from cop.profiles import smoke
 from cop.train.loop import seeded, seeded_build
 
@@ -250,3 +251,59 @@ def test_the_neighbours_of_a_flat_image_are_its_patches():
     flat = torch.ones(20, GRID**2, DIM)
     for name, baseline in baselines(CONFIG, GRID, flat).items():
         assert evaluate(baseline, flat, seeded(1))["reconstruction"] == pytest.approx(0, abs=1e-5), name
+
+
+def test_a_budget_is_spent_exactly_and_its_gradient_is_that_of_the_implicit_function():
+    logits = torch.randn(3, 7, dtype=torch.double, generator=seeded(1), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: Budget.apply(x, 2.1), logits)
+    targets = torch.tensor([[0, 5, 8]])
+    w = budgeted(5 * torch.randn(1, 3, 9, generator=seeded(2)), targets, 0.15)
+    assert w.sum(-1).allclose(torch.tensor(0.15 * 8), atol=1e-4) and (w.gather(2, targets[..., None]) == 0).all()
+    with pytest.raises(ValueError, match="budget is 1.5"):
+        CoMAE(replace(CONFIG, budget=1.5), GRID, DIM)
+
+
+def test_the_price_of_information_is_the_divergence_of_two_gaussians():
+    """Of a noised value N(alpha e, (1 - alpha)^2) from the standard normal one that nothing leaves behind."""
+    paid = CoMAE(replace(CONFIG, objective="information", sparsity_weight=2.0), GRID, DIM)
+    N = GRID**2
+    tokens, targets = torch.randn(2, N, DIM, generator=seeded(1)), torch.tensor([[0, 3], [1, 2]])
+    w = torch.rand(2, 2, N, generator=seeded(2)).scatter(2, targets[..., None], 0.0)
+    zero = torch.tensor(0.0)
+    price = OBJECTIVES["information"](paid, tokens, targets, {"reconstruction": zero, "contrastive": zero, "w": w})
+    alpha = paid.alpha(w)[..., None]
+    nats = torch.distributions.kl_divergence(
+        torch.distributions.Normal(alpha * tokens[:, None], 1 - alpha), torch.distributions.Normal(0.0, 1.0)
+    )
+    others = torch.ones_like(w).scatter(2, targets[..., None], 0.0).bool()
+    assert price.item() == pytest.approx(2 * nats.mean(-1)[others].mean().item(), rel=1e-4)
+
+
+def test_half_of_the_decoders_turns_show_random_masks_of_every_density():
+    any_mask = CoMAE(replace(CONFIG, any_mask=0.5), GRID, DIM)
+    shown = []
+    any_mask.forward = lambda tokens, targets, noise, mask=None: shown.append((targets, mask)) or {}
+    for step in range(400):
+        comae_loss(any_mask, torch.zeros(4, GRID**2, DIM), seeded(step), step)
+    masks = [(t, m) for t, m in shown if m is not None]
+    assert [step for step, (_, m) in enumerate(shown) if m is not None] == list(range(3, 400, 4))
+    assert all((m.gather(2, t[..., None]) == 0).all() for t, m in masks)
+    density = torch.cat([m.mean(-1).flatten() for _, m in masks])
+    assert (density < 0.2).float().mean() > 0.1 and (density > 0.8).float().mean() > 0.1
+    assert draw_masks((1, 1, 5), seeded(0)).unique().numel() <= 2
+
+
+def test_an_objective_is_a_registered_function_of_the_configured_name(monkeypatch):
+    monkeypatch.setattr("cop.paper.comae.OBJECTIVES", dict(OBJECTIVES))
+
+    @objective("squared")
+    def squared(model, tokens, targets, out):
+        return out["w"].square().mean()
+
+    toy = CoMAE(replace(CONFIG, objective="squared"), GRID, DIM)
+    out = comae_loss(toy, torch.randn(2, GRID**2, DIM, generator=seeded(0)), seeded(1))
+    assert out["loss"] == out["w"].square().mean()
+    with pytest.raises(ValueError, match="'squared' exists already"):
+        objective("squared")(squared)
+    with pytest.raises(ValueError, match="unknown objective 'cubed'.*printed, information, squared"):
+        CoMAE(replace(CONFIG, objective="cubed"), GRID, DIM)

@@ -28,6 +28,7 @@ from cop.train.loop import (
     decay_groups,
     fit,
     load_checkpoint,
+    optimizer,
     progress,
     restored,
     seeded,
@@ -48,6 +49,18 @@ def train(directory: Path, **kwargs) -> tuple[nn.Module, pd.DataFrame]:
     return fit(model, kwargs.pop("loss", loss), kwargs.pop("config", CONFIG), **(defaults | kwargs))
 
 
+def test_muon_moves_the_matrices_of_residual_layers_and_adamw_the_rest():
+    model = seeded_build(lambda: CoMAE(CONFIG, 4, 6), 0)
+    inner, rest = optimizer(model, replace(CONFIG, optimizer="muon")).param_groups
+    assert {id(p) for g in (inner, rest) for p in g["params"]} == {id(p) for p in model.parameters()}
+    assert len(inner["params"]) + len(rest["params"]) == len(list(model.parameters()))
+    block = model.encoder["trunk"].blocks[0]
+    assert any(p is block.mlp[0].weight for p in inner["params"]) and all(p.ndim == 2 for p in inner["params"])
+    assert any(p is model.encoder["to_weights"].weight for p in rest["params"])
+    with pytest.raises(ValueError, match="unknown optimizer 'sgd'; expected adamw or muon"):
+        optimizer(model, replace(CONFIG, optimizer="sgd"))
+
+
 def same(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
@@ -64,8 +77,10 @@ def test_restored_is_the_network_without_drawing_its_weights():
         restored(lambda: CoMAE(CONFIG, 4, 6), {k: v for k, v in made.state_dict().items() if "log_tau" not in k})
 
 
-def test_resume_after_an_exception_repeats_the_uninterrupted_run_exactly(tmp_path):
-    whole, history = train(tmp_path / "whole", ema=0.9)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resume_after_an_exception_repeats_the_uninterrupted_run_exactly(tmp_path, optimizer):
+    config = replace(CONFIG, optimizer=optimizer)
+    whole, history = train(tmp_path / "whole", ema=0.9, config=config)
 
     def dies(model, idx, generator, step):
         if step == 7:
@@ -73,9 +88,9 @@ def test_resume_after_an_exception_repeats_the_uninterrupted_run_exactly(tmp_pat
         return comae_loss(model, TOKENS[idx], generator)
 
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "cut", loss=dies, ema=0.9, checkpoint_every=3)
+        train(tmp_path / "cut", loss=dies, ema=0.9, checkpoint_every=3, config=config)
     assert load_checkpoint(tmp_path / "cut" / "checkpoint.pt")["step"] == 6
-    resumed, again = train(tmp_path / "cut", ema=0.9)
+    resumed, again = train(tmp_path / "cut", ema=0.9, config=config)
     pd.testing.assert_frame_equal(again, history, check_exact=True)
     assert same(whole, resumed)
 
