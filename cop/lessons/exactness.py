@@ -114,9 +114,8 @@ def orders_against_optimum(
             for seed in seeds:
                 field = hub_field(redundancy, seed, strength)
                 A = gaussian_graph(field, "logdet")
-                H = field.chain_terms(torch.stack([torch.arange(field.N).roll(-n) for n in range(field.N)]))[
-                    :, 0
-                ]  # of each alone
+                first = torch.stack([torch.arange(field.N).roll(-n) for n in range(field.N)])
+                H = field.chain_terms(first)[:, 0]  # (N,) of each patch alone
                 orders = {"PageRank": collapse_order(pagerank(A)), "in-strength": collapse_order(in_strength(A)),
                           "coverage": coverage_order(A[None], H[None])[0], "greedy": field.greedy_order(),
                           "optimal": field.optimal_order()}  # fmt: skip

@@ -89,11 +89,9 @@ def onepass(
     profile, device = all_classes(get_profile(profile)), pipeline.resolve_device(device)
     cfg = replace(profile.onepass, kind=kind or profile.onepass.kind)
     distilled = cfg.learn == "distil"
-    source = (
-        measured_config(profile, seed) | {"images": profile.measured.images}
-        if distilled
-        else pipeline.images_config(profile)
-    )
+    source = pipeline.images_config(profile)
+    if distilled:
+        source = measured_config(profile, seed) | {"images": profile.measured.images}
     config = versioned("onepass", 1, source | {"onepass": as_dict(cfg), "seed": seed} | scale_config(profile))
 
     def build() -> OnePass:

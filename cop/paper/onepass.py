@@ -120,14 +120,9 @@ class OnePass(Described):
             told = self.head(x).gather(2, which.expand(len(x), -1, -1))  # (B, N, N) by j and n
             return (told * met).mT
         C = self.dim
-        weight, bias = (
-            self.head.weight.unflatten(0, (-1, 2 * C))[:, C:],
-            self.head.bias.unflatten(0, (-1, 2 * C))[:, C:],
-        )  # scales only
-        told = [
-            F.linear(y, weight.flatten(0, 1), bias.flatten()).unflatten(-1, (-1, C)) for y in x
-        ]  # image by image: (N, O, C)
-        after = torch.stack([self._scale(t).sum(-1) for t in told])  # (B, N, O)
+        weight, bias = (t.unflatten(0, (-1, 2 * C))[:, C:].flatten(0, 1) for t in (self.head.weight, self.head.bias))
+        scales = (F.linear(y, weight, bias).unflatten(-1, (-1, C)) for y in x)  # image by image: (N, O, C)
+        after = torch.stack([self._scale(s).sum(-1) for s in scales])  # (B, N, O)
         after = after.gather(2, which.expand(len(x), -1, -1)).mT  # (B, N, N) by n and j
         before = self._scale(self._prior(rows, columns)[:, C:]).sum(-1)[:, None]  # (N or 1, 1)
         return (1 - after / before) * met
