@@ -56,7 +56,8 @@ def test_variants_are_orders_of_every_image():
         check_ranking(order, 64)
     assert torch.equal(found["reversed"].flip(-1), found["predicted scale"])
     different = {tuple(order[0].tolist()) for order in found.values()}
-    assert len(different) >= len(found) - 1  # equal uncertainty everywhere, as of an untrained predictor, weighs nothing
+    # equal uncertainty everywhere, as of an untrained predictor, weighs nothing
+    assert len(different) >= len(found) - 1
 
 
 def test_agreement_counts_what_position_explains_only_where_it_says_so():
