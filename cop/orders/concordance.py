@@ -33,6 +33,28 @@ def kendall_tau(a: Tensor, b: Tensor, chunk_bytes: int = 64 << 20) -> Tensor:
     return 1 - 4 * discordant.double() / (N * (N - 1))
 
 
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson's correlation of the rows of a and b, (B, M) each: (B,) float64; nan for a row that does not vary."""
+    a, b = (x.double() - x.double().mean(-1, keepdim=True) for x in (a, b))
+    return (a * b).sum(-1) / (a.square().sum(-1) * b.square().sum(-1)).sqrt()
+
+
+def shares(values: Tensor, labels: Tensor) -> dict[str, float]:
+    """What share of the rows' variance is common to all images, to a class, and an image's own: they sum to 1.
+
+    values: (B, M), one row per image, for instance its graph; labels: (B,). The estimator is that of `agreement`: the mean
+    product of different images' centred rows, over the mean square of a row.
+    """
+    x = values.double() - values.double().mean(-1, keepdim=True)
+    _, label, count = labels.unique(return_inverse=True, return_counts=True)
+    by_class = x.new_zeros(len(count), x.shape[1]).index_add_(0, label, x)
+    own, within, all_pairs = x.square().sum(), by_class.square().sum(), x.sum(0).square().sum()
+    same = (within - own) / (count * (count - 1)).sum()
+    other = (all_pairs - within) / (len(x) ** 2 - count.square().sum())
+    scale = own / len(x)
+    return {"position": float(other / scale), "class": float((same - other) / scale), "image": float(1 - same / scale)}
+
+
 def agreement(
     ranking: Tensor, labels: Tensor, generator: torch.Generator, pairs: int = 2000
 ) -> dict[str, float]:

@@ -118,4 +118,49 @@ def mask_swaps(model: CoMAE, tokens: Tensor, generator: torch.Generator, chunk_b
         "the mask inverted, 1 - w": loss(tokens, (1 - w) * allowed),
         "its own mask over the mean image": loss(blank, w),
         "the mean mask over the mean image": loss(blank, w.mean(0, keepdim=True).expand_as(w)),
+        "its own weights, shuffled": loss(tokens, shuffled(w, targets, generator)),
+        "nothing shown, w = 0": loss(tokens, torch.zeros_like(w)),
     }
+
+
+def shuffled(w: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+    """The weights (n, K, N) of each target in a random place each: a random mask of the same density. Own entries stay 0."""
+    chance = torch.rand(w.shape, generator=generator).to(w.device).scatter(2, targets[..., None], 2.0)  # own patch last
+    values = w.masked_fill(chance == 2.0, -1).sort(-1, descending=True).values  # the own entry is the last one
+    return torch.zeros_like(w).scatter(2, chance.argsort(-1), values.clamp_min(0))
+
+
+@torch.no_grad()
+def redundancy(
+    model: CoMAE, tokens: Tensor, target: int, size: int, generator: torch.Generator, starts: int = 16, rounds: int = 12
+) -> tuple[Tensor, Tensor]:
+    """Different small sets of patches that reconstruct one target about equally well: their losses (starts,) and the sets
+    as booleans (starts, N).
+
+    tokens: (1, N, C). From each random set of `size` patches the best of 32 random exchanges of one patch is taken, `rounds`
+    times, if it lowers L_r. It asks a decoder that was trained on any mask; another one knows its own encoder's masks only.
+    """
+    N, swaps = tokens.shape[1], 32
+    noise = torch.randn(1, 1, N, tokens.shape[2], generator=generator)
+
+    def loss(shown: Tensor) -> Tensor:  # (M, N) bool -> (M,)
+        where = torch.full((1, len(shown)), target)
+        guess = model.reconstruct(tokens, where, shown[None].float(), noise.expand(1, len(shown), -1, -1))  # (1, M, C)
+        return (guess[0] - tokens[0, target]).abs().sum(-1)
+
+    keys = torch.rand(starts, N, generator=generator)
+    keys[:, target] = 2.0
+    shown = keys.argsort(1).argsort(1) < size  # (starts, N)
+    best = loss(shown)
+    for _ in range(rounds):
+        keys = torch.rand(starts, swaps, N, generator=generator)
+        out = keys.masked_fill(~shown[:, None], 2.0).argmin(-1)  # (starts, swaps) a member that leaves
+        keys[..., target] = 2.0
+        new = keys.masked_fill(shown[:, None], 2.0).argmin(-1)  # and one that comes in
+        tried = shown[:, None].repeat(1, swaps, 1).scatter(2, out[..., None], False).scatter(2, new[..., None], True)
+        losses = loss(tried.flatten(0, 1)).view(starts, swaps)
+        value, which = losses.min(1)
+        better = value < best
+        shown = torch.where(better[:, None], tried[torch.arange(starts), which], shown)
+        best = torch.where(better, value, best)
+    return best, shown

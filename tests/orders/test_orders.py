@@ -9,6 +9,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from cop import orders
+from cop.orders import concordance
+from cop.train.loop import seeded
 
 seeds = st.integers(0, 2**31 - 1)
 permutations = st.integers(2, 12).flatmap(lambda n: st.permutations(range(n)))
@@ -192,3 +194,23 @@ def test_agreement_without_pairs_is_nan_and_bad_input_is_refused():
     for args in ((ranking[:1], torch.zeros(1)), (ranking, torch.zeros(3)), (ranking[0], torch.zeros(1))):
         with pytest.raises(ValueError, match="agreement needs"):
             orders.agreement(*args, gen())
+
+
+def test_correlation_is_pearsons():
+    a, b = torch.randn(2, 5, 30, generator=seeded(0))
+    expected = [stats.pearsonr(x, y).statistic for x, y in zip(a, b, strict=True)]
+    assert concordance.correlation(a, b).tolist() == pytest.approx(expected)
+
+
+def test_shares_of_values_are_what_they_were_mixed_from():
+    position = torch.randn(1, 2000, generator=seeded(0))
+    labels = torch.arange(60) % 6
+    by_class = torch.randn(6, 2000, generator=seeded(1))[labels]
+    own = torch.randn(60, 2000, generator=seeded(2))
+    found = concordance.shares(3 * position + 2 * by_class + own, labels)
+    total = 9 + 4 + 1
+    assert [found[k] for k in ("position", "class", "image")] == pytest.approx([9 / total, 4 / total, 1 / total], abs=0.03)
+    ranks = orders.ranks_of(orders.random_order(60, 49, seeded(3)))
+    agreement = orders.agreement(ranks.argsort(1), labels, seeded(4))
+    found = concordance.shares(ranks, labels)
+    assert all(found[k] == pytest.approx(agreement[f"share_{k}"]) for k in found)

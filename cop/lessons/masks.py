@@ -1,0 +1,147 @@
+"""Why CoMAE's masks are arbitrary: its objective changed in one thing at a time, and what each change does to the agreement
+of two trainings (notebook 2).
+
+Letters: S seeds, n images, N patches, K targets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cop.data.loading import load_data
+from cop.lessons import pipeline
+from cop.measure.metrics import of_mean
+from cop.orders import ranks_of
+from cop.orders.concordance import correlation, shares
+from cop.paper.comae import CoMAE, mask_statistics
+from cop.paper.reconstruction import mask_swaps
+from cop.profiles import Profile, get_profile
+from cop.train.artefacts import load_or_compute, versioned
+from cop.train.loop import seeded
+
+SEEDS = (0, 1, 2)
+IMAGES = 100  # validation images that graphs and orders are compared on
+LOSSES = {
+    "its own mask": "own", "everything shown, w = 1": "everything",
+    "its own weights, shuffled": "shuffled", "nothing shown, w = 0": "nothing",
+}  # fmt: skip
+CHANGES: dict[str, dict] = {
+    "as printed": {},
+    "L1 price": {"sparsity_weight": 2.0},
+    "information price": {"objective": "information", "sparsity_weight": 0.5},
+    "budget 15 %": {"budget": 0.15},
+    "any-mask decoder": {"any_mask": 0.5},
+    "budget and any-mask": {"budget": 0.15, "any_mask": 0.5},
+    "no contrastive term": {"contrastive_weight": 0.0},
+    "contrastive term x 10": {"contrastive_weight": 0.1},
+    "contrastive over the batch": {"contrastive_scope": "batch"},
+    "sigma .1": {"sigma": 0.1},
+    "sigma 1": {"sigma": 1.0},
+    "|tanh|": {"weight_act": "abs_tanh"},
+    "relu(tanh)": {"weight_act": "relu_tanh"},
+    "sigmoid": {"weight_act": "sigmoid"},
+}  # what is changed in the objective -> fields of CoMAEConfig; as `decisions` of the README lists them
+
+
+def changed(profile: Profile, change: str, threads: int = 1) -> Profile:
+    """The profile of one row of the table: the same steps for all, on so many threads. Raises ValueError for another name."""
+    if change not in CHANGES:
+        raise ValueError(f"unknown change {change!r}; expected one of {', '.join(CHANGES)}")
+    short = replace(profile.comae, optimizer="muon", lr=2e-3, steps=min(1500, profile.comae.steps), watched=(), **CHANGES[change])
+    return replace(profile, comae=short, scale=replace(profile.scale, threads=threads))
+
+
+def graphs_and_orders(profile: Profile, model: CoMAE, device: str) -> tuple[Tensor, Tensor]:
+    """Of `IMAGES` validation images: the graphs (n, N, N), and the ranks of all patches (n, N)."""
+    A = model.dependencies(pipeline.sample_tokens(profile, "val", IMAGES, device).to(device), profile.ranking.chunk_bytes)
+    return A.cpu(), ranks_of(pipeline.collapse_order(pipeline.scores_of(A, profile))).cpu()
+
+
+def alike(a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    """How alike two seeds see each image, values (n, ...) each: `raw` (n,), and `own` (n,) after the mean over the images is
+    taken out of both. Pearson's correlation; of ranks it is Spearman's."""
+    a, b = a.double().flatten(1), b.double().flatten(1)
+    return {"raw": correlation(a, b), "own": correlation(a - a.mean(0), b - b.mean(0))}
+
+
+def off_diagonal(A: Tensor) -> Tensor:
+    """Graphs (n, N, N) without their zero diagonals: (n, N (N - 1))."""
+    n, N, _ = A.shape
+    return A.flatten(1)[:, 1:].view(n, N - 1, N + 1)[:, :, :-1].flatten(1)
+
+
+def compared(profile: Profile, change: str, seeds: Sequence[int] = SEEDS, device: str = "auto") -> dict[str, Tensor]:
+    """Everything that the table says about one change, from CoMAEs of S seeds: `losses` (S, 4), `weights` (S, 4),
+    `shares_of_orders` and `shares_of_graphs` (S, 3), and the agreements of images between seeds: `graphs_raw`,
+    `graphs_own`, `orders_raw`, `orders_own` (pairs, n); the same with `_mean_of_two` (S, n) compare a seed with the mean of
+    the others."""
+    profile, device = get_profile(profile), pipeline.resolve_device(device)
+    runs = [(changed(profile, change), s) for s in seeds]
+    config = {"runs": [pipeline.comae_config(*run) for run in runs], "images": IMAGES}
+
+    def compute(_: Path):
+        found: dict[str, list] = {"losses": [], "weights": [], "shares_of_orders": [], "shares_of_graphs": []}
+        data = load_data(profile, "val")
+        labels = data.labels[pipeline.selection(data, IMAGES)]
+        graphs, ranks = [], []
+        for run in runs:
+            model, _ = pipeline.comae(*run, device)
+            A, order = graphs_and_orders(run[0], model, device)
+            graphs.append(off_diagonal(A).double())
+            ranks.append(order.double())
+            swaps = mask_swaps(model, pipeline.sample_tokens(profile, "val", IMAGES, device).to(device), seeded(0, 4))
+            stats = mask_statistics(A, torch.arange(A.shape[1]).expand(len(A), -1))
+            found["losses"].append([float(swaps[k].mean()) for k in LOSSES])
+            found["weights"].append([float(stats[k]) for k in ("mean_weight", "share_low", "share_high", "mask_entropy")])
+            found["shares_of_orders"].append(list(shares(order, labels).values()))
+            found["shares_of_graphs"].append(list(shares(graphs[-1], labels).values()))
+        tensors = {k: torch.tensor(v) for k, v in found.items()}
+        for name, values in (("graphs", graphs), ("orders", ranks)):
+            both = [alike(a, b) for a, b in combinations(values, 2)]
+            rest = [alike(sum(values) - own, own) for own in values]
+            for k in ("raw", "own"):
+                tensors[f"{name}_{k}"] = torch.stack([b[k] for b in both])
+                tensors[f"{name}_{k}_mean_of_two"] = torch.stack([r[k] for r in rest])
+        return {k: v.float() for k, v in tensors.items()}, None
+
+    return load_or_compute("masks", versioned("masks", 1, config), compute).tensors
+
+
+def on_two_threads(profile: Profile, change: str, seed: int = 0, device: str = "auto") -> dict[str, Tensor]:
+    """The agreement of the same training on one thread and on two, which round sums differently: `graphs_raw`, `graphs_own`,
+    `orders_raw` and `orders_own` (n,)."""
+    profile, device = get_profile(profile), pipeline.resolve_device(device)
+    runs = [(changed(profile, change, threads), seed) for threads in (1, 2)]
+    config = {"runs": [pipeline.comae_config(*run) for run in runs], "images": IMAGES}
+
+    def compute(_: Path):
+        seen = [graphs_and_orders(run[0], pipeline.comae(*run, device)[0], device) for run in runs]
+        found = {"graphs": alike(*(off_diagonal(A) for A, _ in seen)), "orders": alike(*(ranks for _, ranks in seen))}
+        return {f"{name}_{k}": v.float() for name, r in found.items() for k, v in r.items()}, None
+
+    return load_or_compute("masks", versioned("masks-threads", 1, config), compute).tensors
+
+
+def table(rows: dict[str, dict[str, Tensor]]) -> pd.DataFrame:
+    """One row per change, means over the seeds; agreements of two seeds with 95 % intervals over the images."""
+
+    def agreed(values: Tensor) -> str:  # (pairs, n): an image's mean over the pairs is one observation
+        interval, _ = of_mean(values.mean(0))
+        return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+
+    out = {}
+    for name, r in rows.items():
+        own, everything, shuffled, nothing = r["losses"].mean(0).tolist()
+        out[name] = {
+            "L_r": own, "everything shown": everything, "shuffled": shuffled, "nothing": nothing,
+            "mean weight": float(r["weights"][:, 0].mean()), "polarised": float(r["weights"][:, 1:3].sum(1).mean()),
+            "graph: image": float(r["shares_of_graphs"][:, 2].mean()), "order: image": float(r["shares_of_orders"][:, 2].mean()),
+            "graphs agree": agreed(r["graphs_raw"]), "own part": agreed(r["graphs_own"]),
+            "orders agree": agreed(r["orders_raw"]), "own part of orders": agreed(r["orders_own"]),
+        }  # fmt: skip
+    return pd.DataFrame(out).T

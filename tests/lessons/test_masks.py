@@ -1,0 +1,35 @@
+"""The comparison of CoMAE's objectives: agreements and their parts, and one row of the table from end to end."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cop.lessons import masks
+from cop.profiles import smoke
+from cop.train.loop import seeded
+
+
+def test_what_is_common_to_all_images_is_taken_out_of_an_agreement():
+    common, own = 5 * torch.randn(1, 40, generator=seeded(0)), torch.randn(3, 60, 40, generator=seeded(1))
+    same_image = masks.alike(common + own[0], common + own[0] + 0.1 * own[1])
+    assert same_image["raw"].min() > 0.98 and same_image["own"].mean() > 0.98
+    same_place = masks.alike(common + own[0], common + own[2])
+    assert same_place["raw"].mean() > 0.9 and abs(same_place["own"].mean()) < 0.1
+
+
+def test_the_diagonal_is_left_out_and_nothing_else():
+    A = torch.arange(2 * 9.0).view(2, 3, 3)
+    assert masks.off_diagonal(A).tolist() == [[1, 2, 3, 5, 6, 7], [10, 11, 12, 14, 15, 16]]
+
+
+def test_a_row_of_the_table(monkeypatch, tmp_path):
+    monkeypatch.setenv("COP_CACHE", str(tmp_path))
+    profile = replace(smoke, comae=replace(smoke.comae, steps=2))
+    row = masks.compared(profile, "budget and any-mask", seeds=(0, 1))
+    assert row["losses"].shape == (2, 4) and row["graphs_own"].shape == row["orders_raw"].shape
+    assert row["weights"][:, 0].allclose(torch.tensor(0.15), atol=1e-3)  # the budget is spent
+    table = masks.table({"budget": row})
+    assert table.loc["budget", "mean weight"] == pytest.approx(0.15, abs=1e-3)
+    with pytest.raises(ValueError, match="unknown change 'nothing'.*as printed"):
+        masks.compared(profile, "nothing")
