@@ -42,7 +42,7 @@ class DataConfig:
 class TokenConfig:
     """What a patch is. Paper: KL-16 latents, 16 x 16 positions of 16 channels, scaled by 0.2325 to unit std."""
 
-    kind: str = "raw"  # raw | pca | kl16; paper: kl16 (needs the autoencoder's weights)
+    kind: str = "raw"  # raw | pca | components | kl16; paper: kl16 (needs the autoencoder's weights)
     patch_size: int = 4  # 4 px on 32 px gives 64 tokens; paper: 16 px of a 256 px image per latent
     dim: int = 16  # values per token: 4 x 4 x 1 raw; paper: 16 channels
 
@@ -177,6 +177,51 @@ class ScaleConfig:
 
 
 @dataclass(frozen=True)
+class MeasuredConfig:
+    """Ours: the graph that a predictor of masked tokens measures. `predictor` of the profile says which predictor."""
+
+    unit: str = "scale"  # of uncertainty: predicted scale | nats of it | nats of the actual value
+    alone: str = "seen"  # what j tells when it alone is seen | what is lost when it alone is hidden, N / 2 times as dear
+    images: int = 3000  # training images with exact graphs, from which the one-pass ranker learns
+    chunk_bytes: int = 16 << 20  # memory bound of the passes that run at once; 64 MiB are slower on a CPU
+
+
+@dataclass(frozen=True)
+class OnePassConfig:
+    """Ours: a network from one patch to what it tells all others, in the place of N passes of the predictor."""
+
+    kind: str = "offsets_placed"  # places | offsets (any grid) | offsets_placed
+    learn: str = "distil"  # from exact graphs | "likelihood" of every patch given one other
+    loss: str = "l1"  # of the distillation: l1 | mse
+    width: int = 128
+    depth: int = 3  # hidden layers
+    steps: int = 3000
+    batch_size: int = 32
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    grad_clip: float = 1.0
+    floor: float = 0.05  # of the likelihood, as the predictor's
+
+
+@dataclass(frozen=True)
+class GraphNetConfig:
+    """Ours: attention over the patches predicts all edges of CoMAE's graph in one pass, with PageRank on top."""
+
+    dim: int = 64
+    depth: int = 1  # one round of messages: two blocks gain .004 of the order's agreement and halve the speed
+    heads: int = 4
+    order_weight: float = 0.1  # of the loss of PageRank's scores, beside that of the edges
+    images: int = 3000  # training images with exact graphs
+    steps: int = 3000
+    batch_size: int = 32
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    grad_clip: float = 1.0
+
+
+@dataclass(frozen=True)
 class Profile:
     """A named set of numbers. `replace(profile, ...)` from dataclasses makes a variant."""
 
@@ -190,6 +235,9 @@ class Profile:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     checkpoint_every: int = 200  # steps between atomic checkpoints of a training run
+    measured: MeasuredConfig = field(default_factory=MeasuredConfig, metadata={"optional": True})
+    onepass: OnePassConfig = field(default_factory=OnePassConfig, metadata={"optional": True})
+    graphnet: GraphNetConfig = field(default_factory=GraphNetConfig, metadata={"optional": True})
 
     @property
     def grid(self) -> int:
@@ -215,6 +263,9 @@ smoke = Profile(
                                 batch_size=8, fine_tune_steps=4, rankings=40, val_rankings=20,
                                 num_iter=4, num_sampling_steps=3, count=30),
     checkpoint_every=2,
+    measured=MeasuredConfig(images=12),
+    onepass=OnePassConfig(width=16, depth=2, steps=6, batch_size=4),
+    graphnet=GraphNetConfig(dim=16, depth=1, heads=2, images=12, steps=6, batch_size=4),
 )  # fmt: skip
 
 natural = Profile(
@@ -314,6 +365,9 @@ def dry_run(profile: Profile) -> Profile:
                            num_iter=3, num_sampling_steps=2, cfg_sweep=(profile.generation.cfg_scale,) * 3, count=2, features=None),
         scale=ScaleConfig(threads=None),
         checkpoint_every=1,
+        measured=replace(profile.measured, images=2),
+        onepass=replace(profile.onepass, **few),
+        graphnet=replace(profile.graphnet, **few, images=2),
     )  # fmt: skip
 
 
@@ -338,8 +392,10 @@ def scale_config(profile: Profile) -> dict:
 def as_dict(config) -> dict:
     """A config as plain JSON-able data, for hashes and provenance. A field marked `optional` stands in it only when it
     differs from its default, so that adding one does not rename what is stored."""
-    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    left_out = {f.name for f in dataclasses.fields(config) if f.metadata.get("optional") and values[f.name] == f.default}
+    fields = dataclasses.fields(config)
+    values = {f.name: getattr(config, f.name) for f in fields}
+    default = {f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory() for f in fields}
+    left_out = {f.name for f in fields if f.metadata.get("optional") and values[f.name] == default[f.name]}
     return {k: as_dict(v) if dataclasses.is_dataclass(v) else v for k, v in values.items() if k not in left_out}
 
 
