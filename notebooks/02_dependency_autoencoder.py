@@ -47,7 +47,7 @@ import pandas as pd
 import torch
 
 from cop.lessons import dependency_autoencoder as lesson
-from cop.lessons import exercises, pipeline
+from cop.lessons import exercises, masks, pipeline
 from cop.paper import comae, reconstruction
 
 pd.options.display.max_colwidth = None  # whole sentences in tables
@@ -174,6 +174,47 @@ rows = {"without": reconstruction.evaluate(plain, sample.tokens, pipeline.seeded
         "with": reconstruction.evaluate(model, sample.tokens, pipeline.seeded(seed, 3))}
 lesson.tab1(out, rows, trivial)
 
+# %% [markdown]
+# ## Is the order arbitrary because we trained too little?
+#
+# Notebook 3 finds that CoMAEs of two seeds order the same image differently. Everything above was trained for minutes, so
+# here is the objective as printed, trained until it reconstructs **better than ridge regression**, with a look at the same
+# validation images on the way. *Agreement* is the correlation between what two seeds make of one image. Most of a raw
+# correlation comes from the mean graph (or the mean order) of all images; what counts is the agreement that is left when
+# the mean is taken out.
+
+# %%
+path = masks.on_the_way(config, device=device)
+lesson.on_the_way(out, path, trivial["ridge regression"])
+
+# %% [markdown]
+# The loss falls as it should, and two seeds see the *same image* less and less alike. So it is not the number of steps.
+# The objective leaves the order open, for two reasons. Eqs. 3 and 4 are the information bottleneck for attribution (Schulz et
+# al., *Restricting the Flow*, ICLR 2020) **without its information term**: nothing charges for $w=1$, so which patches are
+# selected is not asked for. And the decoder only ever sees the masks of its own encoder: the pair may settle on **any code**
+# that works. Both can be changed, one at a time, with the same number of steps and three seeds each:
+
+# %%
+changes = {change: masks.compared(config, change, device=device) for change in masks.rows(config)}
+lesson.objectives(out, changes)
+
+# %%
+lesson.own_part(out, changes)
+
+# %% [markdown]
+# Every row is a different answer to the question which patches a patch relies on. Compare the columns: how much of a graph is
+# the image's own, and how far two seeds agree on that part. A *budget* and a decoder that knows *any mask* let the masks look at the image, and
+# the seeds still choose differently, because **many sets of patches are equally good**. To see it, ask that decoder for small sets
+# of patches that reconstruct one target, from different random beginnings:
+
+# %%
+model_of_any_mask, _ = pipeline.comae(masks.changed(config, masks.ANY_MASK), seed, device)
+lesson.redundancy(out, model_of_any_mask.cpu(), sample.tokens[:masks.TARGETS].cpu(), seed)
+
+# %% [markdown]
+# Sets that share hardly a patch reconstruct a target within five per cent of the best one found. A *selection* among them
+# is a matter of chance; the *influence* of one patch on another is not. Notebook 3 measures that influence.
+#
 # %% [markdown]
 # ## Paper vs ours
 #

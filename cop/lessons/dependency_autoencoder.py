@@ -8,11 +8,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cop.lessons import masks as comparison
 from cop.measure.metrics import holm, of_mean
+from cop.paper import reconstruction
 from cop.paper.comae import CoMAE
 from cop.profiles import Profile, get_profile
-from cop.show import diagrams, figures, report
+from cop.show import diagrams, figures, figures_masks, report
 from cop.show.report import Report
+from cop.train.loop import seeded
 
 NOTEBOOK = "02_dependency_autoencoder"
 shown = partial(report.shown, NOTEBOOK)
@@ -111,6 +114,61 @@ def tab1(out: Report, rows: Mapping[str, Mapping[str, float]], trivial: Mapping[
     ]
     table += [{"contrastive": f"– ({name})", "L_r": f"{loss:.3f}"} for name, loss in trivial.items()]
     return pd.DataFrame(table).fillna("–")
+
+
+@shown("Loss and agreement over a long training", None)
+def on_the_way(out: Report, path: pd.DataFrame, ridge: float):
+    """Above, the reconstruction loss of CoMAE with several seeds over a long training, with the loss of ridge regression. Below,
+    how alike the graphs and orders of the same images are with two seeds, before and after their mean is taken out.
+
+    path: of `cop.lessons.masks.on_the_way`. The last values are recorded."""
+    last = path[path.step == path.step.max()].groupby("quantity").value.mean()
+    out.record(**{f"long_{name}": value for name, value in last.items()}, long_steps=int(path.step.max()))
+    better = "below" if last["L_r"] < ridge else "above"
+    title = f"$L_r$ ends {better} ridge regression; orders agree by {last['orders_own']:.2f} without their mean"
+    return figures_masks.loss_and_agreement(path, {"ridge regression": ridge}, title), path
+
+
+@shown("CoMAE's objective, changed in one thing at a time", None)
+def objectives(out: Report, changes: Mapping[str, Mapping[str, Tensor]]):
+    """For each change of the objective: losses under the encoder's own mask and under others, density, the image's share of
+    graphs and orders, and how far two seeds agree.
+
+    changes: of `cop.lessons.masks.compared`, by name. Means over seeds; intervals over images."""
+    table = comparison.table(changes)
+    out.record(**{f"{column}_{name}": row[column] for name, row in table.iterrows() for column in ("L_r", "graph: image")})
+    return table.reset_index(names="objective")
+
+
+@shown("What two trainings agree on", None)
+def own_part(out: Report, changes: Mapping[str, Mapping[str, Tensor]]):
+    """One point per objective: how much of a graph is the image's own, against the agreement of two seeds on that part."""
+    points = pd.DataFrame(
+        {"name": name, "share": float(r["shares_of_graphs"][:, 2].mean()), "agreement": float(r["graphs_own"].mean()), "kind": "comae"}
+        for name, r in changes.items())  # fmt: skip
+    best = points.loc[points.agreement.idxmax()]
+    title = f"Whatever the objective, two seeds agree by at most {best.agreement:.2f} on an image's own part"
+    return figures_masks.agreement_against_share(points, title), points
+
+
+@shown("Different patches reconstruct a target equally well", None)
+def redundancy(out: Report, model: CoMAE, tokens: Tensor, seed: int):
+    """Per image: the least loss of the small sets of patches that were found, how many of the sets are within 5 % of it, and
+    how many patches two of those have in common, beside what two random sets would have.
+
+    model: with a decoder that was trained on any mask; tokens: (n, N, C). The target is the middle of each image."""
+    N, G = tokens.shape[1], model.grid
+    size, target, rows = max(1, round(0.15 * (N - 1))), G * (G // 2) + G // 2, []
+    for i in range(len(tokens)):
+        loss, sets = reconstruction.redundancy(model, tokens[i : i + 1], target, size, seeded(seed, 5, i))
+        good = sets[loss <= 1.05 * loss.min()].float()
+        pairs = torch.triu_indices(len(good), len(good), 1)
+        common = (good @ good.T)[pairs[0], pairs[1]]
+        rows.append({"image": i, "least L_r": loss.min().item(), "sets within 5 %": len(good), "of": len(loss), "patches in a set": size,
+                     "in common": common.mean().item() if len(common) else float("nan"), "by chance": size**2 / (N - 1)})  # fmt: skip
+    table = pd.DataFrame(rows)
+    out.record(redundant_sets=table["sets within 5 %"].mean(), redundant_in_common=table["in common"].mean())
+    return table.round(2)
 
 
 def verdicts(out: Report, history: pd.DataFrame, rows: Mapping[str, Mapping[str, float]], trivial: Mapping[str, float],
