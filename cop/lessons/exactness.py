@@ -68,7 +68,7 @@ def convergence(
 
     Columns: `samples`, `steps`; `error` of the graph of an image against the closed form (`graph_error`), `error_of_mean` of the
     mean graph of 200 fresh samples, `plug_in` of the closed form of the covariance of the same samples: what the samples
-    themselves leave open. About a minute on one core."""
+    themselves leave open. About two minutes on one core."""
     runs = sorted({(n, max(steps)) for n in samples} | {(max(samples), s) for s in steps})
     predictor = as_dict(replace(PREDICTOR, steps=0))
     config = versioned(
