@@ -30,11 +30,14 @@ class DataConfig:
     limit: int | None = None  # images per split, for smoke tests; paper: all
     hflip: bool = False  # every embedded shoe points the same way, so a flip leaves the data; paper: True
     class_step: int | None = field(default=None, metadata={"optional": True})  # every so-manyth class only; paper: all
+    without_step: int | None = field(default=None, metadata={"optional": True})  # all but every so-manyth class, where class_step is None; paper: all
     per_class: int | None = field(default=None, metadata={"optional": True})  # first training images of each class, before the split; paper: all
 
     @property
     def classes(self) -> int:
         """How many classes are in use."""
+        if self.without_step and not self.class_step:
+            return self.num_classes - len(range(0, self.num_classes, self.without_step))
         return len(range(0, self.num_classes, self.class_step or 1))
 
 
@@ -378,7 +381,8 @@ def for_classifiers(profile: str | Profile) -> Profile:
 
 
 def all_classes(profile: Profile) -> Profile:
-    """The profile as tokens and CoMAE are trained: they know no classes, and see the images of all."""
+    """The profile as tokens and CoMAE are trained: they know no classes, and see the images of all, or of those that
+    `data.without_step` leaves where no model that orders an image may have seen the classes it is judged on."""
     return replace(profile, data=replace(profile.data, class_step=None))
 
 

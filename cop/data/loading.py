@@ -66,6 +66,8 @@ def _read(load: Callable, cfg: DataConfig, split: str, root: Path | None) -> Ima
         raise ValueError(f"{cfg.name} has {found} classes, num_classes is {cfg.num_classes}; set it to {found}")
     if cfg.class_step:
         data = every_class(data, cfg.class_step)
+    elif cfg.without_step:
+        data = other_classes(data, cfg.without_step)
     return data if cfg.limit is None else data.subset(first_stratified(data.labels, cfg.limit))
 
 
@@ -123,3 +125,14 @@ def every_class(data: ImageSet, step: int) -> ImageSet:
         )
     kept = data.subset((data.labels % step == 0).nonzero()[:, 0])
     return ImageSet(kept.images, kept.labels // step, names, data.split, data.name)
+
+
+def other_classes(data: ImageSet, step: int) -> ImageSet:
+    """The images of the classes that `every_class` leaves out, renumbered from 0. Raises ValueError for a step that leaves fewer
+    than two of them."""
+    left = [i for i in range(len(data.class_names)) if step < 1 or i % step]
+    if step < 2 or len(left) < 2:
+        raise ValueError(f"without_step is {step} for {len(data.class_names)} classes; expected 2 or more, and two classes left")
+    kept = data.subset((data.labels % step != 0).nonzero()[:, 0])
+    renumbered = kept.labels - kept.labels // step - 1
+    return ImageSet(kept.images, renumbered, [data.class_names[i] for i in left], data.split, data.name)

@@ -26,6 +26,19 @@ from cop.lessons import pipeline
 from cop.profiles import DataConfig, Profile, TokenConfig, get_profile, key, replace, smoke
 
 
+def test_the_other_classes_are_those_that_a_step_leaves_out():
+    whole = load_data("smoke", "val")
+    config = replace(smoke.data, without_step=4)  # without classes 0, 4 and 8
+    others = load_data(replace(smoke, data=config), "val")
+    assert others.class_names == [n for i, n in enumerate(whole.class_names) if i % 4] and config.classes == 7
+    kept = whole.labels % 4 != 0
+    assert [whole.class_names[i] for i in whole.labels[kept]] == [others.class_names[i] for i in others.labels]
+    both = replace(smoke, data=replace(config, class_step=5))  # a classifier's classes are what it says
+    assert load_data(both, "val").class_names == whole.class_names[::5] and both.data.classes == 2
+    with pytest.raises(ValueError, match="without_step is 1 for 10 classes; expected 2 or more"):
+        load_data(replace(smoke, data=replace(smoke.data, without_step=1)), "val")
+
+
 def test_every_class_is_a_rule_of_the_sorted_classes():
     whole, third = load_data("smoke", "val"), load_data(replace(smoke, data=replace(smoke.data, class_step=3)), "val")
     assert third.class_names == whole.class_names[::3] and len(third.class_names) == replace(smoke.data, class_step=3).classes == 4
