@@ -6,12 +6,16 @@ The public names are imported on first use, so that `import cop` is quick.
 import importlib
 
 _WHERE = {
+    "rank": "cop.lessons.ordering",
+    "read_images": "cop.data.inputs",
+    "load_data": "cop.data.loading",
+    "get_profile": "cop.profiles",
+    "comae": "cop.lessons.pipeline",
+    "tokenizer": "cop.lessons.pipeline",
+    "classifier": "cop.lessons.classification",
     "CoMAE": "cop.paper.comae",
     "pagerank": "cop.paper.ranking",
     "collapse_order": "cop.orders",
-    "rank": "cop.lessons.pipeline",
-    "load_data": "cop.data.loading",
-    "get_profile": "cop.profiles",
 }
 __all__ = list(_WHERE)
 __version__ = "0.1.0"

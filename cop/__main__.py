@@ -4,14 +4,25 @@ import argparse
 import sys
 from pathlib import Path
 
-from cop.profiles import PROFILES
+from cop import paths
+from cop.profiles import PROFILES, get_profile
+from cop.settings import value
+
+CLONE = ("figures", "gallery", "readme", "book", "student", "address", "release")  # commands that need the project's files
+
+
+def takes_profile(parser: argparse.ArgumentParser, default: str, whose: str = "") -> None:
+    """The options that `get_profile` understands together."""
+    names = ", ".join(PROFILES)
+    parser.add_argument("--profile", default=default, help=f"{whose}one of {names}, or a TOML file: base = \"demo\", and tables of fields")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. comae.steps=200; may be repeated")
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="cop", description="A companion to The Collapse of Patches")
     commands = parser.add_subparsers(dest="command", required=True)
     p = commands.add_parser("figures", help="run the notebooks, compare with paper_figures/<profile>, replace what differs")
-    p.add_argument("--profile", default="demo", help=f"one of {', '.join(PROFILES)}")
+    takes_profile(p, "demo")
     p.add_argument("--seeds", type=int, nargs="+", default=[0], help="0 draws the figures; others leave a record")
     p.add_argument("--retrain", action="store_true", help="ignore artefacts stored before this run")
     p.add_argument("--keep", action="store_true", help="write the executed notebooks back to notebooks/, with --timings")
@@ -21,13 +32,14 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--dry-run", action="store_true", help="one step of every stage on synthetic images; stamped figures")
     p.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     p = commands.add_parser("plan", help="multiply-adds, memory, disk and hours of every stage of a profile")
-    p.add_argument("--profile", default="paper", help=f"one of {', '.join(PROFILES)}")
+    takes_profile(p, "paper")
     p.add_argument("--devices", nargs="+", help="names of cop.scale.plan.DEVICES; all, if left out")
     p.add_argument("--utilisation", type=float, default=0.35, help="of the data sheet's rate")
     p = commands.add_parser("rank", help="draw the collapse order over photographs",
                             epilog="exit status: 0 all drawn, 1 some left out and named, 2 none drawn")  # fmt: skip
     p.add_argument("photos", nargs="+", help="image files, or folders of them, with all folders below")
-    p.add_argument("--profile", default="natural", help=f"whose encoder: one of {', '.join(PROFILES)}")
+    takes_profile(p, "natural", "whose encoder: ")
+    p.add_argument("--order", default="collapse", help="name of a registered order")
     p.add_argument("--out", help="folder for the drawings, or NAME.png for one; beside each photograph, if left out")
     commands.add_parser("gallery", help="rebuild paper_figures/README.md")
     commands.add_parser("readme", help="fill in the tables of findings in README.md from the records")
@@ -43,6 +55,11 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--path", help="a file that you have already")
     args = parser.parse_args(argv)
     try:
+        if "profile" in args:
+            args.profile = " ".join([args.profile, *args.set])
+            get_profile(args.profile)  # what is wrong with it is said before torch is imported
+        if args.command in CLONE:
+            paths.sources()
         if args.command == "figures":
             from cop.runner import run
 
@@ -51,9 +68,9 @@ def main(argv: list[str] | None = None) -> int:
                     parameters={k: value(v) for k, v in args.parameter}, dry_run=args.dry_run, check=args.check,
                     timings=args.timings)  # fmt: skip
         elif args.command == "rank":
-            from cop.lessons.photographs import draw
+            from cop.lessons.photographs import draw  # names wrong paths before it imports torch
 
-            written, left_out = draw(args.photos, args.profile, out=args.out)
+            written, left_out = draw(args.photos, args.profile, out=args.out, order=args.order)
             print(*written, sep="\n", end="\n" if written else "")
             if left_out:
                 print(f"cop: {len(written)} drawn, {len(left_out)} left out", file=sys.stderr)
@@ -63,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
             plan.main(args.profile, args.devices, args.utilisation)
         elif args.command == "gallery":
-            from cop.show.report import gallery
+            from cop.lessons.gallery import gallery
 
             gallery()
         elif args.command == "readme":
@@ -87,7 +104,6 @@ def main(argv: list[str] | None = None) -> int:
 
             command.main(args.name, args.path)
         else:
-            from cop import paths
             from cop.train import artefacts
 
             size = artefacts.release([artefacts.load(paths.cache() / name) for name in args.names])
@@ -98,18 +114,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"cop: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def value(text: str):
-    """A command-line value as true or false, int or float where it is one."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
 
 
 if __name__ == "__main__":

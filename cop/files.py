@@ -125,3 +125,16 @@ def _sync(path: Path) -> None:
     except OSError as error:
         if not (folder and error.errno in (errno.EINVAL, errno.ENOTSUP, errno.EACCES)):
             raise
+
+
+def local(path: str | os.PathLike) -> Path:
+    """A path that exists, `~` expanded. Raises FileNotFoundError for one that does not, a URL or a pattern."""
+    text = os.fspath(path)
+    if os.path.lexists(os.path.expanduser(text)):
+        return Path(text).expanduser()
+    advice = "check the path"
+    if re.match("[a-z][a-z0-9+.-]+:/", text, re.IGNORECASE):
+        advice = "it looks like a URL: download the file and give its path"
+    elif any(c in text for c in "*?["):
+        advice = "patterns are not expanded: give the files, such as Path(folder).glob('*.jpg')"
+    raise FileNotFoundError(f"no file or folder {text if len(text) <= 200 else text[:200] + '...'!r}; {advice}")

@@ -9,7 +9,7 @@ released = package / "released"
 embedded = package / "data" / "embedded"
 figures = root / "paper_figures"
 notebooks = root / "notebooks"
-build = root / "build"
+build = (root if (root / "pyproject.toml").exists() else Path.cwd()) / "build"  # never beside an installed package
 
 
 def cache() -> Path:
@@ -21,5 +21,7 @@ def cache() -> Path:
 
 
 def sources() -> list[Path]:
-    """The notebooks' sources in their order."""
-    return sorted(notebooks.glob("[0-9][0-9]_*.py"))
+    """The notebooks' sources in their order. Raises FileNotFoundError where the package is installed without the project."""
+    if found := sorted(notebooks.glob("[0-9][0-9]_*.py")):
+        return found
+    raise FileNotFoundError(f"no notebooks in {notebooks}: the installed package has none; clone the project and run the command there")

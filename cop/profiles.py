@@ -1,14 +1,21 @@
-"""Profiles: one code path, four sets of numbers.
+"""Profiles: one code path, one set of numbers each.
 
 `smoke` runs in seconds (tests), `demo` is the default (embedded Fashion-MNIST, a laptop), `natural` is
-Tiny-ImageNet at 64 px, `paper` is the paper's own setting (ImageNet-1k, KL-16, ViT-B/16, GPUs). Every field says
+Tiny-ImageNet at 64 px in 256 patches, `natural64` the same in 64, `paper` is the paper's own setting (ImageNet-1k, KL-16, ViT-B/16, GPUs). Every field says
 why it exists and what the paper uses; what the paper leaves open is marked *open* with our reason.
+
+Any field can be changed from the outside, and a profile of one's own is a TOML file: see `get_profile`.
 """
 
 import dataclasses
 import hashlib
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cop import settings
 
 
 @dataclass(frozen=True)
@@ -23,11 +30,14 @@ class DataConfig:
     limit: int | None = None  # images per split, for smoke tests; paper: all
     hflip: bool = False  # every embedded shoe points the same way, so a flip leaves the data; paper: True
     class_step: int | None = field(default=None, metadata={"optional": True})  # every so-manyth class only; paper: all
+    without_step: int | None = field(default=None, metadata={"optional": True})  # all but every so-manyth class, where class_step is None; paper: all
     per_class: int | None = field(default=None, metadata={"optional": True})  # first training images of each class, before the split; paper: all
 
     @property
     def classes(self) -> int:
         """How many classes are in use."""
+        if self.without_step and not self.class_step:
+            return self.num_classes - len(range(0, self.num_classes, self.without_step))
         return len(range(0, self.num_classes, self.class_step or 1))
 
 
@@ -35,7 +45,7 @@ class DataConfig:
 class TokenConfig:
     """What a patch is. Paper: KL-16 latents, 16 x 16 positions of 16 channels, scaled by 0.2325 to unit std."""
 
-    kind: str = "raw"  # raw | pca | kl16; paper: kl16 (needs the autoencoder's weights)
+    kind: str = "raw"  # raw | pca | components | kl16; paper: kl16 (needs the autoencoder's weights)
     patch_size: int = 4  # 4 px on 32 px gives 64 tokens; paper: 16 px of a 256 px image per latent
     dim: int = 16  # values per token: 4 x 4 x 1 raw; paper: 16 channels
 
@@ -170,6 +180,51 @@ class ScaleConfig:
 
 
 @dataclass(frozen=True)
+class MeasuredConfig:
+    """Ours: the graph that a predictor of masked tokens measures. `predictor` of the profile says which predictor."""
+
+    unit: str = "scale"  # of uncertainty: predicted scale | nats of it | nats of the actual value
+    alone: str = "seen"  # what j tells when it alone is seen | what is lost when it alone is hidden, N / 2 times as dear
+    images: int = 3000  # training images with exact graphs, from which the one-pass ranker learns
+    chunk_bytes: int = 16 << 20  # memory bound of the passes that run at once; 64 MiB are slower on a CPU
+
+
+@dataclass(frozen=True)
+class OnePassConfig:
+    """Ours: a network from one patch to what it tells all others, in the place of N passes of the predictor."""
+
+    kind: str = "offsets_placed"  # places | offsets (any grid) | offsets_placed
+    learn: str = "distil"  # from exact graphs | "likelihood" of every patch given one other
+    loss: str = "l1"  # of the distillation: l1 | mse
+    width: int = 128
+    depth: int = 3  # hidden layers
+    steps: int = 3000
+    batch_size: int = 32
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    grad_clip: float = 1.0
+    floor: float = 0.05  # of the likelihood, as the predictor's
+
+
+@dataclass(frozen=True)
+class GraphNetConfig:
+    """Ours: attention over the patches predicts all edges of CoMAE's graph in one pass, with PageRank on top."""
+
+    dim: int = 64
+    depth: int = 1  # one round of messages: two blocks gain .004 of the order's agreement and halve the speed
+    heads: int = 4
+    order_weight: float = 0.1  # of the loss of PageRank's scores, beside that of the edges
+    images: int = 3000  # training images with exact graphs
+    steps: int = 3000
+    batch_size: int = 32
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    grad_clip: float = 1.0
+
+
+@dataclass(frozen=True)
 class Profile:
     """A named set of numbers. `replace(profile, ...)` from dataclasses makes a variant."""
 
@@ -183,6 +238,9 @@ class Profile:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     checkpoint_every: int = 200  # steps between atomic checkpoints of a training run
+    measured: MeasuredConfig = field(default_factory=MeasuredConfig, metadata={"optional": True})
+    onepass: OnePassConfig = field(default_factory=OnePassConfig, metadata={"optional": True})
+    graphnet: GraphNetConfig = field(default_factory=GraphNetConfig, metadata={"optional": True})
 
     @property
     def grid(self) -> int:
@@ -208,6 +266,9 @@ smoke = Profile(
                                 batch_size=8, fine_tune_steps=4, rankings=40, val_rankings=20,
                                 num_iter=4, num_sampling_steps=3, count=30),
     checkpoint_every=2,
+    measured=MeasuredConfig(images=12),
+    onepass=OnePassConfig(width=16, depth=2, steps=6, batch_size=4),
+    graphnet=GraphNetConfig(dim=16, depth=1, heads=2, images=12, steps=6, batch_size=4),
 )  # fmt: skip
 
 natural = Profile(
@@ -240,19 +301,64 @@ paper = Profile(
     checkpoint_every=1000,
 )  # fmt: skip
 
-PROFILES = {p.name: p for p in (smoke, demo, natural, paper)}
+# Photographs that two cores can learn to the end: a quarter of the patches, and principal components in one scale, so that
+# details nobody can predict do not outweigh what can be learned. What orders an image has not seen the classifiers' classes.
+natural64 = replace(
+    natural,
+    name="natural64",
+    data=replace(natural.data, without_step=10),
+    tokens=TokenConfig("components", patch_size=8, dim=16),
+    comae=CoMAEConfig(optimizer="muon", lr=2e-3, steps=8000),
+    predictor=PredictorConfig(steps=5000, batch_size=48),
+)
+
+PROFILES = {p.name: p for p in (smoke, demo, natural, natural64, paper)}
 DRY = "-dry-run"  # ends the name of a profile whose figures show that the code runs, and nothing else
 
 
-def get_profile(profile: str | Profile) -> Profile:
-    """The profile of that name (a `Profile` passes through); `paper-dry-run` is `dry_run` of `paper`. Raises ValueError
-    for an unknown name."""
+def get_profile(profile: str | Path | Profile) -> Profile:
+    """The profile that a text names; a `Profile` passes through. A name or a TOML file, and after it fields to change:
+
+        demo
+        demo comae.steps=200 comae.betas=[0.9, 0.99] data.limit=none
+        my.toml scale.threads=4
+
+    The file holds `base = "demo"` and fields in tables, such as `[comae]` and `steps = 200`; its profile has the name of
+    the file. With `-dry-run` at the end it is `dry_run` of the profile. Raises ValueError for an unknown profile or field
+    and for a value of another type, FileNotFoundError for a file that is not there.
+    """
     if isinstance(profile, Profile):
         return profile
-    name = profile.removesuffix(DRY)
-    if name not in PROFILES:
-        raise ValueError(f"unknown profile {profile!r}; expected one of {', '.join(PROFILES)}")
-    return PROFILES[name] if name == profile else dry_run(PROFILES[name])
+    text = str(profile).strip()
+    name, *changes = re.split(r"\s+(?=[\w.]+=)", text.removesuffix(DRY))
+    if name.endswith(DRY) or text.endswith(DRY):
+        return dry_run(get_profile(" ".join([name.removesuffix(DRY), *changes])))
+    if not name.endswith(".toml"):
+        if name not in PROFILES:
+            raise ValueError(f"unknown profile {name!r}; expected one of {', '.join(PROFILES)}, or a TOML file")
+        return changed(PROFILES[name], changes)
+    values, own = settings.tables(Path(name).expanduser()), Path(name).stem
+    base = values.pop("base", None)
+    if base not in list(PROFILES) or own in PROFILES:
+        told = f"has base = {base!r}; expected one of {', '.join(PROFILES)}" if own not in PROFILES else "has the name of a profile of the package"
+        raise ValueError(f"{name} {told}")
+    return changed(settings.with_fields(replace(PROFILES[base], name=own), values.items()), changes)
+
+
+def changed(profile: Profile, changes: Sequence[str]) -> Profile:
+    """A profile with fields replaced, ["comae.steps=200"], and named after them where they change it and do not name it."""
+    made = settings.with_fields(profile, [change.partition("=")[::2] for change in changes])
+    if made == profile or made.name != profile.name:
+        return made
+    return replace(made, name=re.sub(r"[^\w.=-]+", "_", "-".join([profile.name, *changes])))
+
+
+def spelled(profile: Profile) -> str:
+    """A text of which `get_profile` makes this profile wherever it is called, whatever files are there."""
+    if profile.name.removesuffix(DRY) in PROFILES and get_profile(profile.name) == profile:
+        return profile.name
+    own = [f"{name}={value}" for name, value in settings.flat(profile).items() if value != settings.flat(demo)[name]]
+    return " ".join([demo.name, *own])
 
 
 def dry_run(profile: Profile) -> Profile:
@@ -273,6 +379,9 @@ def dry_run(profile: Profile) -> Profile:
                            num_iter=3, num_sampling_steps=2, cfg_sweep=(profile.generation.cfg_scale,) * 3, count=2, features=None),
         scale=ScaleConfig(threads=None),
         checkpoint_every=1,
+        measured=replace(profile.measured, images=2),
+        onepass=replace(profile.onepass, **few),
+        graphnet=replace(profile.graphnet, **few, images=2),
     )  # fmt: skip
 
 
@@ -283,7 +392,8 @@ def for_classifiers(profile: str | Profile) -> Profile:
 
 
 def all_classes(profile: Profile) -> Profile:
-    """The profile as tokens and CoMAE are trained: they know no classes, and see the images of all."""
+    """The profile as tokens and CoMAE are trained: they know no classes, and see the images of all, or of those that
+    `data.without_step` leaves where no model that orders an image may have seen the classes it is judged on."""
     return replace(profile, data=replace(profile.data, class_step=None))
 
 
@@ -297,16 +407,13 @@ def scale_config(profile: Profile) -> dict:
 def as_dict(config) -> dict:
     """A config as plain JSON-able data, for hashes and provenance. A field marked `optional` stands in it only when it
     differs from its default, so that adding one does not rename what is stored."""
-    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    left_out = {f.name for f in dataclasses.fields(config) if f.metadata.get("optional") and values[f.name] == f.default}
+    fields = dataclasses.fields(config)
+    values = {f.name: getattr(config, f.name) for f in fields}
+    default = {f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory() for f in fields}
+    left_out = {f.name for f in fields if f.metadata.get("optional") and values[f.name] == default[f.name]}
     return {k: as_dict(v) if dataclasses.is_dataclass(v) else v for k, v in values.items() if k not in left_out}
 
 
 def key(config: dict) -> str:
     """The first 12 hex digits of the SHA-256 of the configuration as canonical JSON."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
-
-
-__all__ = ["Profile", "DataConfig", "TokenConfig", "CoMAEConfig", "RankingConfig", "PredictorConfig",
-           "ClassifierConfig", "GenerationConfig", "ScaleConfig", "PROFILES", "DRY", "get_profile", "dry_run", "for_classifiers", "all_classes", "as_dict",
-           "scale_config", "key", "replace"]  # fmt: skip

@@ -18,9 +18,9 @@ from papermill.exceptions import PapermillExecutionError
 
 from cop import paths
 from cop.files import write
-from cop.lessons import classification, generation, pipeline
+from cop.lessons import classifiers, gallery, generation, pipeline
 from cop.paths import sources
-from cop.profiles import DRY, Profile, for_classifiers, get_profile, replace
+from cop.profiles import DRY, Profile, for_classifiers, get_profile, replace, spelled
 from cop.scale import memory
 from cop.scale.rehearsal import environment, place_of_dry_run
 from cop.show import report, reproduction
@@ -37,7 +37,7 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
 
     Figures and records go to build/<profile>/seed<k>/figures (or `$COP_FIGURES`, and stay there), are compared with
     paper_figures/<profile>, and replace what does not agree; the report is printed and saved beside them. Those of
-    notebooks whose parameters are not the profile's own stay in build/.
+    notebooks whose parameters are not the profile's own, and of profiles that are not the package's, stay in build/.
 
     retrain: ignore stored artefacts older than this run. resume: skip notebooks already executed for this seed from
     the same source. parameters: further values for the parameters cell; seeds other than 0 are `brief` unless they say
@@ -48,20 +48,22 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
     notebook or parameter before anything runs, and RuntimeError naming the cell when a notebook fails; the executed
     copy up to there stays in build/.
     """
-    dry_run = dry_run or profile.endswith(DRY)
-    config = get_profile(profile := profile.removesuffix(DRY) + (DRY if dry_run else ""))
+    dry_run = dry_run or DRY in profile
+    full = get_profile(profile.replace(DRY, ""))
+    config = get_profile(profile.replace(DRY, "") + DRY) if dry_run else full
+    profile, name = spelled(config), config.name  # what the notebooks are given, and where everything is stored
     if dry_run and keep:
         raise ValueError("a dry run's outputs mean nothing and cannot be kept in notebooks/: leave out keep or dry_run")
-    for name, option in (("profile", "--profile"), ("seed", "--seeds")):
-        if name in (parameters or {}):
-            raise ValueError(f"parameter {name!r} decides where everything is stored: use {option} {parameters[name]} instead")
+    for parameter, option in (("profile", "--profile"), ("seed", "--seeds")):
+        if parameter in (parameters or {}):
+            raise ValueError(f"parameter {parameter!r} decides where everything is stored: use {option} {parameters[parameter]} instead")
     chosen = [s for s in sources() if only is None or only in s.stem]
     if not chosen:
         raise ValueError(f"no notebook matches {only!r}; expected part of one of {', '.join(s.stem for s in sources())}")
     if not config.generation.steps:
         chosen = [s for s in chosen if "generation" not in s.stem]
-        print(f"profile {profile} trains no generator (generation.steps is 0): notebook 4 is left out", flush=True)
-    folder = paths.build / profile / f"seed{seed}"
+        print(f"profile {name} trains no generator (generation.steps is 0): notebook 4 is left out", flush=True)
+    folder = paths.build / name / f"seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     prepared = []
     given = (parameters or {}) | ({"profile": profile} if profile != "demo" else {}) | ({"seed": seed} if seed else {})
@@ -69,16 +71,16 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
         report.check(source.stem, given)
         small = DRY_COUNTS if dry_run else {"brief": True} if seed else {}
         prepared.append((source, {k: v for k, v in small.items() if k in report.parameters(source.stem)} | given))
-    own = [source.stem for source, values in prepared if not report.changed(source.stem, values)]
+    own = [source.stem for source, values in prepared if profile == name and not report.changed(source.stem, values)]
     if keep and (profile != "demo" or len(own) < len(chosen)):
         raise ValueError("notebooks/ holds the demo with its own parameters, and nothing else can be kept there: leave out --keep")
-    fresh = Path(os.environ.get("COP_FIGURES") or (paths.figures if dry_run else folder / "figures"))
+    fresh = Path(os.environ.get("COP_FIGURES") or (paths.figures if dry_run and profile == name else folder / "figures"))
     if fresh == folder / "figures" and not resume:
         shutil.rmtree(fresh, ignore_errors=True)
     done = []
     extra = {"COP_RETRAIN_SINCE": str(time.time())} if retrain else {}
     extra |= place_of_dry_run(config, fresh=only is None) if dry_run else {}
-    times = [paths.build / profile / "timings.json"] + [paths.figures / profile / "timings.json"] * (keep or timings)
+    times = [paths.build / name / "timings.json"] + [paths.figures / name / "timings.json"] * (keep or timings)
     with environment(COP_PROGRESS="0", COP_FIGURES=str(fresh), **extra):
         if only is None and not dry_run:
             start = time.time()
@@ -89,18 +91,18 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
             jupytext.write(jupytext.read(source), notebook)
             if not (resume and output.exists() and same_source(output, notebook, values)):
                 start = time.time()
-                execute(source, notebook, output, values, profile, seed)
+                execute(source, notebook, output, values, name, seed)
                 took(source.stem, time.time() - start, retrain, times if seed == 0 and source.stem in own else [])
             done.append(output)
             notebook.unlink()
         if dry_run and only is None:
-            print(memory.table(memory.check(get_profile(profile.removesuffix(DRY)))).to_string(index=False), flush=True)
+            print(memory.table(memory.check(full)).to_string(index=False), flush=True)
     if dry_run:
         return done
     if len(own) < len(chosen):
         print(f"Some parameters are not the profile's own: what was drawn with them stays in {fresh}", flush=True)
     if own:
-        reproduced(profile, seed, own, fresh, folder, retrain, check)
+        reproduced(name, seed, own, fresh, folder, retrain, check)
     if seed == 0 and keep:
         for output in done:
             commit(output, paths.notebooks / output.name)
@@ -122,7 +124,7 @@ def reproduced(profile: str, seed: int, notebooks: list[str], fresh: Path, folde
         raise RuntimeError(f"{len(differ)} of {len(found)} figures, tables and records do not agree: {', '.join(differ)}")
     if not check and not os.environ.get("COP_FIGURES"):
         reproduction.replace(found, fresh, committed)
-        report.gallery()
+        gallery.gallery()
 
 
 def execute(source: Path, notebook: Path, output: Path, given: dict, profile: str, seed: int) -> None:
@@ -155,10 +157,10 @@ def train_shared(profile: Profile, seed: int) -> int:
     jobs = []
     if profile.generation.steps and not profile.generation.checkpoint:
         jobs += [Job("mar", generation.mar_config(profile, seed), generation.mar, (profile, seed, device))]
-    jobs += [Job("classifier", classification.system_config(judged, "ViT", seed), classification.classifier, (judged, "ViT", seed, device))]
+    jobs += [Job("classifier", classifiers.classifier_config(judged, s, seed), classifiers.trained, (judged, s, seed, device))
+             for s in ("ViT", "RViT")]  # fmt: skip
     jobs += [Job("comae", pipeline.comae_config(p, seed), pipeline.comae, (p, seed, device)) for p in (profile, without)]
-    jobs += [Job("predictor", pipeline.predictor_config(profile, seed), pipeline.predictor, (profile, seed, device)),
-             Job("classifier", pipeline.classifier_config(judged, seed), pipeline.classifier, (judged, seed, device))]  # fmt: skip
+    jobs += [Job("predictor", pipeline.predictor_config(profile, seed), pipeline.predictor, (profile, seed, device))]
     pipeline.tokenizer(profile, device)  # all of them need it
     return together(jobs, device)
 

@@ -50,18 +50,16 @@ import pandas as pd
 import torch
 
 from cop import orders
-from cop.lessons import evaluation, exercises, pipeline, tables
+from cop.lessons import exercises, pipeline
+from cop.lessons import patch_entropy as lesson
 from cop.paper import entropy
-from cop.profiles import all_classes, for_classifiers
-from cop.show import figures, report
 
 pd.options.display.max_colwidth = None  # whole sentences in tables
 
 # %%
-out = report.Report("01_patch_entropy", profile, seed, images=images, gaussian_images=gaussian_images, prefixes=prefixes, device=device)
-config = for_classifiers(profile)
+out, config = lesson.start(profile, seed, images=images, gaussian_images=gaussian_images, prefixes=prefixes, device=device)
 sample = pipeline.sample(config, "test", images, device)
-N, grid = config.num_tokens, config.grid
+N = config.num_tokens
 f"{len(sample.images)} test images, {N} patches of {sample.tokens.shape[2]} values, unit standard deviation"
 
 # %% [markdown]
@@ -79,9 +77,8 @@ f"{len(sample.images)} test images, {N} patches of {sample.tokens.shape[2]} valu
 # approximation, for orders of either kind:
 
 # %%
-train = pipeline.sample_tokens(all_classes(config), "train", 10_000, device)
-gauss = entropy.GaussianTokens.fit(train, floor=config.predictor.floor)
-zoo = pipeline.orders(config, "test", images, seed, device=device)
+gauss = entropy.GaussianTokens.fit(lesson.training_tokens(config, device), floor=config.predictor.floor)
+zoo = lesson.sample_orders(config, "test", images, seed, device=device)
 first = {name: gauss.chain_terms(r[:1]).sum().item() for name, r in zoo.items()}
 pd.DataFrame({"order": first.keys(), "Eq. 1, nats": [f"{v:.3f}" for v in first.values()]})
 
@@ -102,16 +99,9 @@ pd.DataFrame({"order": first.keys(), "Eq. 1, nats": [f"{v:.3f}" for v in first.v
 # that lowers the rest most, is the yardstick: section 6 argues that PageRank approximates it.
 
 # %%
-greedy = pipeline.greedy_order(config, device)
-few = {name: r[:gaussian_images].unique(dim=0) for name, r in zoo.items()} | {"greedy": greedy[None]}
+few = {name: r[:gaussian_images].unique(dim=0) for name, r in zoo.items()}
 curves = {name: gauss.sum_curve(r) for name, r in few.items()}
-mean = {name: c.mean(0).numpy() for name, c in curves.items()}
-band = curves["random"].quantile(torch.tensor([0.05, 0.95]).double(), 0).numpy()
-
-# %%
-fig = figures.order_curves(range(N + 1), mean, "remaining entropy, nats", "Gaussian tokens (exact)", {"random": band})
-out.figure(fig, "entropy_gaussian", "Curves of remaining entropy against patches seen under a Gaussian model, one line "
-           "per order; greedy falls fastest, the band shows 90 % of random orders.", pd.DataFrame(mean))
+lesson.entropy_gaussian(out, curves)
 
 # %% [markdown]
 # Is greedy a fair yardstick? For a few patches all orders can be searched. Dynamic programming over the subsets of
@@ -137,14 +127,8 @@ pd.DataFrame([{"order": k, "area": f"{entropy.area(eight.sum_curve(r)).mean().it
 # %%
 predictor, artefact = pipeline.predictor(config, seed, device)
 ks = torch.linspace(0, N, prefixes).round().long().tolist()
-zoo["greedy"] = greedy.expand(images, -1)[: len(sample.tokens)]
 learned = {n: entropy.predictor_curve(predictor, sample.tokens, r, ks)["nll"] for n, r in zoo.items()}
-mean = {name: c.mean(0).numpy() for name, c in learned.items()}
-
-# %%
-fig = figures.order_curves(ks, mean, "cost of the unseen patches, nats", "Learned predictor, test images")
-out.figure(fig, "entropy_learned", "Curves of the learned predictor's cost of all unseen patches against the number of "
-           "patches seen, one line per order.", pd.DataFrame({"patches": ks} | mean))
+lesson.entropy_learned(out, learned, ks)
 
 # %% [markdown]
 # The area of each image's curve, averaged, with Student's 95 % interval over the images, and the difference of each order
@@ -153,15 +137,10 @@ out.figure(fig, "entropy_learned", "Curves of the learned predictor's cost of al
 
 # %%
 area = {name: entropy.area(c, ks) for name, c in learned.items()}
-interval, table = tables.entropy_table(area)
-fig = figures.area_bars(interval, "area under the curve (lower = uncertainty falls faster)", "How fast each order informs")
-out.figure(fig, "entropy_areas", "Mean area under the learned entropy curve per order with 95 % intervals; a dotted "
-           "line marks the random order.", table)
+lesson.entropy_areas(out, area)
 
 # %%
-names = {n: f"area_{n.replace(' ', '_')}" for n in interval}
-out.record(**{names[n]: a.mean() for n, a in area.items()})
-table
+lesson.area_table(out, area)
 
 # %% [markdown]
 # **Removal and information.** What the seen patches would have cost with nothing seen is removal: any order that takes costly
@@ -169,11 +148,8 @@ table
 
 # %%
 removed = {n: entropy.removed_curve(predictor, sample.tokens, r, ks)[:, 4] for n, r in zoo.items()}
-told = {n: c[:, 0] - removed[n] - c[:, 4] for n, c in learned.items()}
-fall = pd.DataFrame([{"order": n, f"cost of the rest after {ks[4]} patches": f"{c[:, 4].mean():.0f}", "removed with them": f"{removed[n].mean():.0f}",
-                      "told about the rest": f"{told[n].mean():.0f}"} for n, c in learned.items()])  # fmt: skip
-out.record(**{f"told_{n.replace(' ', '_')}": v.mean() for n, v in told.items()})
-fall
+told = lesson.told_table(out, learned, removed, ks)
+told
 
 # %% [markdown]
 # An order with a small area can owe it to either column; only the last one is what the paper means by informing. Patch
@@ -183,10 +159,7 @@ fall
 # the seed of everything (CoMAE, predictor, random orders), as `make seeds` leaves them.
 
 # %%
-seeds = out.seeds()
-rows = names | {"collapse − random": (names["collapse"], names["random"])}
-out.table(seeds.table(rows), "entropy_seeds", "Area under the learned entropy curve per order for every seed on record, "
-          "with the mean over seeds and its 95 percent interval.")
+lesson.entropy_seeds(out, list(area))
 
 # %% [markdown]
 # ## Class certainty
@@ -197,30 +170,16 @@ out.table(seeds.table(rows), "entropy_seeds", "Area under the learned entropy cu
 # is unlike anything it was trained on, and what it makes of that says little about what the patches tell.
 
 # %%
-judge = evaluation.judge(config, device)
+judge = lesson.judge(config, device)
 certainty = {n: entropy.certainty_curve(judge, sample.images, sample.labels, r, ks) for n, r in zoo.items()}
-mean = {name: c["prob"].mean(0).numpy() for name, c in certainty.items()}
-fig = figures.order_curves(ks, mean, "probability of the true class", "Class certainty, test images")
-out.figure(fig, "certainty", "Mean probability of the true class against patches seen, one line per order.",
-           pd.DataFrame({"patches": ks} | mean))
+lesson.certainty(out, certainty, ks)
 
 # %% [markdown]
 # One image, in random and in collapse order. It is the first of the sample that the judge gets right when it sees
 # everything: chosen by a rule, not by its looks.
 
 # %%
-one = int(certainty["random"]["hit"][:, -1].argmax())  # the first image, if it gets none right
-stages = [round(N * f) for f in (0.06, 0.12, 0.25, 0.5, 0.75, 1.0)]
-pair = {n: zoo[n][one : one + 1] for n in ("random", "collapse")}
-p = {n: entropy.certainty_curve(judge, sample.images[one:one + 1], sample.labels[one:one + 1], r, stages)["prob"][0].numpy()
-     for n, r in pair.items()}
-label = sample.class_names[int(sample.labels[one])]
-
-# %%
-rows = {n: r[0].numpy() for n, r in pair.items()}
-fig = figures.fig1_reveal(figures.to_array(sample.images[one]), rows, p, stages, grid, label)
-out.figure(fig, "fig1_reveal", f"One test image ({label}) revealed in six stages in random order (top) and collapse "
-           "order (bottom), with the classifier's certainty of its class between.", pd.DataFrame({"patches": stages} | p))
+lesson.fig1_reveal(out, judge, sample, zoo, certainty)
 
 # %% [markdown]
 # ## Paper vs ours
@@ -232,12 +191,7 @@ out.figure(fig, "fig1_reveal", f"One test image ({label}) revealed in six stages
 # | the collapse order informs faster than random (C3) | Fig. 1, one image | the table below, paired over the test images, and over all seeds on record |
 
 # %%
-verdict = dict(zip(table["order"], table["than random"], strict=True))
-final = {n: f"{certainty[n]['prob'][:, 4].mean():.2f}" for n in zoo}
-over = {n: tables.over_seeds(seeds, (names[n], names["random"]), -1, 3) for n in verdict if n != "random"}
-verdicts = pd.DataFrame([{"order": n, "uncertainty falls": verdict[n], "area less random, all seeds": over.get(n, "–"),
-                          f"certainty after {ks[4]} patches": final[n]} for n in verdict])  # fmt: skip
-verdicts.merge(fall[["order", "told about the rest"]])
+lesson.verdicts(out, area, certainty, told, ks)
 
 # %% [markdown]
 # **How to read it.** Claim C3 holds where the row of the collapse order says *faster*, with every seed: one run is not enough,
@@ -280,7 +234,7 @@ exercises.check(answer, entropy.area(curves["greedy"])[0])
 
 # %% [markdown]
 # Without a check: why is raster order slow and centre-out fast on these images? Plot the greedy order with
-# `figures.mean_rank_maps`.
+# `lesson.figures.mean_rank_maps`.
 #
 # ## References
 #

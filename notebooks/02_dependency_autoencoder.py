@@ -46,15 +46,14 @@ device: str = "auto"  # auto | cpu | cuda
 import pandas as pd
 import torch
 
-from cop.lessons import exercises, pipeline, tables
+from cop.lessons import dependency_autoencoder as lesson
+from cop.lessons import exercises, masks, pipeline
 from cop.paper import comae, reconstruction
-from cop.show import diagrams, figures, report
 
 pd.options.display.max_colwidth = None  # whole sentences in tables
 
 # %%
-out = report.Report("02_dependency_autoencoder", profile, seed, images=images, device=device)
-config = pipeline.get_profile(profile)
+out, config = lesson.start(profile, seed, images=images, device=device)
 sample = pipeline.sample(config, "val", images, device)
 model, artefact = pipeline.comae(config, seed, device)
 history, c, N = artefact.history, config.comae, config.num_tokens
@@ -71,10 +70,7 @@ f"{c.steps} steps of {c.batch_size} images with {c.targets_per_image} targets ea
 # learned $q_n$ on the read-out token. The paper's tanh does not stay in $[0,1]$; we use $(1+\tanh)/2$.
 
 # %%
-count = [sum(p.numel() for p in part.parameters()) for part in (model.encoder, model.decoder)]
-fig = diagrams.fig10_architecture(c, N, config.tokens.dim, tuple(count))
-out.figure(fig, "fig10", f"Architecture of the CoMAE that was trained: encoder with {c.enc_depth} blocks of width "
-           f"{c.enc_dim}, decoder with {c.dec_depth} blocks of width {c.dec_dim}.")
+lesson.fig10(out, config, model)
 
 # %% [markdown]
 # No leak, seen rather than promised: the gradient of $w_n$ and of the reconstruction with respect to the target.
@@ -116,12 +112,7 @@ with torch.no_grad():
     w = model.weights(four, targets)
     noise = torch.randn(*targets.shape, *four.shape[1:], generator=pipeline.seeded(seed, 2))
     guess = model.reconstruct(four, targets, w, noise)
-patches = pipeline.target_patches(tokens, four, targets, guess)
-
-# %%
-fig = figures.masks(figures.to_array(sample.images[:4]), targets.tolist(), w.numpy(), figures.to_array(patches), G)
-out.figure(fig, "masks", "For four images and three targets each: the patches shown in proportion to their selection "
-           "weight, the true target and its reconstruction.")
+lesson.masks(out, sample.images[:4], targets, w, pipeline.target_patches(tokens, four, targets, guess))
 
 # %% [markdown]
 # Do the *picks* inform the decoder, or does the encoder send a message through the pattern of the noise? Keep the noise
@@ -130,8 +121,7 @@ out.figure(fig, "masks", "For four images and three targets each: the patches sh
 
 # %%
 swaps = reconstruction.mask_swaps(model, sample.tokens, pipeline.seeded(seed, 4))
-out.record(**{f"swap_{i}": v.mean() for i, v in enumerate(swaps.values())})
-tables.swap_table(swaps)
+lesson.swap_table(out, swaps)
 
 # %% [markdown]
 # A **message** in the pattern of the noise would show over the *mean image*, where there is nothing of this image to pick:
@@ -160,13 +150,7 @@ tables.swap_table(swaps)
 # %%
 fitted = reconstruction.baselines(c, G, pipeline.sample_tokens(config, "train", 20_000, device))
 trivial = {n: reconstruction.evaluate(b, sample.tokens, pipeline.seeded(seed, 3))["reconstruction"] for n, b in fitted.items()}
-out.record(**{f"reconstruction_{n.replace(' ', '_')}": v for n, v in trivial.items()})
-
-# %%
-smooth = tables.smooth(history, 5)
-fig = figures.fig6_training(smooth["step"], smooth["reconstruction"], smooth["mask_entropy"], smooth["contrastive"], trivial)
-out.figure(fig, "fig6", "Reconstruction loss and mask entropy of CoMAE over training on twin axes, with lines at the losses of "
-           "four reconstructions without a network; contrastive loss below.", history)
+lesson.fig6(out, history, trivial)
 
 # %% [markdown]
 # The paper shows the last 140 of 512 epochs, where both curves move in the fourth digit. Ours is the whole of a
@@ -174,10 +158,7 @@ out.figure(fig, "fig6", "Reconstruction loss and mask entropy of CoMAE over trai
 
 # %%
 A = model.dependencies(sample.tokens)
-flat = A[~torch.eye(N, dtype=torch.bool).expand_as(A)]
-fig = figures.polarisation(flat.numpy(), smooth["step"], smooth["share_low"], smooth["share_high"])
-out.figure(fig, "polarisation", "Histogram of all selection weights on validation images, and the shares below .1 and "
-           "above .9 over training.", smooth[["step", "share_low", "share_high", "mean_weight"]])
+lesson.polarisation(out, history, A)
 
 # %% [markdown]
 # ## Table 1: is the contrastive term what makes it work?
@@ -191,14 +172,49 @@ without = pipeline.replace(config, comae=pipeline.replace(c, contrastive_weight=
 plain, _ = pipeline.comae(without, seed, device)
 rows = {"without": reconstruction.evaluate(plain, sample.tokens, pipeline.seeded(seed, 3)),
         "with": reconstruction.evaluate(model, sample.tokens, pipeline.seeded(seed, 3))}
+lesson.tab1(out, rows, trivial)
+
+# %% [markdown]
+# ## Is the order arbitrary because we trained too little?
+#
+# Notebook 3 finds that CoMAEs of two seeds order the same image differently. Everything above was trained for minutes, so
+# here is the objective as printed, trained until it reconstructs **better than ridge regression**, with a look at the same
+# validation images on the way. *Agreement* is the correlation between what two seeds make of one image. Most of a raw
+# correlation comes from the mean graph (or the mean order) of all images; what counts is the agreement that is left when
+# the mean is taken out.
 
 # %%
-out.record(**{f"{k}_{name}": v for name in rows for k, v in rows[name].items()})
-seeds = out.seeds()
-table = tables.table1(rows, trivial, seeds)
-out.table(table, "tab1", "Table 1, ours beside the paper's: mask entropy and reconstruction loss with and without the "
-          "contrastive term, and the losses of four reconstructions without a network.")
+path = masks.on_the_way(config, device=device)
+lesson.on_the_way(out, path, trivial["ridge regression"])
 
+# %% [markdown]
+# The loss falls as it should, and two seeds see the *same image* less and less alike. So it is not the number of steps.
+# The objective leaves the order open, for two reasons. Eqs. 3 and 4 are the information bottleneck for attribution (Schulz et
+# al., *Restricting the Flow*, ICLR 2020) **without its information term**: nothing charges for $w=1$, so which patches are
+# selected is not asked for. And the decoder only ever sees the masks of its own encoder: the pair may settle on **any code**
+# that works. Both can be changed, one at a time, with the same number of steps and three seeds each:
+
+# %%
+changes = {change: masks.compared(config, change, device=device) for change in masks.rows(config)}
+lesson.objectives(out, changes)
+
+# %%
+lesson.own_part(out, changes)
+
+# %% [markdown]
+# Every row is a different answer to the question which patches a patch relies on. Compare the columns: how much of a graph is
+# the image's own, and how far two seeds agree on that part. A *budget* and a decoder that knows *any mask* let the masks look at the image, and
+# the seeds still choose differently, because **many sets of patches are equally good**. To see it, ask that decoder for small sets
+# of patches that reconstruct one target, from different random beginnings:
+
+# %%
+model_of_any_mask, _ = pipeline.comae(masks.changed(config, masks.ANY_MASK), seed, device)
+lesson.redundancy(out, model_of_any_mask.cpu(), sample.tokens[:masks.TARGETS].cpu(), seed)
+
+# %% [markdown]
+# Sets that share hardly a patch reconstruct a target within five per cent of the best one found. A *selection* among them
+# is a matter of chance; the *influence* of one patch on another is not. Notebook 3 measures that influence.
+#
 # %% [markdown]
 # ## Paper vs ours
 #
@@ -215,7 +231,7 @@ out.table(table, "tab1", "Table 1, ours beside the paper's: mask entropy and rec
 #   than with the image.
 
 # %%
-tables.verdicts_comae(history, rows, trivial, N, seeds)
+lesson.verdicts(out, history, rows, trivial, N)
 
 # %% [markdown]
 # ## Exercises

@@ -47,19 +47,16 @@ device: str = "auto"  # auto | cpu | cuda
 import pandas as pd
 import torch
 
-from cop import orders
-from cop.lessons import exercises, pipeline, tables
+import cop
+from cop.lessons import collapse_order as lesson
+from cop.lessons import exercises, pipeline
 from cop.paper import ranking
-from cop.paper.patches import edge_strength
-from cop.profiles import for_classifiers
-from cop.show import diagrams, figures, report, widgets
 
 # %%
-out = report.Report("03_collapse_order", profile, seed, images=images, top=top, device=device)
-config = for_classifiers(profile)
+out, config = lesson.start(profile, seed, images=images, top=top, device=device)
 sample = pipeline.sample(config, "test", images, device)
 model, _ = pipeline.comae(config, seed, device)
-N, G = config.num_tokens, config.grid
+N = config.num_tokens
 A = model.dependencies(sample.tokens[:8], config.ranking.chunk_bytes)
 f"{tuple(A.shape)}: A[b, i, j] says how much target i of image b relies on patch j"
 
@@ -93,20 +90,13 @@ gap = max(abs(theirs[n] - scores[0, n].item()) for n in graph)
 f"{graph.number_of_edges()} edges; networkx agrees to 1e-8: {gap < 1e-8}"
 
 # %%
-order = orders.collapse_order(scores)
+order = cop.collapse_order(scores)
 targets = order[0, [0, N // 2, N - 1]]
 with torch.no_grad():
     noise = torch.randn(1, 3, N, config.tokens.dim, generator=pipeline.seeded(seed, 2))
     guess = model.reconstruct(sample.tokens[:1], targets[None], A[:1, targets], noise)
 patches = pipeline.target_patches(pipeline.tokenizer(config, device), sample.tokens[:1], targets[None], guess)[0]
-
-# %%
-picture = figures.to_array(sample.images)
-fig = diagrams.fig2_pipeline(picture[0], targets.tolist(), A[0, targets].numpy(), figures.to_array(patches),
-                             A[0].numpy(), scores[0].numpy(), order[0].numpy(), G)
-out.figure(fig, "fig2", "Pipeline on a test image: three masks (for the patches ranked first, middle and last), their "
-           "reconstructions, the dependency graph, and patches sorted by PageRank.",
-           pd.DataFrame({"patch": order[0], "score": scores[0][order[0]]}))
+lesson.fig2(out, sample.images[0], targets, patches, A[0], scores[0], order[0])
 
 # %% [markdown]
 # ## The order at work
@@ -114,20 +104,13 @@ out.figure(fig, "fig2", "Pipeline on a test image: three masks (for the patches 
 # The same order serves a generator and a classifier (Fig. 3). Drawn here on the same image with its real order.
 
 # %%
-chance = orders.random_order(1, N, pipeline.seeded(seed, 3))[0]
-label = sample.class_names[int(sample.labels[0])]
-fig = diagrams.fig3_comparison(picture[0], order[0].numpy(), chance.numpy(), G, 0.22, label)
-out.figure(fig, "fig3", "MAR grows an image in random order, CMAR in collapse order; ViT sees every patch, CViT the "
-           "first 22 percent of the collapse order.")
+lesson.fig3(out, sample, order[0])
 
 # %% [markdown]
 # > "One can observe that top patches outline important shapes in each image." (Fig. 4)
 
 # %%
-names = [sample.class_names[int(y)] for y in sample.labels[:8]]
-fig = figures.fig4_order(picture[:8], order.numpy(), G, top, names)
-out.figure(fig, "fig4", f"Eight test images with circles sized by collapse rank (above) and the {top} first patches "
-           "joined in order (below).", pd.DataFrame(order.numpy()))
+lesson.fig4(out, sample, order, top)
 
 # %% [markdown]
 # ## Many images
@@ -136,46 +119,28 @@ out.figure(fig, "fig4", f"Eight test images with circles sized by collapse rank 
 # > reasonable to assume that the identified collapse order exhibit moderate consistency over classes and instances."
 
 # %%
-ranks = pipeline.orders(config, "test", images, seed, device=device)
-panels = {sample.class_names[y]: ranks["collapse"][sample.labels == y][:60].numpy() for y in sample.labels.unique()[:4].tolist()}
-fig = figures.fig5_heatmaps(panels, N)
-out.figure(fig, "fig5", "Class-wise collapse orders: rows are images, columns rank positions, colour the patch index; "
-           "vertical lines are patches that come at the same position in every image.")
+ranks = lesson.sample_orders(config, "test", images, seed, device=device)
+lesson.fig5(out, sample, ranks["collapse"])
 
 # %% [markdown]
 # Vertical lines at both ends: some patches come first, and some last, in nearly every image. **How much of an order is
 # the image?** The rank of a patch is its mean position, plus what the class adds, plus what is left for the image.
 
 # %%
-chosen = ("collapse", "in-strength", "variance", "random")
-agreement = {n: orders.agreement(ranks[n], sample.labels, pipeline.seeded(seed, 4)) for n in chosen}
-parts = {n: {"position": a["share_position"], "class": a["share_class"], "image": a["share_image"]} for n, a in agreement.items()}
-fig = figures.shares(parts, "What is an order made of?")
-out.figure(fig, "shares", "Stacked bars: the share of rank variance explained by position, class and image, for collapse "
-           "order, in-strength, patch variance and random order.", pd.DataFrame(parts).T.reset_index(names="order"))
+agreement = lesson.agreement_of(ranks, sample.labels, seed)
+lesson.shares(out, agreement)
 
 # %%
-table = tables.agreement_table(agreement)
-out.record(**{f"{k}_{n.replace(' ', '_')}": v for n, a in agreement.items() for k, v in a.items()})
-out.table(table, "agreement", "Agreement of orders: Kendall's tau within a class, between classes and with the mean "
-          "order of the other images; Spearman with that mean order; shares of variance.")
+lesson.agreement(out, agreement)
 
 # %%
-where = {n: orders.ranks_of(ranks[n]).double().mean(0).view(G, G).numpy() for n in ("collapse", "in-strength", "variance")}
-greedy = pipeline.greedy_order(config, device)
-where["greedy (Gaussian)"] = orders.ranks_of(greedy).double().view(G, G).numpy()
-fig = figures.mean_rank_maps(where, N)
-out.figure(fig, "mean_rank", "Maps of the mean position of every patch under collapse order, in-strength, patch variance "
-           "and the greedy order of the Gaussian model; bright patches come early.")
+lesson.mean_rank(out, ranks)
 
 # %% [markdown]
 # And this is what a network sees of an image that it is shown along an order:
 
 # %%
-first = {n: ranks[n][:8].numpy() for n in ("collapse", "mean order", "variance", "random")}
-fig = figures.first_of_each(picture[:8], first, G, round(0.22 * N), names)
-out.figure(fig, "first_of_each", "Eight test images in columns; below each whole image its first 22 percent of the patches in "
-           "collapse order, mean order, by patch variance and at random.")
+lesson.first_of_each(out, sample, ranks)
 
 # %% [markdown]
 # **Which patches does everybody rely on?** Their mean weight over all targets of a hundred images, against how much
@@ -185,14 +150,7 @@ out.figure(fig, "first_of_each", "Eight test images in columns; below each whole
 hundred = sample.tokens[:100]
 relied = ranking.in_strength(model.dependencies(hundred)).mean(0) / (N - 1)
 varied = sample.tokens.std(0).mean(-1)
-rho = orders.spearman(orders.collapse_order(relied), orders.collapse_order(varied)).item()
-fig = figures.score_scatter(varied.numpy(), relied.numpy(), "standard deviation over images", "mean weight $w$",
-                            f"64 patches, Spearman {rho:.2f}" if N == 64 else f"Spearman {rho:.2f}")
-
-# %%
-out.figure(fig, "relied_upon", "Each dot a patch position: its mean selection weight over all targets and images against "
-           "the standard deviation of its content over images.", pd.DataFrame({"std": varied, "mean_weight": relied}))
-out.record(spearman_weight_variation=rho)
+lesson.relied_upon(out, varied, relied)
 
 # %% [markdown]
 # A correlation below 0 says that everybody relies on patches that **never change**, such as the black border: letting a
@@ -206,19 +164,14 @@ out.record(spearman_weight_variation=rho)
 # the controls?
 
 # %%
-pairs = {n: orders.spearman(ranks["collapse"], r).mean().item() for n, r in (ranks | {"greedy": greedy}).items()}
-out.record(**{f"spearman_with_{n.replace(' ', '_')}": v for n, v in pairs.items()})
+pairs = lesson.nearness(out, ranks)
 pd.DataFrame([{"order": n, "Spearman with the collapse order": f"{v:.2f}"} for n, v in pairs.items() if n != "collapse"])
 
 # %% [markdown]
 # ## Paper vs ours
 
 # %%
-looked_at = pipeline.looked_at(pipeline.tokenizer(config, device), sample.images).double().var(-1, correction=0)
-contrast = tables.of_first(looked_at, ranks["collapse"], 0.22).mean().item()
-edges = {n: tables.of_first(edge_strength(sample.images, config.tokens.patch_size), ranks[n], 0.22).mean().item() for n in chosen}
-out.record(contrast_of_first=contrast, **{f"edges_of_first_{n}": v for n, v in edges.items()})
-tables.verdicts_order(agreement["collapse"], pairs, contrast, edges["collapse"])
+lesson.verdicts(out, config, sample, ranks, agreement, pairs, device)
 
 # %% [markdown]
 # ## Is the order a property of the image?
@@ -228,16 +181,11 @@ tables.verdicts_order(agreement["collapse"], pairs, contrast, edges["collapse"])
 # (`make seeds`), and by one that was trained with seed 0 again, on two threads instead of one:
 
 # %%
-out.keep("orders", pd.DataFrame(ranks["collapse"][:100].numpy()))
-by_seed = {s: torch.from_numpy(t.to_numpy()) for s, t in out.kept("orders").items()}
-maps = {f"seed {s}".replace(", ", "\n"): orders.ranks_of(r).double().mean(0).view(G, G).numpy() for s, r in by_seed.items()}
-fig = figures.mean_rank_maps(maps, N)
-out.figure(fig, "mean_rank_seeds", "Maps of the mean position of every patch in collapse order, one per seed of CoMAE; "
-           "bright patches come early.", pd.DataFrame({s: m.ravel() for s, m in maps.items()}))
+by_seed = lesson.by_seed(out, ranks["collapse"][:100])
+lesson.mean_rank_seeds(out, by_seed)
 
 # %%
-out.table(tables.across_seeds(by_seed), "seeds_agree", "Spearman correlation between the collapse orders that CoMAEs of "
-          "different seeds give the same images, and between their mean orders.")
+lesson.seeds_agree(out, by_seed)
 
 # %% [markdown]
 # Were the order a property of the image, all rows of the table would be near 1: what one run puts first the others would
@@ -253,12 +201,7 @@ out.table(tables.across_seeds(by_seed), "seeds_agree", "Spearman correlation bet
 # [4](04_generation_along_the_order.ipynb) and [5](05_first_patches.ipynb) show all seeds.
 
 # %%
-rows = {"share of position": "share_position_collapse", "share of class": "share_class_collapse", "share of image": "share_image_collapse",
-        "tau within class": "kendall_within_collapse", "tau between classes": "kendall_between_collapse",
-        "Spearman with in-strength": "spearman_with_in-strength", "mean weight against variation": "spearman_weight_variation",
-        "contrast of the first 22 %": "contrast_of_first", "edges in the first 22 %": "edges_of_first_collapse"}
-out.table(out.seeds().table(rows), "order_seeds", "What an order consists of and how orders agree, "
-          "for every seed on record, with the mean over seeds and its 95 percent interval.")
+lesson.order_seeds(out)
 
 # %% [markdown]
 # ## On photographs
@@ -268,10 +211,7 @@ out.table(out.seeds().table(rows), "order_seeds", "What an order consists of and
 # the demo's:
 
 # %%
-both = {"clothes (demo)": "demo", "photographs (natural)": "natural"}
-table = out.beside(both, rows | {"edges in the first 22 % by variance": "edges_of_first_variance"})
-out.table(table, "photographs", "Statistics of the collapse orders of clothes and of photographs: shares of position, class "
-          "and image, agreement within and between classes, contrast and edges among the first 22 percent.")
+lesson.photographs(out)
 
 # %% [markdown]
 # **On photographs nothing of an order is the image.** Every photograph gets the same order, its own mean order, whatever it
@@ -285,8 +225,7 @@ out.table(table, "photographs", "Statistics of the collapse orders of clothes an
 # (the newest is framed), the menus change image and orders. Elsewhere its first picture stands here.
 
 # %%
-along = {n: r[:40] for n, r in ranks.items()} | {"greedy": greedy}
-widgets.OrderPlayer(picture[:40], along, G, [sample.class_names[int(y)] for y in sample.labels[:40]])
+lesson.player(sample, ranks)
 
 # %% [markdown]
 # ## Your own image
@@ -294,8 +233,6 @@ widgets.OrderPlayer(picture[:40], along, G, [sample.class_names[int(y)] for y in
 # `cop.rank` takes a file, a folder, a PIL image, an array or a tensor:
 
 # %%
-import cop
-
 cop.rank(sample.images[:2], profile=profile, device=device)[:, :8]
 
 # %% [markdown]

@@ -49,15 +49,14 @@ device: str = "auto"  # auto | cpu | cuda
 import numpy as np
 import pandas as pd
 
-from cop.lessons import evaluation, exercises, generation, held_out, pipeline, tables
+from cop.lessons import evaluation, exercises, generation
+from cop.lessons import generation_along_the_order as lesson
 from cop.measure import metrics
-from cop.show import figures, figures_generation, report
 
 pd.options.display.max_colwidth = None  # whole sentences in tables
 
 # %%
-out = report.Report("04_generation_along_the_order", profile, seed, shown=shown, example=example, brief=brief, device=device)
-config = pipeline.get_profile(profile)
+out, config = lesson.start(profile, seed, shown=shown, example=example, brief=brief, device=device)
 g, N = config.generation, config.num_tokens
 model, trained = generation.mar(config, seed, device)
 size = sum(p.numel() for p in model.parameters())
@@ -79,10 +78,7 @@ f"MAR of {size / 1e6:.1f} M weights, {N} tokens of {config.tokens.dim} values, {
 
 # %%
 tuned = generation.all_fine_tuned(config, seed, device)
-rows = ({"base": trained} if trained else {}) | tuned  # official weights come without a history
-pd.DataFrame([{"model": n, "orders in training": {"base": "random", "random": "random"}.get(n, f"{n} collapse, 10 % random"),
-               "steps": int(a.history["step"].max()) + 1, "loss, last tenth": f"{a.history['loss'].tail(len(a.history) // 10 + 1).mean():.3f}"}
-              for n, a in rows.items()])  # fmt: skip
+lesson.trainings(trained, tuned)
 
 # %% [markdown]
 # ## Whose order?
@@ -102,7 +98,7 @@ pd.DataFrame([{"model": n, "orders in training": {"base": "random", "random": "r
 # %%
 bank = generation.order_bank(config, seed, "train")
 labels = generation.new_labels(config, 4)
-first = bank.draw(labels, pipeline.seeded(seed, 60))
+first = bank.draw(labels, lesson.seeded(seed, 60))
 f"{len(bank.ranks)} orders in {bank.ranks.numel() / 1024:.0f} KiB; lent to classes {labels.tolist()}, first patches {first[:, :4].tolist()}"
 
 # %% [markdown]
@@ -112,34 +108,21 @@ f"{len(bank.ranks)} orders in {bank.ranks.numel() / 1024:.0f} KiB; lent to class
 # subsets of patches says how sure the class is at each stage.
 
 # %%
-names = evaluation.load_data(config, "test").class_names
-scale = evaluation.scales(config)[1]
-made = {n: generation.pictures(config, seed, *generation.SYSTEMS[n], scale, shown, device) for n in ("MAR", "MAR+C", "CMAR")}
+made = {n: generation.pictures(config, seed, *generation.SYSTEMS[n], g.cfg_scale, shown, device) for n in ("MAR", "MAR+C", "CMAR")}
 ks = evaluation.stage_sizes(config)
 pair = {"random": made["MAR"], "collapse": made["CMAR"]}
 y = generation.new_labels(config, len(made["MAR"][0]))
 certainty = {n: evaluation.class_certainty(config, x, y, r, ks, device) for n, (x, r) in pair.items()}
 
 # %%
-label = names[int(y[example])]
-fig = figures_generation.fig1_generation(
-    {n: figures.to_array(x[example]) for n, (x, _) in pair.items()}, {n: r[example].numpy() for n, (_, r) in pair.items()},
-    {n: c[example].numpy() for n, c in certainty.items()}, ks, config.grid, label)  # fmt: skip
-out.figure(fig, "fig1", f"Two generations of the class {label} in six stages, MAR in random order (top) and CMAR in collapse "
-           "order (bottom), with the classifier's certainty of the class between them.",
-           pd.DataFrame({"patches": ks} | {n: c[example].numpy() for n, c in certainty.items()}))  # fmt: skip
+names = lesson.class_names(config)
+lesson.fig1(out, pair, certainty, ks, example, names[int(y[example])])
 
 # %% [markdown]
 # One image proves nothing, so here is the mean over all the images shown, with Student's 95 % interval of the paired difference:
 
 # %%
-gap = certainty["collapse"] - certainty["random"]
-found = [metrics.of_mean(column)[0] for column in gap.T]
-out.record(**{f"certainty_gap_{k}": v.value for k, v in zip(ks, found, strict=True)})
-seeds = out.seeds()
-pd.DataFrame({"patches": ks} | {n: c.mean(0).numpy().round(3) for n, c in certainty.items()}
-             | {"difference": [f"{m:+.3f} [{low:+.3f}, {high:+.3f}]" for m, low, high in found],
-                "difference, all seeds": [tables.over_seeds(seeds, f"certainty_gap_{k}", 1, 3) for k in ks]})  # fmt: skip
+lesson.certainty_gaps(out, certainty, ks)
 
 # %% [markdown]
 # The arrow of Fig. 1 says that the difference is above 0 before the end. Where it is below, the class becomes certain *later* along
@@ -152,15 +135,10 @@ pd.DataFrame({"patches": ks} | {n: c.mean(0).numpy().round(3) for n, c in certai
 # > "MAR is framed in purple. Our MAR+C and CMAR results are in blue and green respectively." (Fig. 7)
 
 # %%
-columns = min(10, len(y))
-rows = {n: figures.to_array(x[:columns]) for n, (x, _) in made.items()}
-fig = figures_generation.fig7_systems(rows, [names[int(k)] for k in y[:columns]])
-out.figure(fig, "fig7", "One image per class by MAR (purple), MAR+C (blue) and CMAR (green); the images of a column share "
-           "class and noise.")
+lesson.fig7(out, made, y, names)
 
 # %%
-fig = figures_generation.fig9_samples(figures.to_array(made["CMAR"][0]), names, f"CMAR, guidance {scale:g}")
-out.figure(fig, "fig9", "More samples of CMAR, one column per class.")
+lesson.fig9(out, made["CMAR"][0], names, g.cfg_scale)
 
 # %% [markdown]
 # One recognises the classes; sandals, thin and full of holes, are the weakest. The seams are those of a small diffusion
@@ -180,15 +158,10 @@ out.figure(fig, "fig9", "More samples of CMAR, one column per class.")
 # %%
 sources = () if brief else ("val", "class_mean", "global_mean", "two_pass", "random", "wrong_class")
 results = evaluation.comparison(config, seed, sources, device, side_by_side=True)
-table = evaluation.table(results)
-out.record(**evaluation.headline(results))
-out.table(table, "generation_systems", "Every system, with and without guidance, by source of the order: Fréchet distance on "
-          "classifier features, inception score, precision, recall and share of the right class, with 95 % intervals.")
+lesson.generation_systems(out, results)
 
 # %%
-fig = figures_generation.metric_dots(*evaluation.dots(results, config))
-out.figure(fig, "generation_metrics", "Five metrics as dots with 95 % intervals for MAR, continued random, MAR+C, CMAR and "
-           "ascending CMAR, without guidance (filled) and with it (hollow); a dotted line marks real images.", table)
+lesson.generation_metrics(out, results, config)
 
 # %% [markdown]
 # A caution first: compare the row of real images. Where the classifier finds *more* of the generated images in their class
@@ -201,21 +174,13 @@ out.figure(fig, "generation_metrics", "Five metrics as dots with 95 % intervals 
 # Ours beside the paper's. The two live in different feature spaces: compare the order within a column, never the values.
 
 # %%
-seeds = out.seeds()
-rows = [(f"{n}, {'no CFG' if cfg == 1 else f'CFG {cfg:g}'}", (n, s, cfg)) for cfg in evaluation.scales(config)
-        for n, s in (("MAR", "random"), ("MAR+C", "train"), ("CMAR", "train"))]
-table2 = evaluation.beside_paper(2, rows, results, seeds)
-out.table(table2, "tab2", "Table 2: MAR, MAR+C and CMAR without and with guidance, our metrics beside the paper's.")
+lesson.tab2(out, results, config)
 
 # %%
-rows = [(f"CMAR, CFG {cfg:g}", ("CMAR", "train", cfg)) for cfg in g.cfg_sweep]
-table3 = evaluation.beside_paper(3, rows, results, seeds)
-out.table(table3, "tab3", "Table 3: CMAR at three scales of guidance, our metrics beside the paper's.")
+lesson.tab3(out, results, config)
 
 # %%
-rows = [(n, (n, "train", scale)) for n in ("ascending", "CMAR")]
-table4 = evaluation.beside_paper(4, rows, results, seeds)
-out.table(table4, "tab4", "Table 4: CMAR in ascending and in descending collapse order, our metrics beside the paper's.")
+lesson.tab4(out, results, config)
 
 # %% [markdown]
 # ## Are the differences larger than chance?
@@ -224,19 +189,13 @@ out.table(table4, "tab4", "Table 4: CMAR in ascending and in descending collapse
 # corrected by Holm's method for all rows of the table, which are one family.
 
 # %%
-pairs = [((a, sa, cfg), (b, sb, cfg)) for cfg in evaluation.scales(config) for (a, sa), (b, sb) in (
-    (("MAR+C", "train"), ("MAR", "random")), (("CMAR", "train"), ("MAR", "random")),
-    (("CMAR", "train"), ("continued random", "random")), (("CMAR", "train"), ("ascending", "train")))]
-differences = evaluation.gaps(results, pairs)
-out.table(differences, "generation_gaps", "Paired differences between systems with 95 % intervals, and whether they exceed "
-          "the noise.")  # fmt: skip
+lesson.generation_gaps(out, results, config)
 
 # %% [markdown]
 # And the order's source: CMAR with the training bank against CMAR with every other source, another family.
 
 # %%
-pairs = [(("CMAR", "train", cfg), ("CMAR", s, cfg)) for cfg in evaluation.scales(config) for s in sources]
-evaluation.gaps(results, pairs, ["frechet", "right_class"])
+lesson.source_gaps(results, config, sources)
 
 # %% [markdown]
 # An order matters to CMAR where the training bank beats `random` and `wrong_class`, and it is the *image's* order that matters
@@ -251,18 +210,11 @@ evaluation.gaps(results, pairs, ["frechet", "right_class"])
 # timesteps and noise go to every model, and only the weights differ. Does training along an order help **along that order**?
 
 # %%
-losses = held_out.losses_by_order(config, seed, device=device)
-table = held_out.table(losses)
-chosen = {o: {n: held_out.gap(losses, n, "continued random", o)[0] for n in ("MAR", "CMAR", "ascending")}
-          for o in ("random", "collapse", "reversed")}
-out.record(**{f"loss_gap_{n}_{o}": v[0] for o, row in chosen.items() for n, v in row.items()})
-out.table(table, "order_loss", "MAR's loss on test images hidden along random, collapse and reversed orders, per model, and "
-          "the paired difference from the continued-random control.")
+losses = lesson.losses_by_order(config, seed, device=device)
+lesson.order_loss(out, losses)
 
 # %%
-fig = figures_generation.losses(chosen, "loss less that of continued random (left = better)", "What training along an order teaches")
-out.figure(fig, "order_gain", "Loss of MAR, CMAR and ascending CMAR less that of the continued-random control, with 95 % "
-           "intervals, for tokens hidden by random, collapse and reversed order.", table)
+lesson.order_gain(out, losses)
 
 # %% [markdown]
 # A star marks differences that exceed the noise, by Holm's method for this table. **A model has learned its order** where its
@@ -275,7 +227,7 @@ out.figure(fig, "order_gain", "Loss of MAR, CMAR and ascending CMAR less that of
 # Better and worse are corrected by Holm's method for the rows of this run. The last column holds the same differences for all seeds.
 
 # %%
-evaluation.verdicts(results, losses, config, out.seeds())
+lesson.verdicts(out, results, losses, config)
 
 # %% [markdown]
 # ### Over seeds
@@ -283,19 +235,7 @@ evaluation.verdicts(results, losses, config, out.seeds())
 # The intervals above cover the luck of sampling. Retraining everything with another seed covers the luck of training:
 
 # %%
-def name(system: str, metric: str = "frechet") -> str:
-    """Where a number of a system with guidance stands in the records."""
-    return evaluation.record_name(metric, (system, generation.SYSTEMS[system][1], scale))
-
-
-rows = {f"Fréchet: CMAR − {n}": (name("CMAR"), name(n)) for n in ("MAR", "MAR+C", "continued random", "ascending")}
-rows |= {f"right class: CMAR − {n}": (name("CMAR", "right_class"), name(n, "right_class")) for n in ("MAR", "continued random")}
-rows |= {f"test loss along {o}: CMAR − control": f"loss_gap_CMAR_{o}" for o in ("random", "collapse", "reversed")}
-rows |= {f"Fréchet, {'no guidance' if cfg == 1 else f'guidance {cfg:g}'}: own bank − {s}": tuple(
-    evaluation.record_name("frechet", ("CMAR", source, cfg)) for source in ("train", s))
-    for cfg in evaluation.scales(config) for s in ("wrong_class", "class_mean", "random", "val")}  # fmt: skip
-out.table(out.seeds().table(rows, digits=4), "generation_seeds", "Differences between CMAR and the other systems with guidance, and of the "
-          "test loss, for every seed on record, with the mean over seeds and its 95 percent interval.")
+lesson.generation_seeds(out, config)
 
 # %% [markdown]
 # **What holds and what does not.** A row of the table is a finding where all seeds have one sign and the mean's interval leaves
@@ -314,16 +254,13 @@ out.table(out.seeds().table(rows, digits=4), "generation_seeds", "Differences be
 #    one per step. How many does it make in the *first* step, and how many in the *last*?
 
 # %% tags=["exercise"]
-from cop.paper.mar import mask_lengths
-
 first, last = ..., ...
-left = [N, *mask_lengths(N, g.num_iter)]
-exercises.check((first, last), (left[0] - left[1], left[-2]))
+exercises.check((first, last), lesson.first_and_last(N, g.num_iter))
 
 # %% tags=["solution"]
 after = [np.floor(N * np.cos(np.pi / 2 * s / g.num_iter)) for s in (1, g.num_iter - 1)]
 first, last = max(1, N - after[0]), max(1, after[1])
-exercises.check((first, last), (left[0] - left[1], left[-2]))
+exercises.check((first, last), lesson.first_and_last(N, g.num_iter))
 
 # %% [markdown]
 # 2. The Fréchet distance compares two clouds of features by their means and covariances only. What is it between one

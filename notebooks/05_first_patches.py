@@ -51,21 +51,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cop.lessons import classification, exercises, pipeline, tables
-from cop.lessons import tables_classification as tc
+import cop
+from cop.lessons import classification, exercises
+from cop.lessons import first_patches as lesson
 from cop.measure import metrics
-from cop.profiles import for_classifiers
-from cop.show import figures, report, widgets
-from cop.show import figures_classification as fc
 
 pd.options.display.max_colwidth = None  # whole sentences in tables
 
 # %%
-out = report.Report("05_first_patches", profile, seed, rate=rate, example=example, rounds=rounds, brief=brief, device=device)
-config = for_classifiers(profile)
-data = pipeline.load_data(config, "test")
-N, G = config.num_tokens, config.grid
-rates = classification.RATES
+out, config = lesson.start(profile, seed, rate=rate, example=example, rounds=rounds, brief=brief, device=device)
+data, N = cop.load_data(config, "test"), config.num_tokens
 f"{len(data)} test images of {config.data.classes} classes, {N} patches each"
 
 # %% [markdown]
@@ -93,20 +88,12 @@ tested = {"ViT": ("ViT", "random"), "DynamicViT": ("DynamicViT", None), "ViT+C":
           "RViT": ("RViT", "random"), "CViT": ("CViT", "collapse")}
 systems = classification.all_hits(config, tested, seed, device)
 curves = {name: h.curve() for name, h in systems.items()}
-knees = {name: metrics.knee(rates, y) for name, y in curves.items()}
 
 # %%
-fig = fc.fig8_accuracy(rates, curves, knees, 1 / config.data.classes)
-out.figure(fig, "fig8", "Top-1 accuracy of ViT, DynamicViT, ViT+C, RViT and CViT against the mask ratio, with a dot at "
-           "the knee of each curve and a line at the paper's 78 percent.", pd.DataFrame({"mask rate": rates} | curves))
+lesson.fig8(out, systems, 1 / config.data.classes)
 
 # %%
-out.record(**{f"top{t}_{n}_{r:.0%}": h.at(r, t).mean() for n, h in systems.items() for r in classification.SHOWN for t in (1, 5)},
-           **{f"auc_{n}": h.area().mean() for n, h in systems.items()},
-           **{f"knee_{n}": k for n, k in knees.items() if k is not None})
-table = tc.table5(systems, seed, out.seeds())
-out.table(table, "tab5", "Table 5: top-1 and top-5 accuracy in per cent of five systems at mask rates 0, 30, 50 and 78 "
-          "percent, mean over all mask rates (AuC) and knee; intervals over test images, over seeds, and the paper's rows.")
+lesson.tab5(out, systems)
 
 # %% [markdown]
 # Intervals of accuracies are Wilson's over the test images, those of the AuC Student's.
@@ -115,11 +102,7 @@ out.table(table, "tab5", "Table 5: top-1 and top-5 accuracy in per cent of five 
 # depends on where the curve ends. The paper's ends at 99 %. The same curves, cut at lower mask rates:
 
 # %%
-knee_ends = [round(0.89 + i / 100, 2) for i in range(11)]
-cut = {n: [metrics.knee(rates[: rates.index(e) + 1], y[: rates.index(e) + 1]) for e in knee_ends] for n, y in curves.items()}
-fig = fc.knee_range(knee_ends, cut)
-out.figure(fig, "knee_range", "The knee of each classifier's accuracy curve against the mask rate at which the curve ends, from 89 to "
-           "99 percent, with a line where the knee is the end itself.", pd.DataFrame({"end": knee_ends} | cut))
+lesson.knee_range(out, systems)
 
 # %% [markdown]
 # A curve whose knee moves along with its end has no knee of its own: "up to 78 % costs little" is then a statement about the range.
@@ -131,10 +114,7 @@ out.figure(fig, "knee_range", "The knee of each classifier's accuracy curve agai
 
 # %%
 matched = classification.hits(config, "DynamicViT", seed=seed, matched=True, device=device)
-shown = [r for r in (0.0, 0.3, 0.5, 0.72) if classification.keep_count(N, r) in matched.counts]
-pd.DataFrame([{"mask rate": f"{r:.0%}", "DynamicViT, tokens matched": f"{matched.at(r).mean():.1%}",
-               "published rule": f"{systems['DynamicViT'].at(r).mean():.1%}", "CViT": f"{systems['CViT'].at(r).mean():.1%}"}
-              for r in shown])
+lesson.matched_table(matched, systems, N)
 
 # %% [markdown]
 # ## Is it the collapse order?
@@ -148,18 +128,11 @@ pd.DataFrame([{"mask rate": f"{r:.0%}", "DynamicViT, tokens matched": f"{matched
 
 # %%
 own = {"collapse": systems["CViT"], "random": systems["RViT"]}
-further = () if brief else classification.FURTHER
-controls = {o: (o, None) for o in (*classification.CONTROLS, *further, "coarser")}
+controls = {o: (o, None) for o in (*classification.controls(brief), "coarser")}
 own |= classification.all_hits(config, controls, seed, device)
 coarse = own.pop("coarser").top1[0]
-at = {n: metrics.share_interval(h.at(rate)) for n, h in own.items()}
-at["coarser patches"] = metrics.share_interval(coarse)
-
-# %%
-drawn = {n: h.curve() for n, h in own.items()}
-fig = fc.order_controls(rates, drawn, at, rate, "Trained and tested along one order", f"{rate:.0%} masked", (0.25, coarse.mean()))
-out.figure(fig, "controls", "Left: top-1 accuracy against mask ratio of one network per order, trained and tested along "
-           "it. Right: accuracies with 78 percent masked, with intervals, best on top.", pd.DataFrame({"mask rate": rates} | drawn))
+at = lesson.intervals(own, rate) | {"coarser patches": metrics.share_interval(coarse)}
+lesson.controls(out, own, at, coarse.mean(), rate)
 
 # %% [markdown]
 # A network that is trained along an order can gain in two ways: the order's first patches *show* more of the image, and the
@@ -170,9 +143,8 @@ out.figure(fig, "controls", "Left: top-1 accuracy against mask ratio of one netw
 # ViT on all fine patches, trained for the same steps:
 
 # %%
-pd.DataFrame([{"system": n, "tokens": k, "top-1": f"{v:.1%} [{low:.1%}, {high:.1%}]"} for n, k, (v, low, high) in (
-    ("ViT, fine patches, all of them", N, metrics.share_interval(systems["ViT"].at(0.0))),
-    ("ViT, coarser patches, all of them", N // 4, at["coarser patches"]))])  # fmt: skip
+fine = metrics.share_interval(systems["ViT"].at(0.0))
+lesson.accuracies({"ViT, fine patches, all of them": (N, fine), "ViT, coarser patches, all of them": (N // 4, at["coarser patches"])})
 
 # %% [markdown]
 # If coarser patches are ahead even of *all* fine ones, fewer tokens cannot be the reason that they do well; that the fine-patch
@@ -186,12 +158,8 @@ pd.DataFrame([{"system": n, "tokens": k, "top-1": f"{v:.1%} [{low:.1%}, {high:.1
 # not for being empty. The judge of [notebook 1](01_patch_entropy.ipynb) and its predictor share that bias.
 
 # %%
-one = classification.all_hits(config, {o: ("RViT", o) for o in classification.ORDERS}, seed, device)
-at_one = {n: metrics.share_interval(h.at(rate)) for n, h in one.items()}
-drawn = {n: h.curve() for n, h in one.items()}
-fig = fc.order_controls(rates, drawn, at_one, rate, "One RViT, tested along each order", f"{rate:.0%} masked")
-out.figure(fig, "cross", "Left: top-1 accuracy of one network trained on random patches, tested along nine orders. "
-           "Right: its accuracies with 78 percent masked, with intervals.", pd.DataFrame({"mask rate": rates} | drawn))
+one = classification.all_hits(config, {o: ("RViT", o) for o in ("collapse", "random", *classification.controls())}, seed, device)
+lesson.cross(out, one, rate)
 
 # %% [markdown]
 # How much of what an order gains over random masks does RViT, never trained along it, gain as well? That part is what
@@ -199,9 +167,7 @@ out.figure(fig, "cross", "Left: top-1 accuracy of one network trained on random 
 # positions or that RViT is at a loss with them.
 
 # %%
-gain = {n: 100 * np.array([at[n].value - at["random"].value, at_one[n].value - at_one["random"].value]) for n in own if n != "random"}
-pd.DataFrame([{"order": n, "gain of its own training over random, points": f"{trained:+.1f}", "of it RViT has": f"{tested:+.1f}",
-               "training along it adds": f"{trained - tested:+.1f}"} for n, (trained, tested) in gain.items()])  # fmt: skip
+lesson.gains(at, lesson.intervals(one, rate))
 
 # %% [markdown]
 # And the other way round: does a network that was trained along one order still work when it is tested along another?
@@ -209,8 +175,7 @@ pd.DataFrame([{"order": n, "gain of its own training over random, points": f"{tr
 # %%
 grid = {(s, o): classification.hits(config, s, o, seed, device=device)
         for s in ("ViT", "RViT", "CViT") for o in ("random", "collapse")}
-pd.DataFrame([{"trained": s} | {f"tested {o}": f"{grid[s, o].at(rate).mean():.1%}" for o in ("random", "collapse")}
-              for s in ("ViT", "RViT", "CViT")])
+lesson.crossed(grid, rate)
 
 # %% [markdown]
 # ## The differences, on the same images
@@ -220,30 +185,14 @@ pd.DataFrame([{"trained": s} | {f"tested {o}": f"{grid[s, o].at(rate).mean():.1%
 # AuC Student's). All of it covers the choice of test images, not the luck of training; that is what `make seeds` is for.
 
 # %%
-pairs = {f"own training: collapse − {o}": (own["collapse"], h) for o, h in own.items() if o != "collapse"}
-pairs |= {f"one RViT: collapse − {o}": (one["collapse"], h) for o, h in one.items() if o != "collapse"}
-pairs |= {"one ViT: collapse − random (C9)": (systems["ViT+C"], systems["ViT"])}
-differences = tc.compare(pairs)
-out.table(tc.show_comparisons(differences), "comparisons", "Paired differences of top-1 accuracy in points between "
-          "the collapse order and each other order, at four mask rates and in the AuC, with 95 percent intervals.")
+differences = lesson.all_differences(systems, own, one)
+lesson.comparisons(out, differences)
 
 # %%
-out.record(**{f"top1_own_{n}_{rate:.0%}": v.value for n, v in at.items()},
-           **{f"top1_one_{n}_{rate:.0%}": v.value for n, v in at_one.items()},
-           **{f"auc_own_{n}": h.area().mean() for n, h in own.items()}, **{f"auc_one_{n}": h.area().mean() for n, h in one.items()})
-rows = {f"own training: {n}": f"top1_own_{n}_{rate:.0%}" for n in at} | {f"one RViT: {n}": f"top1_one_{n}_{rate:.0%}" for n in at_one}
-for kind, all_of in (("own training", own), ("one RViT", one)):
-    short = "own" if all_of is own else "one"
-    rows |= {f"{kind}: collapse − {n}": (f"top1_{short}_collapse_{rate:.0%}", f"top1_{short}_{n}_{rate:.0%}")
-             for n in ("random", "mean order", "variance", "reversed")}
-seeds = out.seeds()
-out.table(seeds.table(rows, 100, 1), "classification_seeds", "Top-1 accuracy in per cent with 78 "
-          "percent masked per order, trained along it and tested with one RViT, for every seed on record, and differences.")
+lesson.classification_seeds(out, own, one, at, rate)
 
 # %%
-p = differences[(differences["at"] == f"{rate:.0%}")][["comparison", "difference", "p", "holm"]]
-shown = {"difference": "{:+.1f}".format, "p": "{:.2g}".format, "holm": "{:.2g}".format}
-p.assign(**{k: p[k].map(f) for k, f in shown.items()}).rename(columns={"p": "McNemar p", "holm": "p (Holm)"})
+lesson.p_values(differences, rate)
 
 # %% [markdown]
 # ## What it costs
@@ -256,19 +205,18 @@ p.assign(**{k: p[k].map(f) for k, f in shown.items()}).rename(columns={"p": "McN
 # widths, 64 in section 4 and 256 in section 8, and the ranking's cost depends on it: both are counted.
 
 # %%
-paper = pipeline.get_profile("paper")
-narrow = pipeline.replace(paper, comae=pipeline.replace(paper.comae, enc_dim=64, dec_dim=256))
-sizes = {config.name: config} | {"paper, section 8": paper, "paper, section 4": narrow}
-bills = {name: tc.bill(size, rate) for name, size in sizes.items()}
-tc.cost_table(bills, rate)
+bills = lesson.bills(config, rate)
+lesson.cost_table(bills, rate)
+
+# %% [markdown]
+# An order that looks at no image costs nothing here, one of CoMAE its ranking. What has to be done per image before the
+# classifier of this profile can start, along each order:
 
 # %%
-speed = tc.throughput(config, rounds)
-bars = {n: {"whole image": 1.0, "first patches": b["kept"] / b["all"], "ranking": (b["ranking"] + b["tokenizer"]) / b["all"],
-            "end to end": (b["kept"] + b["ranking"] + b["tokenizer"]) / b["all"]} for n, b in bills.items()}
-fig = fc.cost_chart(bars, speed["share"], speed["gain"], speed["ideal"])
-out.figure(fig, "cost", "Left: multiply-adds of the classifier on all and on the first patches, of the ranking, and end "
-           "to end, for this profile and the paper's size with either width of CoMAE. Right: measured throughput gain against kept share.", speed)
+lesson.order_costs(bills[config.name])
+
+# %%
+lesson.cost(out, bills, lesson.throughput(config, rounds))
 
 # %% [markdown]
 # ## On photographs
@@ -278,9 +226,7 @@ out.figure(fig, "cost", "Left: multiply-adds of the classifier on all and on the
 # patches, beside the demo's:
 
 # %%
-both = {"clothes (demo)": "demo", "photographs (natural)": "natural"}
-out.table(out.beside(both, rows, 100, 1), "photographs_classified", "Top-1 accuracy in per cent with 78 percent "
-          "masked, of clothes and of photographs: per order, trained along it and tested with one RViT, and differences.")
+lesson.photographs_classified(out, list(at), list(one), rate)
 
 # %% [markdown]
 # On photographs compare the collapse order with the mean order first: where every image has the same order
@@ -294,48 +240,22 @@ out.table(out.beside(both, rows, 100, 1), "photographs_classified", "Top-1 accur
 
 # %%
 model, _ = classification.classifier(config, "CViT", seed, device)
-order = classification.ranking_of(config, "test", "collapse", seed, device)
-ks = sorted({max(1, round(N * f)) for f in (0.03, 0.08, 0.14, 0.22, 0.36, 0.6, 1.0)})
-known = np.flatnonzero(systems["CViT"].at(0.0))
-pick = int(known[example]) if len(known) > example else example
-image, label = data.batch([pick])
-said = tc.guesses(model, image, int(label), order[pick], ks, data.class_names)
-
-# %%
-fig = fc.first_patches(figures.to_array(image)[0], order[pick].numpy(), G, ks, said)
-out.figure(fig, "first_patches", f"A test image ({data.class_names[int(label)]}) revealed in collapse order in "
-           f"{len(ks)} steps, with the class that CViT guesses at each and its probability.",
-           pd.DataFrame(said, columns=["guess", "probability", "right"]).assign(patches=ks))
+order = lesson.ranking_of(config, "test", "collapse", seed, device)
+pick = lesson.first_known(systems["CViT"], example)
+lesson.first_patches(out, model, data, order, pick)
 
 # %% [markdown]
 # The same for any test image and any number of patches: in JupyterLab, Colab or Binder run the cell and move the slider,
 # or press Play. Elsewhere its first picture stands here.
 
 # %%
-widgets.PatchSlider(model, data, order, pick)
+lesson.slider(model, data, order, pick)
 
 # %% [markdown]
 # ## Paper vs ours
 
 # %%
-total = {n: f"{(b['kept'] + b['ranking'] + b['tokenizer']) / b['all']:.1f}×" for n, b in bills.items()}
-saved = f"classifier {1 - bills['paper, section 8']['kept'] / bills['paper, section 8']['all']:.0%} less"
-asked = {"CViT ≥ RViT, most at 78 % (C8)": ("+3.3 points at 78 %", "own training: collapse − random", ("own_collapse", "own_random")),
-         "ViT+C > ViT at 78 % (C9)": ("+8.7 points", "one ViT: collapse − random (C9)", ("ViT+C", "ViT")),
-         "better than its own mean order": ("not shown", "own training: collapse − mean order", ("own_collapse", "own_mean order")),
-         "better than patch variance": ("not shown", "own training: collapse − variance", ("own_collapse", "own_variance")),
-         "better than its reversal": ("not shown", "own training: collapse − reversed", ("own_collapse", "own_reversed")),
-         "shows RViT, which knows no order, more than random": ("not shown", "one RViT: collapse − random", ("one_collapse", "one_random"))}
-
-# %%
-claims = [{"claim": claim, "paper": paper, "this run": tc.verdict(differences, row, "78%"),
-           "all seeds": tables.over_seeds(seeds, tuple(f"top1_{n}_78%" for n in pair), 1, 1, 100)} for claim, (paper, row, pair) in asked.items()]
-knee = " → ".join("none" if k is None else f"{k:.0%}" for k in (cut["CViT"][0], cut["CViT"][-1]))
-knee = f"{knee}, for a curve that ends at {knee_ends[0]:.0%} → {knee_ends[-1]:.0%}"
-claims += [{"claim": "the knee of CViT lies near 78 % (C10)", "paper": "78 %", "this run": knee, "all seeds": seeds.cell("knee_CViT", 100, 0)},
-           {"claim": "95.16 % less computation (C11)", "paper": "attention only", "all seeds": "–", "this run": f"{saved}; end to end, of "
-            f"the whole image: {total['paper, section 4']} (section 4) to {total['paper, section 8']} (section 8)"}]  # fmt: skip
-pd.DataFrame(claims)
+lesson.verdicts(out, systems, differences, bills)
 
 # %% [markdown]
 # **How to read it, with our small CoMAE on small grey images.** *This run* is one seed, and its verdicts are corrected by Holm's

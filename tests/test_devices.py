@@ -12,7 +12,7 @@ from elsewhere import META, elsewhere
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from cop import devices, paths
-from cop.lessons import classification, evaluation, generation, held_out, pipeline
+from cop.lessons import classification, classifiers, evaluation, generation, held_out, ordering, pipeline
 from cop.paper import comae, entropy, reconstruction
 from cop.paper.cvit import CViT, attention_rollout
 from cop.paper.dynamicvit import DynamicViT
@@ -32,7 +32,7 @@ def train(profile) -> None:
     pipeline.comae(profile, device="cpu")
     pipeline.comae(replace(profile, comae=replace(profile.comae, contrastive_weight=0.0)), device="cpu")  # of notebook 2
     pipeline.predictor(profile, device="cpu")
-    pipeline.classifier(profile, device="cpu")
+    classifiers.trained(profile, "RViT", device="cpu")
 
 
 def forget() -> None:
@@ -120,10 +120,10 @@ def stages(profile, device: str) -> dict[str, torch.Tensor]:
     """What every kind of stage after training computes on a device."""
     images = pipeline.load_data(profile, "test").batch(torch.arange(4))[0]
     found = {"sample": pipeline.sample(profile, "test", 5, device).tokens, "many": pipeline.sample_tokens(profile, "val", 5, device),
-             "rank": pipeline.rank(images, profile, device=device), "greedy": pipeline.greedy_order(profile, device)}  # fmt: skip
-    found |= {f"orders {n}": r for n, r in pipeline.orders(profile, "test", 5, device=device).items()}
+             "rank": ordering.rank(images, profile, device=device)}  # fmt: skip
+    found |= {f"orders {n}": r for n, r in ordering.sample_orders(profile, "test", 5, device=device).items()}
     found |= {f"generated {n}": t for n, t in generation.generate(profile, 0, "base", "two_pass", 2.0, 20, device).tensors.items()}
-    found["attention"] = classification.ranking_of(profile, "test", "attention", device=device)
+    found["attention"] = ordering.ranking_of(profile, "test", "attention", device=device)
     found["hits"] = torch.from_numpy(classification.hits(profile, "CViT", device=device).top5)
     found["pruned"] = torch.from_numpy(classification.hits(profile, "DynamicViT", device=device).top5)
     found |= {str(k): v for k, v in held_out.losses_by_order(profile, 0, 10, device).items()}

@@ -11,7 +11,8 @@ from safetensors import safe_open
 
 from cop import paths, runner
 from cop.data.loading import load_data
-from cop.data.synthetic import synthetic
+from cop.data.sets.synthetic import synthetic
+from cop.lessons import gallery
 from cop.lessons.classification import build
 from cop.lessons.generation import mar_sizes
 from cop.lessons.pipeline import tokenizer
@@ -55,14 +56,15 @@ def test_counts_shrink_and_names_lead_to_it():
 
 def test_synthetic_images_are_fixed_distinct_and_of_the_true_size():
     config = DataConfig("synthetic", image_size=64, channels=3, num_classes=5, limit=7)
-    images, labels, names = synthetic(config, "train")
+    data = synthetic(config, "train")
+    images, labels, names = data.images, data.labels, data.class_names
     assert images.shape == (7, 3, 64, 64) and images.dtype == torch.uint8 and labels.tolist() == [0, 1, 2, 3, 4, 0, 1]
-    assert len(names) == 5 and torch.equal(images, synthetic(config, "train")[0])
-    few = synthetic(DataConfig("synthetic", image_size=64, channels=3, num_classes=5, limit=3), "train")[0]
+    assert len(names) == 5 and torch.equal(images, synthetic(config, "train").images)
+    few = synthetic(DataConfig("synthetic", image_size=64, channels=3, num_classes=5, limit=3), "train").images
     assert torch.equal(few, images[:3])
-    everything = torch.cat([images, synthetic(config, "val")[0], synthetic(config, "test")[0]]).flatten(1).float()
+    everything = torch.cat([images, synthetic(config, "val").images, synthetic(config, "test").images]).flatten(1).float()
     assert len(everything.unique(dim=0)) == 21 and everything.std(1).min() > 20
-    assert len(synthetic(DataConfig("synthetic", num_classes=4), "val")[0]) == 4
+    assert len(synthetic(DataConfig("synthetic", num_classes=4), "val")) == 4
 
 
 @pytest.mark.parametrize("profile", [smoke, natural])
@@ -92,7 +94,7 @@ def test_a_notebook_writes_stamped_figures_to_its_own_folder_and_nothing_else(tm
         "comae",
         "tokens",
     }
-    assert "smoke" not in report.gallery(tmp_path / "figures")
+    assert "smoke" not in gallery.gallery(tmp_path / "figures")
 
 
 def test_a_dry_run_cannot_be_kept():

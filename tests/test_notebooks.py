@@ -4,6 +4,7 @@
 that were never run. These tests do.
 """
 
+import ast
 import base64
 import csv
 import io
@@ -20,6 +21,7 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 
 from cop import paths, runner
+from cop.lessons import gallery
 from cop.show import book, report
 
 NOTEBOOKS = sorted(paths.notebooks.glob("*.ipynb"))
@@ -46,8 +48,8 @@ def code_cells(path):
 
 
 def test_every_notebook_is_in_the_manifest_and_paired():
-    assert [s.stem for s in paths.sources()] == list(report.MANIFEST) == IDS
-    assert set(report.TITLES) == {name for names in report.MANIFEST.values() for name in names}
+    assert [s.stem for s in paths.sources()] == [lesson.NOTEBOOK for lesson in gallery.LESSONS] == IDS
+    assert {of.notebook for of in report.SHOWN.values()} == set(IDS)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
@@ -70,8 +72,8 @@ def test_cells_that_end_in_a_value_show_it(path):
     """A removed output: a cell whose last line is an expression (or a figure) must have one."""
     for cell in code_cells(path):
         last = cell.source.rstrip().splitlines()[-1]
-        shows = re.match(r"^(out\.(figure|table)\(|f?\"|pd\.(?!options)|tables\.|table$|print\(|\{|cop\.|\", )", last)
-        if shows or "out.figure(" in cell.source or "out.table(" in cell.source:
+        shows = re.match(r"^(lesson\.|f?\"|pd\.(?!options)|told$|print\(|\{|cop\.|\", )", last)
+        if shows or "lesson." in last and " = " not in last:
             visible = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
             assert visible, f"no output left in the cell that ends with {last!r}"
 
@@ -80,13 +82,13 @@ def test_cells_that_end_in_a_value_show_it(path):
 def test_every_figure_of_the_manifest_is_embedded_and_equals_the_saved_one(path):
     embedded = {}
     for cell in code_cells(path):
-        name = re.search(r"out\.figure\(\s*fig,\s*\"(\w+)\"", cell.source)
-        if name:
+        name = re.search(r"^lesson\.(\w+)\(out\b", cell.source, re.M)
+        if name and (DEMO / f"{name[1]}.png").exists():
             shown = [o for o in cell.outputs if "image/png" in o.get("data", {})]
             assert len(shown) == 1, f"{name[1]} is shown {len(shown)} times, expected once"
             assert len(shown[0].metadata["image/png"]["alt"]) > 20, f"{name[1]} has no alt text"
             embedded[name[1]] = base64.b64decode(shown[0].data["image/png"])
-    expected = [n for n in report.MANIFEST[path.stem] if (DEMO / f"{n}.png").exists()]
+    expected = [n for n, of in report.SHOWN.items() if of.notebook == path.stem and (DEMO / f"{n}.png").exists()]
     assert sorted(embedded) == sorted(expected) and expected
     for name, data in embedded.items():
         saved = (DEMO / f"{name}.png").read_bytes()
@@ -95,10 +97,10 @@ def test_every_figure_of_the_manifest_is_embedded_and_equals_the_saved_one(path)
         assert np.corrcoef(a, b)[0, 1] > 0.9, f"{name}: the notebook and paper_figures/demo show different pictures"
 
 
-@pytest.mark.parametrize("name", report.TITLES)
+@pytest.mark.parametrize("name", report.SHOWN)
 def test_every_figure_and_table_has_its_files_alt_text_and_place_in_the_gallery(name):
     card = json.loads((DEMO / f"{name}.json").read_text())
-    assert len(card["alt"]) > 20 and card["seed"] == 0 and card["notebook"] in report.MANIFEST
+    assert len(card["alt"]) > 20 and card["seed"] == 0 and card["notebook"] in IDS
     page = (paths.figures / "README.md").read_text()
     assert card["alt"] in page
     if (DEMO / f"{name}.png").exists():
@@ -124,6 +126,13 @@ def test_house_rules_of_a_notebook(path):
         assert re.match(r"^\w+: (str|int|float|bool) = [^()]+  # \w", line), f"not typed, literal and commented: {line}"
     assert re.search(r"^seed: int = 0", parameters.source, re.M)
     assert [c for c in cells if "exercise" in c.metadata.get("tags", [])]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_a_notebook_imports_five_names_at_most(path):
+    tree = ast.parse("\n".join(c.source for c in jupytext.read(path.with_suffix(".py")).cells if c.cell_type == "code"))
+    found = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module.startswith("cop") or isinstance(n, ast.Import)]
+    assert len([a for n in found for a in n.names if isinstance(n, ast.ImportFrom) or a.name.startswith("cop")]) <= 5
 
 
 def tagged(cell, tag):
@@ -224,8 +233,8 @@ def test_unknown_parameters_are_refused_before_anything_runs():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
 def test_the_first_cell_after_the_imports_checks_every_parameter(path):
     own = report.parameters(path.stem)
-    call = re.search(r"# %%\nout = report\.Report\((.*)\)\n", path.with_suffix(".py").read_text())[1].split(", ")
-    assert call == [f'"{path.stem}"', "profile", "seed", *(f"{k}={k}" for k in own if k not in ("profile", "seed"))]
+    call = re.search(r"# %%\nout, config = lesson\.start\((.*)\)\n", path.with_suffix(".py").read_text())[1].split(", ")
+    assert call == ["profile", "seed", *(f"{k}={k}" for k in own if k not in ("profile", "seed"))]
     report.check(path.stem, own)
 
 

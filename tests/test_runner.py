@@ -7,16 +7,15 @@ import torch
 
 from cop import paths, runner
 from cop.__main__ import main
-from cop.lessons import generation, pipeline
+from cop.lessons import gallery, generation, pipeline
 from cop.profiles import smoke
-from cop.show import report
 from cop.train.artefacts import stored
 
 
 def test_a_profile_without_a_generator_leaves_notebook_4_out(tmp_path, monkeypatch, capsys):
     executed = []
     monkeypatch.setattr(paths, "build", tmp_path)
-    monkeypatch.setattr(report, "gallery", lambda: "")
+    monkeypatch.setattr(gallery, "gallery", lambda: "")
     monkeypatch.setattr(runner, "train_shared", lambda *_: 0)
     monkeypatch.setattr(runner, "execute", lambda source, *_: executed.append(source.stem[:2]))
     runner.run("natural")

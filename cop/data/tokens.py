@@ -1,4 +1,4 @@
-"""Tokens: what a patch is to every model of the paper. One interface, three kinds.
+"""Tokens: what a patch is to every model of the paper. One interface, four kinds.
 
 `encode(images (B, C, H, W) in [-1, 1]) -> tokens (B, N, dim)`, `decode` back. N = grid^2 patches, row-major.
 Tokens have unit standard deviation over the training split: Eq. 3 mixes them with unit Gaussian noise, in
@@ -7,6 +7,7 @@ shares that Eq. 4 sets by the weight alone.
     raw   the pixels of a patch, minus one global mean, over one global standard deviation; lossless
     pca   the leading principal components of a patch, each scaled to unit variance; loses the others
     kl16  the latents of the paper's autoencoder, times 0.2325 (global, not centred); needs its weights
+    components  as pca, but all over one global standard deviation: each keeps its own share of the variance
 """
 
 import os
@@ -22,7 +23,7 @@ from cop.paper.patches import check_tokens, patchify, unpatchify
 from cop.profiles import Profile, get_profile
 from cop.weights import table as weights
 
-KINDS = ("raw", "pca", "kl16")
+KINDS = ("raw", "pca", "kl16", "components")  # stored tokens hold an index into it: append only
 BATCH = 16  # images through the autoencoder at a time: feature maps of .16 GiB each at 256 px
 
 
@@ -50,6 +51,16 @@ class Tokens:
                              f"(B, {size[0]}, "
                              f"{size[1]}, {size[2]}) in [-1, 1]")  # fmt: skip
         return self._encode(images)
+
+    def encode_grid(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """float images (B, C, H, W) of any size that the patches divide -> tokens (B, R Q, dim), row-major, and (R, Q).
+
+        For models that know no places. Raises ValueError for other images, and for kl16, whose latents belong to one size."""
+        found, p = tuple(images.shape), self.patch_size
+        if self.kind == "kl16" or len(found) != 4 or found[1] != self.channels or found[2] % p or found[3] % p:
+            raise ValueError(f"images are {found} and tokens {self.kind}; expected (B, {self.channels}, H, W) in multiples of "
+                             f"{p} px, and tokens that are computed patch by patch (raw, pca, components)")  # fmt: skip
+        return self._encode(images), (found[2] // p, found[3] // p)
 
     def decode(self, tokens: Tensor) -> Tensor:
         """tokens (B, N, dim) -> images (B, C, H, H), not clipped. Raises ValueError as `check_tokens`."""
@@ -110,17 +121,33 @@ class PCAPatches(Tokens):
     def explained_variance(self) -> Tensor:
         return self.variance / self.total_variance
 
+    @property
+    def scale(self) -> Tensor:
+        """(dim,) what each component is divided by: its standard deviation in training."""
+        return self.variance.sqrt()
+
     def _encode(self, images):
-        whiten = self.basis / self.variance.sqrt()  # (D, dim)
+        whiten = self.basis / self.scale  # (D, dim)
         return (patchify(images, self.patch_size) - self.mean.to(images)) @ whiten.to(images)
 
     def _decode(self, tokens):
-        colour = (self.basis * self.variance.sqrt()).T  # (dim, D)
+        colour = (self.basis * self.scale).T  # (dim, D)
         return unpatchify(tokens @ colour.to(tokens) + self.mean.to(tokens), self.patch_size, self.channels)
 
     def _state(self):
         return {"mean": self.mean, "basis": self.basis, "variance": self.variance,
                 "total_variance": torch.tensor(self.total_variance).double()}  # fmt: skip
+
+
+class Components(PCAPatches):
+    """The leading principal components over one number, the standard deviation of all their values: what hardly varies
+    in the patches hardly varies in the tokens either, so that no loss counts an unpredictable detail like the colour."""
+
+    kind = "components"
+
+    @property
+    def scale(self) -> Tensor:
+        return self.variance.mean().sqrt().expand(self.dim)
 
 
 class KL16Tokens(Tokens):
@@ -211,8 +238,9 @@ def fit_tokens(profile: str | Profile, train: ImageSet, limit: int = 5000) -> To
                          f"most {rank}")  # fmt: skip
     largest = basis.abs().argmax(dim=0)
     basis = basis * basis[largest, torch.arange(values)].sign()  # an eigenvector's sign is free: fix it
-    return PCAPatches(data.image_size, data.channels, cfg.patch_size, mean, basis[:, : cfg.dim],
-                      variance[: cfg.dim], variance.sum().item())  # fmt: skip
+    kind = Components if cfg.kind == "components" else PCAPatches
+    size = (data.image_size, data.channels, cfg.patch_size)
+    return kind(*size, mean, basis[:, : cfg.dim], variance[: cfg.dim], variance.sum().item())
 
 
 def patch_statistics(images: ImageSet, patch_size: int, limit: int) -> tuple[Tensor, Tensor]:
@@ -229,7 +257,8 @@ def tokens_from_state(profile: str | Profile, state: dict[str, Tensor]) -> Token
     """The tokens that `state()` described. Raises ValueError for a foreign state or another profile's."""
     profile = get_profile(profile)
     data, cfg = profile.data, profile.tokens
-    needed = {"raw": {"mean", "std"}, "pca": {"mean", "basis", "variance", "total_variance"}, "kl16": set()}
+    pca = {"mean", "basis", "variance", "total_variance"}
+    needed = {"raw": {"mean", "std"}, "pca": pca, "kl16": set(), "components": pca}
     if cfg.kind not in KINDS:
         raise ValueError(f"unknown kind of tokens {cfg.kind!r}; expected one of {', '.join(KINDS)}")
     expected = [KINDS.index(cfg.kind), data.image_size, data.channels, cfg.patch_size, cfg.dim]
@@ -241,7 +270,7 @@ def tokens_from_state(profile: str | Profile, state: dict[str, Tensor]) -> Token
     size = (data.image_size, data.channels, cfg.patch_size)
     if cfg.kind == "raw":
         return RawPatches(*size, state["mean"].item(), state["std"].item())
-    if cfg.kind == "pca":
-        total = state["total_variance"].item()
-        return PCAPatches(*size, state["mean"], state["basis"], state["variance"], total)
+    if cfg.kind in ("pca", "components"):
+        kind = Components if cfg.kind == "components" else PCAPatches
+        return kind(*size, state["mean"], state["basis"], state["variance"], state["total_variance"].item())
     return KL16Tokens.load(data.image_size)

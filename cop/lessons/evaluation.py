@@ -13,21 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from cop.data.loading import load_data
 from cop.devices import at_a_time, inference
-from cop.lessons import generation, pipeline
-from cop.lessons.held_out import gap as loss_gap
-from cop.lessons.tables import over_seeds
+from cop.lessons import classifiers, generation, pipeline
 from cop.measure import metrics
 from cop.measure.metrics import Interval
 from cop.paper.entropy import certainty_curve
 from cop.paper.mar import mask_lengths
 from cop.profiles import Profile, get_profile
-from cop.show.report import Seeds, paper_numbers
 from cop.train.artefacts import load_or_compute, versioned
 from cop.train.processes import processes
 from cop.train.together import Job, together
@@ -162,7 +158,7 @@ def evaluation_config(profile: Profile, seed: int, weights: str, source: str, cf
             else generation.sampling_config(profile, seed, weights, source, cfg_scale, count))  # fmt: skip
     own = {"features": profile.generation.features} if profile.generation.features else {}
     how = {"neighbours": NEIGHBOURS, "groups": GROUPS, "reference": "adm" if own else "test"}
-    return versioned("evaluation", 1, made | own | how | {"judge": pipeline.classifier_config(profile, JUDGE)})
+    return versioned("evaluation", 1, made | own | how | {"judge": classifiers.classifier_config(profile, "RViT", JUDGE)})
 
 
 def evaluate(
@@ -233,7 +229,7 @@ def _adm(device: str) -> tuple[Tensor, dict[str, np.ndarray]]:
 
 def judge(profile: str | Profile, device: str = "auto") -> nn.Module:
     """The classifier that judges the images of every seed: RViT of seed `JUDGE`."""
-    return pipeline.classifier(profile, JUDGE, device)[0]
+    return classifiers.trained(profile, "RViT", JUDGE, device)[0]
 
 
 @functools.lru_cache(maxsize=2)  # loaded once per process
@@ -312,117 +308,6 @@ def verdict(value: float, p: float, metric: str) -> str:
     if not p < 0.05:
         return "no difference found"
     return "better" if (value > 0) == (INCEPTION[metric][1] > 0) else "worse"
-
-
-def table(results: dict[tuple, Result]) -> pd.DataFrame:
-    """One row per system, source and guidance: every metric with its 95 % interval."""
-    rows = []
-    for (name, source, cfg), result in results.items():
-        guidance = "–" if name == REAL[0] else "none" if cfg == 1 else f"{cfg:g}"
-        row = {"system": name, "orders from": source, "guidance": guidance}
-        for metric, (heading, _) in metrics_of(results).items():
-            value, low, high = interval(result, metric)
-            row[heading] = f"{value:.3g} [{low:.3g}, {high:.3g}]"
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def gaps(
-    results: dict, pairs: Sequence[tuple[tuple, tuple]], metric_names: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """Paired differences: one row per pair and metric, with the interval of each by itself, the p-value after Holm's correction
-    over all rows of this table, and by that the verdict on the first of the pair."""
-    asked = [(a, b, metric) for a, b in pairs for metric in metric_names or metrics_of(results)]
-    found = [difference(results[a], results[b], metric) for a, b, metric in asked]
-    rows = []
-    for (a, b, metric), (gap, _), p in zip(asked, found, metrics.holm([p for _, p in found]), strict=True):
-        rows.append({"first": f"{a[0]} ({a[1]})", "second": f"{b[0]} ({b[1]})", "guidance": "none" if a[2] == 1 else f"{a[2]:g}",
-                     "metric": metrics_of(results)[metric][0], "difference": f"{gap.value:+.3g}",
-                     "95 %": f"{gap.low:+.3g} … {gap.high:+.3g}", "p (Holm)": f"{p:.2g}",
-                     "the first is": verdict(gap.value, p, metric)})  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def beside_paper(number: int, rows: Sequence[tuple[str, tuple]], results: dict[tuple, Result], seeds: Seeds | None = None) -> pd.DataFrame:
-    """Table 2, 3 or 4: our rows (name, key of `results`) in the paper's order, with our mean over the seeds on record
-    and the paper's numbers of the same row.
-
-    The paper's FID and ours stand in different spaces; only their order within a column can be compared.
-    """
-    paper = paper_numbers()[f"table{number}"]
-    ours = {"frechet": "Fréchet", "inception_score": "IS (classifier)", "precision": "precision", "recall": "recall"}
-    if metrics_of(results) is INCEPTION:
-        ours = {"fid": "FID"} | ours | {"frechet": "tFID", "inception_score": "IS"}
-    theirs = {"fid": "paper: FID", "tfid": "paper: tFID", "is": "paper: IS", "precision": "paper: precision",
-              "recall": "paper: recall"}  # fmt: skip
-    if len(rows) != len(paper["rows"]):
-        raise ValueError(f"Table {number} has {len(paper['rows'])} rows, {len(rows)} given")
-    lines = []
-    for (name, key), row in zip(rows, paper["rows"], strict=True):
-        known = dict(zip(paper["columns"], row, strict=True))
-        mine = {h: round(results[key][0][list(INCEPTION).index(m)].item(), 3) for m, h in ours.items()}
-        every = {f"{h}, all seeds": seeds.cell(record_name(m, key)) for m, h in ours.items()} if seeds else {}
-        lines.append({"": name, **mine, **every, **{h: known[c] for c, h in theirs.items()}})
-    return pd.DataFrame(lines)
-
-
-def record_name(metric: str, key: tuple) -> str:
-    """The name under which a number of `comparison` stands in a seed's record."""
-    name, source, cfg = key
-    return f"{metric}_" + ("real_images" if name == REAL[0] else f"{name}_{source}_cfg{cfg:g}".replace(" ", "_"))
-
-
-def headline(results: dict[tuple, Result]) -> dict[str, float]:
-    """Every metric of every row, under names for a record."""
-    return {record_name(m, key): values[j].item() for key, (values, _) in results.items() for j, m in enumerate(metrics_of(results))}
-
-
-def dots(results: dict[tuple, Result], profile: Profile) -> tuple[dict, dict]:
-    """What `figures_generation.metric_dots` draws: metric -> guidance -> system -> interval, and the value of real images."""
-    intervals, floor = {}, {}
-    for j, (metric, (heading, _)) in enumerate(metrics_of(results).items()):
-        heading = heading.replace(" (", "\n(")
-        intervals[heading] = {
-            "no guidance" if cfg == 1 else f"guidance {cfg:g}": {
-                name: interval(results[name, source, cfg], metric)
-                for name, (_, source) in generation.SYSTEMS.items()}
-            for cfg in scales(profile)}  # fmt: skip
-        floor[heading] = results[REAL][0][j].item()
-    return intervals, floor
-
-
-def verdicts(results: dict[tuple, Result], losses: dict[tuple[str, str], Tensor], profile: Profile, seeds: Seeds) -> pd.DataFrame:
-    """What the paper says of generation along the order, what this run shows, with p-values corrected by Holm over all rows
-    of this table, and what all seeds on record do."""
-    free, guided = scales(profile)
-
-    def key(name: str, cfg: float) -> tuple:
-        return name, generation.SYSTEMS[name][1], cfg
-
-    asked = [("with guidance CMAR beats MAR", "tFID 2.330 → 2.238", "frechet", key("CMAR", guided), key("MAR", guided)),
-             ("... and beats as much training in random order", "not tested", "frechet", key("CMAR", guided), key("continued random", guided)),
-             ("with guidance MAR+C beats MAR without training", "tFID 2.330 → 2.321", "frechet", key("MAR+C", guided), key("MAR", guided)),
-             ("without guidance CMAR is slightly worse", "tFID 3.498 → 3.600", "frechet", key("CMAR", free), key("MAR", free)),
-             ("descending beats ascending", "tFID 2.267 → 2.238", "frechet", key("CMAR", guided), key("ascending", guided))]  # fmt: skip
-    asked += [(f"{claim}, {'no guidance' if cfg == 1 else f'guidance {cfg:g}'}", paper, metric, key("CMAR", cfg), ("CMAR", source, cfg))
-              for claim, paper, metric, source in (
-                  ("an order of the right class beats one of a wrong class", "assumed", "frechet", "wrong_class"),
-                  ("orders of training images beat those of held-out ones (a leak)", "not tested", "frechet", "val"),
-                  ("... in the share of the right class", "not tested", "right_class", "val"))
-              for cfg in (free, guided) if ("CMAR", source, cfg) in results]  # fmt: skip
-    found = [difference(results[a], results[b], metric) for *_, metric, a, b in asked]
-    learned = [loss_gap(losses, "CMAR", "continued random", order) for order in ("collapse", "reversed")]
-    adjusted = metrics.holm([p for _, p in found + learned])
-    rows = []
-    for (claim, paper, metric, a, b), (gap, _), p in zip(asked, found, adjusted, strict=False):
-        x, y = (results[k][0][list(INCEPTION).index(metric)] for k in (a, b))
-        rows.append({"claim": claim, "paper": paper, "this run": f"{y:.2f} → {x:.2f} ({gap.low:+.2f} … {gap.high:+.2f}): {verdict(gap.value, p, metric)}",
-                     "all seeds": over_seeds(seeds, (record_name(metric, a), record_name(metric, b)), INCEPTION[metric][1])})  # fmt: skip
-    for order, (gap, _), p in zip(("collapse", "reversed"), learned, adjusted[len(found) :], strict=True):
-        rows.append({"claim": f"training lowers the test loss along {order} orders", "paper": "implied" if order == "collapse" else "not tested",
-                     "this run": f"{gap.value:+.4f} ({gap.low:+.4f} … {gap.high:+.4f}): {verdict(gap.value, p, 'frechet')}",
-                     "all seeds": over_seeds(seeds, f"loss_gap_CMAR_{order}", -1, 4)})  # fmt: skip
-    return pd.DataFrame(rows)
 
 
 # ------------------------------------------------------------------------------------------------------ certainty

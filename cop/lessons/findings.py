@@ -11,43 +11,33 @@ import pandas as pd
 
 from cop import paths
 from cop.files import write
-from cop.show.report import MANIFEST, Seeds, markdown
+from cop.show.report import Seeds, markdown
 
 Name = str | tuple[str, str]  # a number of the records, or a difference of two
 
 
-class Numbers:
+class Numbers(Seeds):
     """The committed records of a profile, by name, whatever notebook left them."""
 
     def __init__(self, profile: str):
-        self.notebooks = [Seeds(profile, notebook, paths.figures) for notebook in MANIFEST]
+        super().__init__(profile, figures=paths.figures)
 
-    def seeds(self, name: Name) -> Seeds:
-        """Those of the notebook that left a number. Raises KeyError for a name that no record has."""
-        for found in self.notebooks:
-            if not found.of(name).empty:
-                return found
-        raise KeyError(f"no record has {name!r}; run the notebooks for every seed first (make figures, make seeds)")
+    def of(self, name: Name) -> pd.Series:
+        """As of `Seeds`; KeyError for a name that no record has."""
+        if (found := super().of(name)).empty:
+            raise KeyError(f"no record has {name!r}; run the notebooks for every seed first (make figures, make seeds)")
+        return found
 
     def each(self, name: Name, scale: float = 1, digits: int = 2) -> str:
         """`48.5 / 65.0 / 66.8`, in the order of the seeds."""
         sign = "+" if isinstance(name, tuple) else ""
-        return " / ".join(f"{scale * x:{sign}.{digits}f}" for x in self.seeds(name).of(name))
-
-    def says(self, name: tuple[str, str], better: int = 1) -> str:
-        """`with 2 of 3 seeds`: how many have the first number above the second, or below it for better = -1."""
-        of = self.seeds(name).of(name)
-        return f"with {int((better * of > 0).sum())} of {len(of)} seeds"
-
-    def mean(self, name: Name, scale: float = 1, digits: int = 2) -> str:
-        """The mean over seeds with its interval."""
-        return self.seeds(name).cell(name, scale, digits)
+        return " / ".join(f"{scale * x:{sign}.{digits}f}" for x in self.of(name))
 
 
 def claims() -> list[tuple[str, str]]:
     """What the paper says and what the demo's records say."""
     n = Numbers("demo")
-    each, says = n.each, n.says
+    each, says = n.each, n.wins
     agree = pd.read_csv(paths.figures / "demo" / "seeds_agree.csv")
     pairs = ", ".join(f"{row['Spearman, same image'].split()[0]} (seeds {row['seeds']})" for _, row in agree.iterrows())
     cfg = "cfg2"
@@ -110,7 +100,7 @@ def photographs() -> pd.DataFrame:
         ("one RViT tested along them", [f"top1_one_{o}_78%" for o in orders], 100, 1),
         ("a plain ViT on a quarter as many, coarser patches", ["top1_own_coarser patches_78%"], 100, 1),
     )  # fmt: skip
-    return pd.DataFrame([{"": label} | {column: "; ".join(n.mean(name, scale, digits) for name in names) for column, n in both.items()}
+    return pd.DataFrame([{"": label} | {column: "; ".join(n.cell(name, scale, digits) for name in names) for column, n in both.items()}
                          for label, names, scale, digits in rows])  # fmt: skip
 
 

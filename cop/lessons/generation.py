@@ -17,8 +17,8 @@ from torch import Tensor
 
 from cop.data.loading import load_data
 from cop.devices import at_a_time, inference
-from cop.lessons import pipeline
-from cop.orders import collapse_order, random_order, reversed_order
+from cop.lessons import ordering, pipeline
+from cop.orders import get, random_order, registered, reversed_order
 from cop.orders.bank import MODES, OrderBank
 from cop.paper.mar import MAR, MARConfig, load_mar
 from cop.profiles import Profile, as_dict, get_profile, scale_config
@@ -106,7 +106,7 @@ def fine_tuned(profile: str | Profile, seed: int, kind: str, device: str = "auto
         data, tokens = load_data(profile, "train"), pipeline.token_source(profile, "train", device)
         chosen = pipeline.selection(data, g.rankings)
         flips = () if kind == "random" else (False, True) if profile.data.hflip else (False,)
-        orders = [pipeline.rankings(profile, "train", seed, g.rankings, device=device, flipped=f) for f in flips]
+        orders = [pipeline.rankings(profile, "train", seed, g.rankings, device=device, flipped=f, compact=True) for f in flips]
 
         def loss(model, idx, generator, step):
             # Drawn in every kind, used or not, so that all three see the same images, timesteps and noise.
@@ -117,6 +117,7 @@ def fine_tuned(profile: str | Profile, seed: int, kind: str, device: str = "auto
                 order = chance
             else:
                 order = orders[0][idx] if flip is None else torch.where(flip[:, None], orders[1][idx], orders[0][idx])
+                order = order.long()
                 order = torch.where(replaced, chance, order if kind == "descending" else reversed_order(order))
             seen, labels = tokens(chosen[idx], flip, generator), data.labels[chosen[idx]]
             return {"loss": model(seen, labels, generator, order.to(device))}
@@ -178,7 +179,7 @@ def _ranked(profile: Profile, seed: int, images: Tensor, device: str) -> Tensor:
         x = tokens.encode(to_float(part.to(device)))
         with inference(profile, device):
             A = model.dependencies(x, profile.ranking.chunk_bytes)
-        return collapse_order(pipeline.scores_of(A, profile)).cpu()
+        return pipeline.ranked(A, profile)
 
     return torch.cat(shared_out(images.split(at_a_time(pipeline.RANKED)), order))
 
@@ -200,7 +201,7 @@ def sampling_config(profile: Profile, seed: int, weights: str, source: str, cfg_
     """What determines generated images: the model, the source of orders, and the settings of sampling."""
     g = profile.generation
     model = mar_config(profile, seed) if weights == "base" else fine_tuned_config(profile, seed, weights)
-    bank = {} if source == "random" else bank_config(profile, seed)
+    bank = {} if source == "random" else bank_config(profile, seed) if source in MODES else {"bank": pipeline.order_config(profile, get(source), seed)}
     return versioned("generated", 1, model | bank | {
         "weights": weights, "source": source, "cfg_scale": float(cfg_scale), "count": count, "num_iter": g.num_iter,
         "num_sampling_steps": g.num_sampling_steps, "clip": g.clip, "temperature": g.temperature if cfg_scale == 1 else 1.0,
@@ -213,21 +214,25 @@ def generate(
 ) -> Artefact:  # fmt: skip
     """New images: tensors `images` (count, C, H, W) uint8 and `rankings` (count, N) uint8, the order each was made in.
 
-    weights: base, random, descending or ascending. source: a mode of the order bank. With the ascending weights the
-    orders lent are reversed. cfg_scale: 1 is no guidance, at the profile's temperature; with guidance it is 1.
+    weights: base, random, descending or ascending. source: a mode of the order bank, or a registered order that is one
+    for all images. With the ascending weights the orders lent are reversed. cfg_scale: 1 is no guidance, at the profile's temperature; with guidance it is 1.
     """
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     g = profile.generation
     count = g.count if count is None else count
-    if source not in MODES or weights not in ("base", *KINDS):
+    sources = (*MODES, *(name for name, order in registered().items() if order.shared))
+    if source not in sources or weights not in ("base", *KINDS):
         raise ValueError(f"weights {weights!r} with orders from {source!r}; expected one of base, {', '.join(KINDS)} and one "
-                         f"of {', '.join(MODES)}")  # fmt: skip
+                         f"of {', '.join(sources)}")  # fmt: skip
     config = sampling_config(profile, seed, weights, source, cfg_scale, count)
 
     def compute(directory: Path):
         model, tokens = model_of(profile, seed, weights, device), pipeline.tokenizer(profile, device)
         labels = new_labels(profile, count)
-        ranking = order_bank(profile, seed, source, count, device).draw(labels, seeded(seed, 60))
+        if source in MODES:
+            ranking = order_bank(profile, seed, source, count, device).draw(labels, seeded(seed, 60))
+        else:
+            ranking = ordering.shared_order(profile, source, seed, device).expand(count, -1)
         ranking = reversed_order(ranking) if weights == "ascending" else ranking
 
         def sampled(rows: Tensor) -> dict[str, Tensor]:

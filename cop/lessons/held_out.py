@@ -5,14 +5,12 @@ The same images, hidden tokens, timesteps and noise go to every model, so that o
 
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from cop.data.loading import load_data
 from cop.devices import at_a_time, inference
 from cop.lessons import generation, pipeline
-from cop.measure.metrics import Interval, holm, of_mean
 from cop.orders import random_order, reversed_order
 from cop.profiles import Profile, get_profile
 from cop.train.artefacts import load_or_compute, versioned
@@ -62,27 +60,3 @@ def losses_by_order(
     return {
         (name, order): tensors[f"{name}|{order}"] for name in models for order in ("random", "collapse", "reversed")
     }
-
-
-def gap(losses: dict[tuple[str, str], Tensor], a: str, b: str, order: str) -> tuple[Interval, float]:
-    """Loss of model a less that of model b under one order, with Student's 95 % interval over paired batches, and its p-value."""
-    return of_mean(losses[a, order] - losses[b, order])
-
-
-def table(losses: dict[tuple[str, str], Tensor], control: str = "continued random") -> pd.DataFrame:
-    """Loss of each model under each order, and below zero where it beats the control; a star where Holm's correction over
-    all differences of this table leaves p below .05. Compare within an order only, see `losses_by_order`."""
-    models, orders = list(dict.fromkeys(model for model, _ in losses)), ("random", "collapse", "reversed")
-    found = {(m, o): gap(losses, m, control, o) for m in models for o in orders if m != control}
-    starred = dict(zip(found, holm([p for _, p in found.values()]) < 0.05, strict=True))
-    rows = []
-    for name in models:
-        row = {"model": name}
-        for order in orders:
-            row[f"hidden by {order}"] = f"{losses[name, order].mean():.4f}"
-            row[f"{order}, less control"] = "–"
-            if name != control:
-                value, low, high = found[name, order][0]
-                row[f"{order}, less control"] = f"{value:+.4f} ({low:+.4f} … {high:+.4f}){' *' if starred[name, order] else ''}"
-        rows.append(row)
-    return pd.DataFrame(rows)

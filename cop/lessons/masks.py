@@ -48,12 +48,60 @@ CHANGES: dict[str, dict] = {
 }  # what is changed in the objective -> fields of CoMAEConfig; as `decisions` of the README lists them
 
 
+ANY_MASK = "budget and any-mask"  # the row whose decoder knows any mask and whose encoder has to choose
+TARGETS = 6  # images that are searched for equally good sets of patches
+
+
+def rows(profile: str | Profile) -> tuple[str, ...]:
+    """The changes that a notebook shows: all, or in a run that only proves that the code works two of them."""
+    small = get_profile(profile).name not in ("demo", "natural")
+    return ("as printed", ANY_MASK) if small else tuple(CHANGES)
+
+
 def changed(profile: Profile, change: str, threads: int = 1) -> Profile:
     """The profile of one row of the table: the same steps for all, on so many threads. Raises ValueError for another name."""
     if change not in CHANGES:
         raise ValueError(f"unknown change {change!r}; expected one of {', '.join(CHANGES)}")
     short = replace(profile.comae, optimizer="muon", lr=2e-3, steps=min(1500, profile.comae.steps), watched=(), **CHANGES[change])
     return replace(profile, comae=short, scale=replace(profile.scale, threads=threads))
+
+
+LONG = {"demo": 20_000}  # steps until twice as many change L_r by less than 2 %; for other profiles their own steps
+WATCHED = (200, 500, 1000, 2000, 3500, 5000, 7500, 10_000, 12_500, 15_000, 17_500, 20_000)
+
+
+def converged(profile: str | Profile, steps: int | None = None) -> Profile:
+    """The objective as printed, trained to the end (or for `steps` steps), with a look at the validation images on the way."""
+    profile = get_profile(profile)
+    steps = steps or LONG.get(profile.name, profile.comae.steps)
+    watched = tuple(w for w in WATCHED if w < steps) + (steps,)
+    return replace(profile, comae=replace(profile.comae, optimizer="muon", lr=2e-3, steps=steps, watched=watched))
+
+
+QUANTITIES = ("L_r", "graphs_raw", "graphs_own", "orders_raw", "orders_own")
+
+
+def on_the_way(profile: str | Profile, seeds: Sequence[int] = SEEDS, device: str = "auto") -> pd.DataFrame:
+    """The converged CoMAE of several seeds while it was trained: columns `step`, `quantity`, `value`. Quantities: `L_r`, one
+    row per seed, and `graphs_raw`, `graphs_own`, `orders_raw`, `orders_own`, the mean agreement over the images, one row per
+    pair of seeds."""
+    profile = converged(profile)
+    config = {"runs": [pipeline.comae_config(profile, seed) for seed in seeds]}
+
+    def compute(_: Path):
+        runs = [pipeline.comae(profile, seed, device)[1].tensors for seed in seeds]
+        rows = []
+        for i, step in enumerate(profile.comae.watched):
+            rows += [(step, 0, float(run["watched.loss"][i])) for run in runs]
+            for a, b in combinations(runs, 2):
+                graphs = alike(*(off_diagonal(r["watched.graphs"][i].float()) for r in (a, b)))
+                orders = alike(*(ranks_of(r["watched.orders"][i].long()) for r in (a, b)))
+                values = (graphs["raw"], graphs["own"], orders["raw"], orders["own"])
+                rows += [(step, k, float(v.mean())) for k, v in enumerate(values, 1)]
+        return {"rows": torch.tensor(rows)}, None
+
+    found = load_or_compute("masks", versioned("masks-way", 1, config), compute).tensors["rows"]
+    return pd.DataFrame({"step": found[:, 0].int(), "quantity": [QUANTITIES[int(k)] for k in found[:, 1]], "value": found[:, 2]})
 
 
 def graphs_and_orders(profile: Profile, model: CoMAE, device: str) -> tuple[Tensor, Tensor]:

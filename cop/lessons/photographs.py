@@ -1,4 +1,7 @@
-"""`python -m cop rank photo.jpg ...`: order photographs one after the other and write a drawing of each."""
+"""`python -m cop rank photo.jpg ...`: order photographs one after the other and write a drawing of each.
+
+What is wrong with the paths is known before torch is imported, which takes longer than to rank a photograph.
+"""
 
 import io
 import logging
@@ -9,12 +12,9 @@ from pathlib import Path
 
 from PIL.PngImagePlugin import PngInfo
 
-from cop.data.images import DRAWN, DRAWN_BY, is_drawing, photographs, read, told
+from cop.data.pictures import DRAWN, DRAWN_BY, is_drawing, photographs, read, told
 from cop.files import write
-from cop.lessons.pipeline import comae, rank, tokenizer
 from cop.profiles import Profile, get_profile
-from cop.show.overlay import overlay
-from cop.train.loop import progress
 
 log = logging.getLogger(__name__)
 
@@ -48,32 +48,41 @@ def places(photos: list[Path], out: str | Path | None) -> list[Path]:
 
 
 def draw(paths: Sequence[str | Path], profile: str | Profile, seed: int = 0, out: str | Path | None = None,
-         device: str = "auto") -> tuple[list[Path], dict[Path, str]]:  # fmt: skip
+         device: str = "auto", order: str = "collapse") -> tuple[list[Path], dict[Path, str]]:  # fmt: skip
     """Order photographs one after the other and write the drawing of each to its place (`places`).
 
     Returns what was written; and what was left out, because it could not be read or its drawing not written, with the
-    reason: it is logged, and the others are drawn all the same. Raises as `cop.data.images.photographs` and `places`.
+    reason: it is logged, and the others are drawn all the same. order: as in `rank`. Raises as
+    `cop.data.pictures.photographs` and `places`, and for an unknown order.
     """
     profile, written = get_profile(profile), []
     photos, left_out = photographs(paths)
     targets = places(photos, out)
-    if photos:  # whatever is wrong with the model or its cache ends the run here, before any photograph is blamed
-        comae(profile, seed, device), tokenizer(profile, device)
-    mark = PngInfo()
+    for line in told(left_out):
+        log.error("%s", line)
+    if not photos:
+        return written, left_out
+    from cop.data.inputs import read_images
+    from cop.lessons.ordering import ranker
+    from cop.show.overlay import overlay
+    from cop.train.loop import progress
+
+    rank = ranker(profile, seed, device, order)  # an order or a model that cannot be had ends the run before any photograph is blamed
+    mark, failed = PngInfo(), {}
     mark.add_text("Software", DRAWN_BY)
     for path, target in progress(list(zip(photos, targets, strict=True)), "ranking"):
         try:
             photo = read(path)
-            drawing, buffer = overlay(photo, rank(photo, profile, seed, device)[0]), io.BytesIO()
+            drawing, buffer = overlay(photo, rank(read_images(photo, profile))[0]), io.BytesIO()
         except (ValueError, OSError) as error:
-            left_out[path] = str(error)
+            failed[path] = str(error)
             continue
         drawing.save(buffer, "PNG", pnginfo=mark)
         try:
             write(target, buffer.getvalue())
             written.append(target)
         except OSError as error:
-            left_out[path] = f"cannot write {target}, the drawing of {path}: {error.strerror}; give --out another folder"
-    for line in told(left_out):
+            failed[path] = f"cannot write {target}, the drawing of {path}: {error.strerror}; give --out another folder"
+    for line in told(failed):
         log.error("%s", line)
-    return written, left_out
+    return written, left_out | failed

@@ -1,5 +1,9 @@
-"""Orders of patches and how much two of them agree; `cop.orders.bank` lends orders to images that have none."""
+"""Orders of patches: the registry and its entries, what a ranking is, and how much two of them agree.
 
+`cop.orders.bank` lends orders to images that have none.
+"""
+
+from cop.orders import entries  # noqa: F401  (registers the orders that come with the package)
 from cop.orders.concordance import agreement, kendall_tau, spearman
 from cop.orders.permutations import (
     centre_out_order,
@@ -14,7 +18,27 @@ from cop.orders.permutations import (
     reversed_order,
     variance_order,
 )
+from cop.orders.registry import Order, added, as_order, get, order, registered
 
-__all__ = ["agreement", "centre_out_order", "check_ranking", "collapse_order", "kendall_tau", "low_discrepancy_order",
-           "mean_order", "mirrored", "random_order", "ranks_of", "raster_order", "reversed_order", "spearman",
-           "variance_order"]  # fmt: skip
+__all__ = [
+    "Order",
+    "added",
+    "agreement",
+    "as_order",
+    "centre_out_order",
+    "check_ranking",
+    "collapse_order",
+    "get",
+    "kendall_tau",
+    "low_discrepancy_order",
+    "mean_order",
+    "mirrored",
+    "order",
+    "random_order",
+    "ranks_of",
+    "raster_order",
+    "registered",
+    "reversed_order",
+    "spearman",
+    "variance_order",
+]

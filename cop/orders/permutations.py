@@ -6,7 +6,6 @@ holds at [b, n] the position of patch n. Orders that look at no data are one (N,
 """
 
 import torch
-from scipy.stats import qmc
 from torch import Tensor
 
 
@@ -65,6 +64,8 @@ def low_discrepancy_order(grid: int) -> Tensor:
     Spreads every prefix evenly over the image, the idea of Halton sampling for MaskGIT (arXiv 2503.17076).
     Points that fall into a cell already visited are skipped; the sequence is dense, so every cell is reached.
     """
+    from scipy.stats import qmc  # nearly a second to import
+
     halton = qmc.Halton(d=2, scramble=False).fast_forward(1)  # point 0 is the corner: start at (1/2, 1/3)
     order: dict[int, None] = {}  # a dict keeps the order of first insertion
     while len(order) < grid * grid:

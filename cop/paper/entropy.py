@@ -17,7 +17,6 @@ entropy ABOVE that of the noise: >= 0, in nats. B images or orders, N patches, C
 import math
 
 import torch
-from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -84,6 +83,8 @@ class GaussianTokens:
             block = block.double() - mean
             cov.addmm_(block.T, block, alpha=1 / n)
         if shrinkage is None and n < 4 * dims:
+            from sklearn.covariance import ledoit_wolf_shrinkage  # a second to import
+
             shrinkage = float(ledoit_wolf_shrinkage((x.double() - mean).cpu().numpy(), assume_centered=True))
         shrinkage, variance = shrinkage or 0.0, cov.diagonal().mean()
         cov.mul_(1 - shrinkage).diagonal().add_(shrinkage * variance + floor**2)
@@ -207,7 +208,7 @@ class TokenPredictor(nn.Module):
         grid = math.isqrt(num_tokens)
         if grid * grid != num_tokens:
             raise ValueError(f"{num_tokens} tokens do not form a square grid: expected 1, 4, 9, 16, ...")
-        self.floor = cfg.floor
+        self.floor, self.grid, self.dim = cfg.floor, grid, token_dim
         self.embed, self.head = nn.Linear(token_dim, cfg.dim), nn.Linear(cfg.dim, 2 * token_dim)
         self.mask_token = nn.Parameter(torch.zeros(cfg.dim))
         self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(num_tokens, cfg.dim), std=0.02))
@@ -216,6 +217,22 @@ class TokenPredictor(nn.Module):
         angles = rope_angles(torch.arange(num_tokens), grid, cfg.dim // cfg.heads)  # (N, E/2)
         self.register_buffer("rotation", torch.polar(torch.ones_like(angles), angles), persistent=False)
         self.apply(init_weights)
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        """Refuses weights of another grid or width by one ValueError that names both."""
+        names = ("position", "embed.weight", f"blocks.{len(self.blocks) - 1}.proj.weight")
+        found, want = ([tuple(state[name].shape) if name in state else None for name in names]
+                       for state in ({k.removeprefix(prefix): v for k, v in state_dict.items()}, dict(self.named_parameters())))  # fmt: skip
+        if found != want or f"{prefix}blocks.{len(self.blocks)}.proj.weight" in state_dict:
+            raise ValueError(f"the predictor's weights have {', '.join(names)} of shapes {found}; expected {want}: {self.grid} x "
+                             f"{self.grid} patches of {self.dim} values and {len(self.blocks)} blocks. Take the predictor of "
+                             "this profile, or train it anew")  # fmt: skip
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    @property
+    def sequence_bytes(self) -> int:
+        """What a pass for one image holds at once, in float32."""
+        return 4 * self.position.numel() * 16  # the width 8 times, and the hidden layer of an MLP twice
 
     @own_device
     def forward(self, tokens: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:

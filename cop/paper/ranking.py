@@ -5,10 +5,13 @@ a target to what it relies on, so PageRank flows to the patches that others rely
 """
 
 import math
+from typing import TYPE_CHECKING
 
-import networkx as nx
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 def pagerank(
@@ -70,10 +73,12 @@ def in_strength(A: Tensor) -> Tensor:
     return A.sum(-2)
 
 
-def to_networkx(A: Tensor, scores: Tensor | None = None) -> nx.DiGraph:
+def to_networkx(A: Tensor, scores: Tensor | None = None) -> "nx.DiGraph":
     """One image's dependency graph A (N, N) for networkx: edge target -> source with `weight`; nodes carry `score`.
 
     Edges of weight 0 are left out. Raises ValueError for a batch of graphs."""
+    import networkx as nx  # nothing else here needs it
+
     _check_graph(A)
     if A.ndim != 2:
         raise ValueError(f"got {tuple(A.shape)}: expected the (N, N) graph of one image, for example A[0]")

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cop.devices import limited
-from cop.lessons import classification, evaluation, generation, held_out, pipeline
+from cop.lessons import classification, classifiers, evaluation, generation, held_out, ordering, pipeline
 from cop.paper import entropy, reconstruction
 from cop.profiles import Profile, dry_run, replace
 from cop.scale.plan import IMAGES
@@ -95,7 +95,7 @@ def stages(profile: Profile, device: str = "auto") -> dict[str, tuple[int, Calla
     sample = pipeline.sample(small, "test", MANY, device)
     images, tokens, labels = sample.images, sample.tokens, sample.labels
     order = pipeline.rankings(small, "test", device=device)
-    encoder, judge = pipeline.comae(small, 0, device)[0], pipeline.classifier(small, 0, device)[0]
+    encoder, judge = pipeline.comae(small, 0, device)[0], classifiers.trained(small, "RViT", 0, device)[0]
     predictor, data = pipeline.predictor(small, 0, device)[0], pipeline.load_data(small, "test")
     N, drafts, device_ = profile.num_tokens, ((images + 1) * 127.5).to(torch.uint8), pipeline.resolve_device(device)
     ks, counts = [0, N // 2, N], [max(1, N // 4), N]
@@ -111,8 +111,8 @@ def stages(profile: Profile, device: str = "auto") -> dict[str, tuple[int, Calla
         "a sample with its tokens": (1000, lambda n: pipeline.sample(small, "test", n, device)),
         "the tokens of a sample": (10_000, lambda n: pipeline.sample_tokens(small, "train", n, device)),
         "ranking": (every, lambda n: pipeline.rankings(small, "val", limit=n, device=device)),
-        "ranking photographs": (1000, lambda n: pipeline.rank(images[:n], small, device=device)),
-        "orders of a sample": (1000, lambda n: pipeline.orders(small, "test", n, device=device)),
+        "ranking photographs": (1000, lambda n: ordering.rank(images[:n], small, device=device)),
+        "orders of a sample": (1000, lambda n: ordering.sample_orders(small, "test", n, device=device)),
         "CoMAE's losses": (200, lambda n: reconstruction.evaluate(encoder, tokens[:n], seeded(0))),
         "swapping masks": (200, lambda n: reconstruction.mask_swaps(encoder, tokens[:n], seeded(0))),
         "curves of entropy": (200, lambda n: entropy.predictor_curve(predictor, tokens[:n], order[:n], ks)),

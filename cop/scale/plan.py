@@ -15,9 +15,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from cop.data.imagenet import LAYOUTS, OFFICIAL
+from cop.data.sets.imagenet import LAYOUTS, OFFICIAL
 from cop.data.tokens import BATCH as ENCODED
-from cop.lessons.classification import FINE_TUNING, build, tested_counts
+from cop.lessons.classification import tested_counts
+from cop.lessons.classifiers import FINE_TUNING, build
 from cop.lessons.generation import BATCH, KINDS, SYSTEMS, mar_sizes
 from cop.measure.cost import macs
 from cop.orders.bank import MODES

@@ -8,13 +8,12 @@ A stage computes every stage before it that is not stored yet. Interrupted, it g
 """
 
 import argparse
-import dataclasses
-import json
+import logging
 import sys
 from collections.abc import Sequence
 
 from cop.lessons import classification, generation, pipeline
-from cop.profiles import PROFILES, Profile, for_classifiers, get_profile
+from cop.profiles import PROFILES, changed, for_classifiers, get_profile
 from cop.train.processes import processes
 
 STAGES = {
@@ -27,32 +26,13 @@ STAGES = {
 }
 
 
-def changed(profile: Profile, settings: Sequence[str]) -> Profile:
-    """A profile with fields replaced: ["scale.micro_batches=4", "comae.steps=100"]. Values are JSON, or else text.
-
-    Raises ValueError for a field that does not exist.
-    """
-    for setting in settings:
-        name, _, text = setting.partition("=")
-        part, _, field = name.partition(".")
-        config = getattr(profile, part, None)
-        if not dataclasses.is_dataclass(config) or field not in {f.name for f in dataclasses.fields(config)}:
-            raise ValueError(f"{setting!r} names no field of a profile; expected, for example, scale.micro_batches=8")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        profile = dataclasses.replace(profile, **{part: dataclasses.replace(config, **{field: value})})
-    return profile
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """One stage of the paper and everything before it that is not stored yet, by the functions the notebooks use."""
     parser = argparse.ArgumentParser(prog="python -m cop.train", description=main.__doc__)
     parser.add_argument("stage", choices=STAGES, help="; ".join(f"{k}: {v}" for k, v in STAGES.items()))
-    parser.add_argument("--profile", default="demo", help=f"one of {', '.join(PROFILES)}")
+    parser.add_argument("--profile", default="demo", help=f"one of {', '.join(PROFILES)}, or a TOML file")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--set", nargs="+", default=[], metavar="PART.FIELD=VALUE", help="e.g. scale.micro_batches=16")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="e.g. scale.micro_batches=16")
     parser.add_argument("--split", default="train", help="of ranking: train, val or test")
     parser.add_argument("--kind", default="descending", help=f"of cmar: {', '.join(generation.KINDS)}")
     parser.add_argument("--system", default="CViT", help="of cvit: ViT, RViT, CViT, DynamicViT or a control")
@@ -61,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cfg-scale", type=float, default=None, help="of samples; the profile's, 1 is no guidance")
     parser.add_argument("--count", type=int, default=None, help="of samples; the profile's")
     a = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         profile = changed(get_profile(a.profile), a.set)
         processes()  # before anything touches a GPU: each process has its own

@@ -12,6 +12,8 @@ import seaborn as sns
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from cop.orders import registered
+
 PINK, BLUE, TEAL, ORANGE, INK, GREY = "#cf4a8d", "#4a76c9", "#1b8a7a", "#d98026", "#2b2b33", "#8d8d96"
 
 STYLE = {
@@ -21,13 +23,12 @@ STYLE = {
     "svg.fonttype": "none", "axes.prop_cycle": plt.cycler(color=[BLUE, PINK, TEAL, ORANGE, INK, GREY]),
 }  # fmt: skip
 
-# One colour and one dash pattern per order, in every figure; the dashes keep them apart in greyscale.
-ORDERS = {
-    "collapse": (PINK, "-", 2.4), "mean order": (BLUE, "-", 2.0), "in-strength": ("#e79abf", "--", 1.6),
-    "reversed": ("#7d2352", ":", 2.0), "random": (GREY, "-", 1.8), "variance": (ORANGE, "-.", 1.6),
-    "centre-out": (TEAL, "--", 1.6), "low-discrepancy": ("#6fb7e9", "-.", 1.6), "raster": ("#b9a44c", ":", 1.6),
-    "greedy": (INK, "--", 2.0), "attention": ("#8a63b8", "--", 1.6),
-}  # fmt: skip
+
+def line_of(order: str) -> tuple[str, str, float]:
+    """Colour, dash pattern and width of an order's line in every figure; the dashes keep orders apart in greyscale. A name
+    that is not registered is drawn as a plain dark line."""
+    known = registered().get(order)
+    return (known.colour, known.dash, known.width) if known else (INK, "-", 1.6)
 
 
 def styled(function):
@@ -74,7 +75,7 @@ def order_curves(ks: Sequence[int], curves: Mapping[str, np.ndarray], ylabel: st
     """What remains (or is gained) against patches seen, one line per order; `spread` draws bands (low, high)."""
     fig, ax = plt.subplots(figsize=(6.4, 4))
     for name, y in curves.items():
-        colour, dash, width = ORDERS[name]
+        colour, dash, width = line_of(name)
         ax.plot(ks, y, dash, color=colour, lw=width, label=name, zorder=3 if name == "collapse" else 2)
         if spread and name in spread:
             ax.fill_between(ks, *spread[name], color=colour, alpha=0.2, lw=0)
@@ -90,7 +91,7 @@ def area_bars(areas: Mapping[str, tuple[float, float, float]], xlabel: str, titl
     fig, ax = plt.subplots(figsize=(6.0, 0.3 * len(names) + 1.0))
     for i, name in enumerate(names):
         mean, low, high = areas[name]
-        ax.errorbar(mean, i, xerr=[[mean - low], [high - mean]], fmt="o", color=ORDERS[name][0], capsize=3, ms=5)
+        ax.errorbar(mean, i, xerr=[[mean - low], [high - mean]], fmt="o", color=line_of(name)[0], capsize=3, ms=5)
     if reference in areas:
         ax.axvline(areas[reference][0], color=GREY, lw=0.8, ls=":")
     ax.set_yticks(range(len(names)), names)
@@ -121,11 +122,11 @@ def staged(images: Mapping[str, np.ndarray], rankings: Mapping[str, np.ndarray],
             show(ax, reveal(images[name], rankings[name][:k], grid), f"{k} patches" if row == 0 else "")
             ax.set_axis_on()
             ax.set(xticks=[], yticks=[], ylabel=f"{name} order" if column == 0 else "")
-            [s.set(visible=True, color=ORDERS[name][0], linewidth=1.5) for s in ax.spines.values()]
+            [s.set(visible=True, color=line_of(name)[0], linewidth=1.5) for s in ax.spines.values()]
         ax = axes[1, column]
         for name, sign in ((names[0], 1), (names[1], -1)):
             p = certainty[name][column]
-            ax.bar(0, sign * p, color=ORDERS[name][0], width=0.5)
+            ax.bar(0, sign * p, color=line_of(name)[0], width=0.5)
             ax.text(0, sign * (p + 0.06), f"{p:.0%}", ha="center", va="bottom" if sign > 0 else "top", fontsize=8)
         ax.axhline(0, color=INK, lw=1)
         ax.set(ylim=(-1.35, 1.35), xlim=(-0.6, 0.6))
@@ -143,7 +144,7 @@ def two_orders(image: np.ndarray, rankings: Sequence[tuple[str, np.ndarray]], se
     fig, axes = plt.subplots(1, 2, figsize=(5.6, 3.2))
     for ax, (name, ranking) in zip(axes, rankings, strict=True):
         show(ax, reveal(image, ranking[:seen], grid), name)
-        colour = ORDERS.get(name, (INK,))[0]
+        colour = line_of(name)[0]
         ax.set_axis_on()
         ax.set(xticks=[], yticks=[])
         [s.set(visible=True, color=colour, linewidth=2) for s in ax.spines.values()]
@@ -164,7 +165,7 @@ def first_of_each(images: np.ndarray, rankings: Mapping[str, np.ndarray], grid: 
         for row, ranking in enumerate(rankings.values(), 1):
             show(axes[row, b], reveal(image, ranking[b, :k], grid))
     for ax, name in zip(axes[:, 0], rows, strict=True):
-        colour = ORDERS[name][0] if name in ORDERS else INK
+        colour = line_of(name)[0]
         ax.text(-0.06, 0.5, name, transform=ax.transAxes, rotation=90, ha="right", va="center", color=colour, fontweight="bold")
     fig.suptitle(f"The first {k} of {grid**2} patches ({k / grid**2:.0%})", fontsize=10)
     return fig

@@ -7,12 +7,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from cop.show.figures import BLUE, GREY, INK, ORANGE, ORDERS, PINK, TEAL, reveal, show, styled
+from cop.show.figures import BLUE, GREY, INK, ORANGE, PINK, TEAL, line_of, reveal, show, styled
 
 # Table 5's systems. RViT and CViT wear the colours of the orders they are trained along.
 SYSTEMS = {
-    "ViT": (INK, "--", 1.8), "DynamicViT": (BLUE, "-.", 1.8), "ViT+C": (TEAL, ":", 2.2), "RViT": ORDERS["random"],
-    "CViT": ORDERS["collapse"], "DynamicViT, tokens matched": ("#6fb7e9", ":", 1.8),
+    "ViT": (INK, "--", 1.8), "DynamicViT": (BLUE, "-.", 1.8), "ViT+C": (TEAL, ":", 2.2), "RViT": line_of("random"),
+    "CViT": line_of("collapse"), "DynamicViT, tokens matched": ("#6fb7e9", ":", 1.8),
 }  # fmt: skip
 PERCENT = PercentFormatter(1, decimals=0)
 
@@ -79,7 +79,7 @@ def order_controls(rates: Sequence[float], curves: Mapping[str, np.ndarray], at:
     """
     fig, (ax, right) = plt.subplots(1, 2, figsize=(8.6, 3.8), width_ratios=(1.5, 1))
     for name, y in curves.items():
-        colour, dash, width = ORDERS[name]
+        colour, dash, width = line_of(name)
         ax.plot(rates, y, dash, color=colour, lw=width, label=name, zorder=3 if name == "collapse" else 2)
     if coarser:
         ax.plot(1 - coarser[0], coarser[1], "*", color=INK, ms=11, zorder=4, label="coarser patches")
@@ -91,7 +91,7 @@ def order_controls(rates: Sequence[float], curves: Mapping[str, np.ndarray], at:
     names = sorted(at, key=lambda n: at[n][0])
     for i, name in enumerate(names):
         mean, low, high = at[name]
-        colour = ORDERS[name][0] if name in ORDERS else INK
+        colour = line_of(name)[0]
         right.errorbar(mean, i, xerr=[[mean - low], [high - mean]], fmt="o", color=colour, capsize=3, ms=5)
     if "random" in at:
         right.axvline(at["random"][0], color=GREY, lw=0.8, ls=":")

@@ -1,4 +1,4 @@
-"""What a notebook leaves behind: figures, tables, the numbers behind them, a record per seed, and the gallery.
+"""Saves the figures and tables of a notebook, the numbers behind them, and a record of headline numbers per seed.
 
 `paper_figures/<profile>/` holds, per figure, PNG, SVG, the data as CSV and a JSON card (alt text, notebook, seed,
 configuration); `records/seed<k>.csv` under it the headline numbers of a seed. A notebook writes them to
@@ -7,65 +7,67 @@ configuration); `records/seed<k>.csv` under it the headline numbers of a seed. A
 
 import ast
 import functools
+import inspect
 import io
 import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from scipy import stats
 
 from cop import paths
 from cop.files import write
+from cop.orders import added
 from cop.profiles import DRY, as_dict, get_profile, key, scale_config
 from cop.show.figures import STYLE
-
-# The manifest: which notebook makes which figure or table of the paper, and which are ours.
-MANIFEST = {
-    "01_patch_entropy": ["fig1_reveal", "entropy_gaussian", "entropy_learned", "entropy_areas", "entropy_seeds", "certainty"],
-    "02_dependency_autoencoder": ["fig10", "fig6", "polarisation", "masks", "tab1"],
-    "03_collapse_order": ["fig2", "fig3", "fig4", "fig5", "mean_rank", "relied_upon", "shares", "agreement", "order_seeds",
-                          "mean_rank_seeds", "seeds_agree", "first_of_each", "photographs"],
-    "04_generation_along_the_order": ["fig1", "fig7", "fig9", "generation_systems", "generation_metrics", "tab2", "tab3", "tab4",
-                                      "generation_gaps", "generation_seeds", "order_loss", "order_gain"],
-    "05_first_patches": ["fig8", "tab5", "knee_range", "controls", "cross", "comparisons", "classification_seeds", "cost", "first_patches",
-                         "photographs_classified"],
-}
-TITLES = {
-    "fig1_reveal": "Figure 1 (on a real image)", "entropy_gaussian": "Remaining entropy, Gaussian tokens",
-    "entropy_learned": "Remaining entropy, learned predictor", "entropy_areas": "Area under the entropy curves",
-    "certainty": "Class certainty along orders", "fig10": "Figure 10", "fig6": "Figure 6",
-    "polarisation": "Polarisation of the masks", "masks": "Masks and reconstructions", "tab1": "Table 1",
-    "fig2": "Figure 2", "fig3": "Figure 3", "fig4": "Figure 4", "fig5": "Figure 5",
-    "mean_rank": "Mean position of each patch", "relied_upon": "Which patches everybody relies on", "shares": "What an order consists of",
-    "agreement": "Agreement of orders",
-    "entropy_seeds": "Area under the entropy curves, by seed", "order_seeds": "What an order consists of, by seed",
-    "mean_rank_seeds": "Mean position of each patch, by seed", "seeds_agree": "Orders of the same images by different seeds",
-    "first_of_each": "The first 22 % of the patches",
-    "fig1": "Figure 1", "fig7": "Figure 7", "fig9": "Figure 9", "tab2": "Table 2", "tab3": "Table 3", "tab4": "Table 4",
-    "generation_systems": "Every system and order source", "generation_metrics": "Metrics of generation",
-    "generation_gaps": "Paired differences between systems", "generation_seeds": "Generation, by seed",
-    "order_loss": "Test loss by order", "order_gain": "What training along an order teaches",
-    "fig8": "Figure 8", "tab5": "Table 5", "knee_range": "The knee against the range of its curve", "controls": "Other orders, trained and tested like CViT",
-    "cross": "One network tested along every order", "comparisons": "Differences on the same images",
-    "cost": "What the first patches cost", "first_patches": "An image from its first patches",
-    "classification_seeds": "Accuracy from the first 22 % of the patches, by seed",
-    "photographs": "Orders of clothes and of photographs", "photographs_classified": "Clothes and photographs from the first 22 % of the patches",
-}  # fmt: skip
+from cop.show.records import Seeds, foreign, note, read, seed_of
 
 
-UNLISTED = ("smoke", DRY)  # ends of the names of profiles whose figures prove that the code runs, and show nothing
+@dataclass(frozen=True)
+class Shown:
+    """A figure or table of a notebook, and what the gallery says of it.
+
+    paper: what the paper has in its place, if anything; here: our numbers beside it, each as (label, name in the record,
+    scale, digits)."""
+
+    notebook: str
+    title: str
+    paper: str | None = None
+    here: Sequence[tuple[str, str, float, int]] = ()
 
 
-def paper_numbers() -> dict:
-    """The paper's tables as data."""
-    return json.loads((paths.package / "show" / "paper_numbers.json").read_text())
+SHOWN: dict[str, Shown] = {}  # by name, in the order of the gallery; filled by the modules of cop.lessons
+
+
+def shown(notebook: str, title: str, paper: str | None = None, here: Sequence[tuple[str, str, float, int]] = ()) -> Callable:
+    """Decorator: a function of a `Report` (and of what it shows) makes the figure or table of the function's name.
+
+    The first paragraph of its docstring is the alt text. It returns a table; or a figure, or (figure, numbers), or
+    (figure, numbers, words) where the alt text names some in braces. What it returns is saved and shown.
+    """
+
+    def register(function: Callable) -> Callable:
+        name, alt = function.__name__, " ".join(inspect.getdoc(function).partition("\n\n")[0].split())
+        SHOWN[name] = Shown(notebook, title, paper, here)
+
+        @functools.wraps(function)
+        def show(out: "Report", *args, **kwargs) -> pd.DataFrame | None:
+            made = function(out, *args, **kwargs)
+            if isinstance(made, pd.DataFrame):
+                return out.table(made, name, alt)
+            fig, data, words = [*made, {}][:3] if isinstance(made, tuple) else (made, None, {})
+            return out.figure(fig, name, alt.format(**words), data)
+
+        return show
+
+    return register
 
 
 LEAST = {"seed": 0, "example": 0, "prefixes": 2}  # values of the notebooks' whole numbers; 1 for the others
@@ -106,18 +108,13 @@ def check(notebook: str, given: Mapping) -> None:
 
 
 def changed(notebook: str, given: Mapping) -> dict:
-    """Those of the given parameters that are not the profile's own, so that figures and records mean something else. Seeds
-    other than 0 are `brief` of themselves, and a dry run has counts of its own."""
+    """Those of the given parameters that are not the profile's own, so that figures and records mean something else, and
+    the orders of `COP_ORDERS`. Seeds other than 0 are `brief` of themselves, and a dry run has counts of its own."""
     own = parameters(notebook) | ({"brief": given.get("brief")} if given.get("seed") else {})
-    if given.get("profile", "").endswith(DRY):
+    if get_profile(given.get("profile", "demo")).name.endswith(DRY):
         return {}
-    return {k: v for k, v in given.items() if k not in ("profile", "seed", "device") and k in own and v != own[k]}
-
-
-@functools.cache  # a notebook reads the records several times
-def note(message: str) -> None:
-    """One line on stderr, with paths as seen from the project: a notebook's output may be committed."""
-    print(f"cop: {message}".replace(f"{paths.root}{os.sep}", ""), file=sys.stderr, flush=True)
+    with_orders = {"orders": "+".join(added()).replace(" ", "_")} if added() else {}
+    return with_orders | {k: v for k, v in given.items() if k not in ("profile", "seed", "device") and k in own and v != own[k]}
 
 
 class Report:
@@ -130,7 +127,8 @@ class Report:
     def __init__(self, notebook: str, profile: str, seed: int, **parameters):
         given = {"profile": profile, "seed": seed} | parameters
         check(notebook, given)
-        self.notebook, self.profile, self.seed, self.changed = notebook, profile, seed, changed(notebook, given)
+        self.notebook, self.settings, self.seed, self.changed = notebook, get_profile(profile), seed, changed(notebook, given)
+        self.profile = self.settings.name
 
     @property
     def folder(self) -> Path:
@@ -140,8 +138,7 @@ class Report:
     @property
     def config(self) -> str:
         """The key of what cards and records were made with: the profile, and parameters that are not its own."""
-        profile = get_profile(self.profile)
-        config = {k: v for k, v in as_dict(profile).items() if k != "scale"} | scale_config(profile)
+        config = {k: v for k, v in as_dict(self.settings).items() if k != "scale"} | scale_config(self.settings)
         return key(config | ({"parameters": self.changed} if self.changed else {}))
 
     def figure(self, fig: Figure, name: str, alt: str, data: pd.DataFrame | None = None) -> None:
@@ -171,7 +168,7 @@ class Report:
     def record(self, **numbers: float) -> None:
         """Add headline numbers to this seed's record, replacing those of the same name and notebook."""
         path = self.folder / "records" / f"seed{self.seed}.csv"
-        old = _read(path)
+        old = read(path)
         old = pd.DataFrame(columns=["notebook", "name", "value", "config"]) if old is None else old
         new = pd.DataFrame([{"notebook": self.notebook, "name": k, "value": float(v), "config": self.config} for k, v in numbers.items()])
         keep = old[~((old["notebook"] == self.notebook) & old["name"].isin(new["name"]))]
@@ -204,14 +201,14 @@ class Report:
         differ in more than the seed and whose records lie in a folder that says how: "0, one thread". Tables made with
         something else than this run's, or of another shape, are left aside with a note."""
         folder, own = paths.figures / self.profile / "records", self.folder / "records" / f"{name}_seed{self.seed}.csv"
-        here = _read(own, ())
+        here = read(own, ())
         tables = {} if here is None else {("", self.seed): here}
         for file in sorted(folder.rglob(f"{name}_seed*.csv")):
-            place = file.parent.relative_to(folder).name.replace("_", " "), _seed(file, f"{name}_")
-            if place[1] is None or place in tables or (table := _read(file, ())) is None:
+            place = file.parent.relative_to(folder).name.replace("_", " "), seed_of(file, f"{name}_")
+            if place[1] is None or place in tables or (table := read(file, ())) is None:
                 continue
-            record = _read(file.with_name(f"seed{place[1]}.csv"))
-            if record is not None and _foreign(record, self) or self.changed and record is None:
+            record = read(file.with_name(f"seed{place[1]}.csv"))
+            if record is not None and foreign(record, self) or self.changed and record is None:
                 note(f"{file} was made with another configuration than this run and is left aside")
             elif here is not None and table.shape != here.shape:
                 note(f"{file} is left aside: it has {table.shape} values, and this run's table {here.shape}")
@@ -220,105 +217,13 @@ class Report:
         return {f"{seed}, {how}" if how else f"{seed}": tables[how, seed] for how, seed in sorted(tables)}
 
     def _card(self, name: str, alt: str) -> None:
-        known = MANIFEST.get(self.notebook, [])
-        if name not in known:
-            raise ValueError(f"{name!r} is not in the manifest of {self.notebook}; expected one of {', '.join(known)}")
+        if name not in SHOWN or SHOWN[name].notebook != self.notebook:
+            known = ", ".join(n for n, of in SHOWN.items() if of.notebook == self.notebook)
+            raise ValueError(f"{name!r} is no figure or table of {self.notebook}; expected one of {known}")
         if self.seed == 0:
-            card = {"title": TITLES[name], "alt": alt, "notebook": self.notebook, "profile": self.profile,
+            card = {"title": SHOWN[name].title, "alt": alt, "notebook": self.notebook, "profile": self.profile,
                     "seed": self.seed, "config": self.config} | ({"parameters": self.changed} if self.changed else {})  # fmt: skip
             write(self.folder / f"{name}.json", (json.dumps(card, indent=1) + "\n").encode())
-
-
-def _seed(file: Path, before: str = "") -> int | None:
-    """The seed in the name of a record; None, with a note, for any other name."""
-    if found := re.fullmatch(rf"{before}seed(\d+)\.csv", file.name):
-        return int(found[1])
-    note(f"{file} is left aside: a record is named {before}seed<whole number>.csv")
-    return None
-
-
-def _read(file: Path, columns: tuple[str, ...] = ("notebook", "name", "value")) -> pd.DataFrame | None:
-    """A record or a kept table; None if it is not there, and, with a note, if it is not one."""
-    try:
-        table = pd.read_csv(file, dtype={"config": str})  # a key may look like a number
-    except FileNotFoundError:
-        return None
-    except (ValueError, OSError):  # pandas' errors of empty and malformed files are ValueErrors
-        table = None
-    if table is None or not set(columns) <= set(table.columns):
-        note(f"{file} is left aside: expected a CSV table{' with columns ' + ', '.join(columns) if columns else ''}")
-        return None
-    return table
-
-
-def _foreign(record: pd.DataFrame, run: "Report") -> bool:
-    """Whether a record's numbers of a run's notebook were made with another configuration. A record that does not name its
-    own was made with the profile's parameters."""
-    made = record.get("config", pd.Series(index=record.index, dtype=str))[record["notebook"] == run.notebook]
-    return bool(made.notna().any() and (made != run.config).any() or made.isna().any() and run.changed)
-
-
-def records(profile: str, figures: Path | None = None, run: "Report | None" = None) -> pd.DataFrame:
-    """The records of all seeds present (in `figures`, paper_figures): columns seed, notebook, name, value. Stray files are
-    left aside with a note. run: its record wins over the committed one of its seed, and others that were made with another
-    configuration are left aside too."""
-    folder = (figures or paths.figures) / profile / "records"
-    files = sorted(folder.glob("seed*.csv"))
-    own = run.folder / "records" / f"seed{run.seed}.csv" if run else None
-    parts = []
-    for file in [*files, own] if own else files:
-        if (seed := _seed(file)) is None or (table := _read(file)) is None:
-            continue
-        if run and _foreign(table, run):
-            note(f"{file}: its numbers of {run.notebook} were made with another configuration than this run and are left aside")
-            table = table[table["notebook"] != run.notebook]
-        parts.append(table.assign(seed=seed))
-    if not parts:
-        return pd.DataFrame(columns=["notebook", "name", "value", "seed"])
-    return pd.concat(parts, ignore_index=True).drop_duplicates(["notebook", "name", "seed"], keep="last")
-
-
-class Seeds:
-    """A notebook's headline numbers over all seeds that left a record (see `records`)."""
-
-    def __init__(self, profile: str, notebook: str, figures: Path | None = None, run: Report | None = None):
-        found = records(profile, figures, run)
-        self.values = found[found["notebook"] == notebook].pivot(index="name", columns="seed", values="value")
-
-    def names(self) -> str:
-        """`seed 0`, or `mean over seeds 0, 1 and 2 ± 95 %`."""
-        *first, last = [f"{s}" for s in self.values.columns] or ["–"]
-        return f"mean over seeds {', '.join(first)} and {last} ± 95 %" if first else f"seed {last}"
-
-    def of(self, name: str | tuple[str, str]) -> pd.Series:
-        """The numbers of one name by seed; of a pair of names their differences, seed by seed."""
-        if isinstance(name, tuple):
-            return (self.of(name[0]) - self.of(name[1])).dropna()
-        return self.values.loc[name].dropna() if name in self.values.index else pd.Series(dtype=float)
-
-    def interval(self, name: str | tuple[str, str]) -> tuple[float, float, int]:
-        """Mean over seeds, half the width of its 95 % Student interval (nan for one seed), and how many seeds."""
-        x = self.of(name)
-        n = len(x)
-        return x.mean(), stats.t.ppf(0.975, n - 1) * x.std() / n**0.5 if n > 1 else float("nan"), n
-
-    def cell(self, name: str | tuple[str, str], scale: float = 1, digits: int = 3) -> str:
-        """`48.5 ± 3.2`; only the mean for one seed, a dash for none."""
-        mean, half, n = self.interval(name)
-        if not n:
-            return "–"
-        sign = "+" if isinstance(name, tuple) else ""
-        return f"{scale * mean:{sign}.{digits}f}" + (f" ± {scale * half:.{digits}f}" if n > 1 else "")
-
-    def table(self, names: Mapping[str, str | tuple[str, str]], scale: float = 1, digits: int = 3) -> pd.DataFrame:
-        """names: label -> name in the record, or a pair for a difference. One row each: the number of every seed, and
-        their mean with its 95 % interval."""
-        rows = []
-        for label, name in names.items():
-            of = self.of(name)
-            each = {f"seed {s}": f"{scale * of[s]:.{digits}f}" if s in of.index else "–" for s in self.values.columns}
-            rows.append({"": label} | each | {"mean ± 95 %": self.cell(name, scale, digits)})
-        return pd.DataFrame(rows)
 
 
 def stamp(fig: Figure, text: str = "DRY RUN") -> None:
@@ -348,49 +253,3 @@ def markdown(table: pd.DataFrame) -> str:
 
     lines = [list(map(str, table.columns)), ["---"] * table.shape[1], *(map(cell, r) for r in table.itertuples(index=False))]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def gallery(folder: Path | None = None) -> str:
-    """The gallery page, rebuilt from the cards: every figure and table per profile with alt text, what the paper has
-    there and we, and provenance. Profiles that prove only that the code runs get a page of their own beside their
-    figures. Returns the page of the others."""
-    folder = folder or paths.figures
-    profiles = sorted(p for p in folder.iterdir() if any(p.glob("*.json")))
-    head = ["# Figures and tables", "", "Generated by `make figures` from the cards beside the figures; do not edit.", ""]
-    for profile in profiles:
-        if profile.name.endswith(UNLISTED):
-            write(profile / "README.md", "\n".join(head + section(profile, "", "../../")).encode())
-    listed = [p for p in profiles if not p.name.endswith(UNLISTED)]
-    page = "\n".join(head + [line for p in listed for line in section(p, f"{p.name}/", "../")])
-    write(folder / "README.md", page.encode())
-    return page
-
-
-def section(profile: Path, here: str, root: str) -> list[str]:
-    """The gallery's lines for one profile's folder. here, root: how a link on the page begins that leads to this folder
-    and to the project's."""
-    times = json.loads((profile / "timings.json").read_text()) if (profile / "timings.json").exists() else {}
-    papers = json.loads((paths.package / "show" / "paper_figures.json").read_text())
-    lines = [f"## Profile `{profile.name}`", ""]
-    if (note := profile / "NOTE.md").exists():  # what a reader must know of all its figures
-        lines += [note.read_text(encoding="utf-8").strip(), ""]
-    for notebook, names in MANIFEST.items():
-        seeds, took = Seeds(profile.name, notebook, profile.parent), times.get(notebook, {})
-        seconds = [f"{took[k]} s {what}" for k, what in (("released", "with released artefacts"), ("retrain", "trained anew")) if k in took]
-        for name in names:
-            if not (profile / f"{name}.json").exists():
-                continue
-            card = json.loads((profile / f"{name}.json").read_text())
-            lines += [f"### {card['title']}", ""]
-            if (profile / f"{name}.png").exists():
-                lines += [f"![{card['alt']}]({here}{name}.png)", ""]
-            else:
-                lines += [(profile / f"{name}.md").read_text().strip(), "", f"*{card['alt']}*", ""]
-            lines += [f"- **Paper**: {(papers.get(name) or {}).get('paper') or 'has none of this'}"]
-            found = [(label, seeds.cell(number, scale, digits)) for label, number, scale, digits in papers.get(name, {}).get("here", ())]
-            if found := [f"{label} {value}" for label, value in found if value != "–"]:
-                lines += [f"- **Here**: {', '.join(found)} ({seeds.names()})"]
-            files = [f"[{f.suffix[1:]}]({here}{f.name})" for f in sorted(profile.glob(f"{name}.*")) if f.suffix in (".svg", ".csv")]
-            lines += [" · ".join([f"- **Notebook**: [{notebook}]({root}notebooks/{notebook}.ipynb)", *seconds, f"seed {card['seed']}",
-                                  f"configuration `{card['config']}`", *files]), ""]  # fmt: skip
-    return lines

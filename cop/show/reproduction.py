@@ -18,7 +18,7 @@ from PIL import Image, ImageFilter
 from scipy import stats
 
 from cop.files import write
-from cop.show import report
+from cop.show import records
 
 RTOL, PICTURE = 1e-3, 0.1
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -37,7 +37,9 @@ class Finding:
 
 def compare(fresh: Path, committed: Path, notebooks: Sequence[str], seed: int = 0) -> list[Finding]:
     """What lies in `fresh` against `committed`, both folders of a profile, for the notebooks that ran with that seed."""
-    names = [n for notebook in notebooks for n in report.MANIFEST.get(notebook, [])]
+    cards = {f.stem: json.loads(f.read_text())["notebook"] for folder in (committed, fresh) for f in sorted(folder.glob("*.json"))
+             if f.stem != "timings"}  # fmt: skip
+    names = [n for notebook in notebooks for n in cards if cards[n] == notebook]
     findings = [_figure(fresh, committed, n) for n in names if (fresh / f"{n}.json").exists()]
     findings += [Finding(n, "not made", np.inf, "the committed one stays") for n in names
                  if seed == 0 and (committed / f"{n}.json").exists() and not (fresh / f"{n}.json").exists()]  # fmt: skip
@@ -85,7 +87,7 @@ def interval(fresh: Path, committed: Path, seed: int) -> str:
     if not new.exists():
         return ""
     outside, inside = [], 0
-    seen = report.records(committed.name, committed.parent)
+    seen = records.records(committed.name, committed.parent)
     for row in pd.read_csv(new).itertuples():
         x = seen[(seen["notebook"] == row.notebook) & (seen["name"] == row[2])]["value"].dropna()
         if (n := len(x)) > 1:

@@ -1,8 +1,8 @@
 """Load or compute: trained weights, rankings and curves, found again by the hash of what determines them.
 
-Looked up in the user's cache, then among the artefacts released with the package, else computed, with a message on
-stderr that says which. An artefact is a folder `<stage>-<key>/` of tensors.safetensors, history.csv (if it was trained)
-and provenance.json (configuration, seed, commit, versions). `COP_RETRAIN_SINCE=<unix time>` hides everything older,
+Looked up in the user's cache, then among the artefacts released with the package, else computed. What is computed is
+logged as a warning, since it takes time, and what is loaded as information. An artefact is a folder `<stage>-<key>/` of
+tensors.safetensors, history.csv (if it was trained) and provenance.json (configuration, seed, commit, versions). `COP_RETRAIN_SINCE=<unix time>` hides everything older,
 released artefacts included; `make figures RETRAIN=1` sets it. Of many processes (`cop.train.processes`) the first one
 looks and writes; they must share the cache folder. Of several runs that need the same artefact one computes it, and the
 others wait and load it (`alone`).
@@ -11,18 +11,18 @@ others wait and load it (`alone`).
 import errno
 import functools
 import json
+import logging
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save
@@ -33,15 +33,25 @@ from cop.files import write_folder
 from cop.profiles import key
 from cop.train.processes import agreed, processes, wait
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True)
 class Artefact:
-    """tensors: what was computed; history: one row per logged step, or empty; provenance: where it comes from."""
+    """tensors: what was computed; provenance: where it comes from; history: one row per logged
+    step, or empty."""
 
     tensors: dict[str, Tensor]
-    history: pd.DataFrame
     provenance: dict
     directory: Path
+
+    @functools.cached_property
+    def history(self) -> "pd.DataFrame":
+        import pandas as pd  # only what shows a history needs it
+
+        csv = self.directory / "history.csv"
+        return pd.read_csv(csv) if csv.exists() else pd.DataFrame()
 
 
 def versioned(stage: str, number: int, config: dict) -> dict:
@@ -53,7 +63,7 @@ def versioned(stage: str, number: int, config: dict) -> dict:
 
 
 def load_or_compute(
-    stage: str, config: dict, compute: Callable[[Path], tuple[dict[str, Tensor], pd.DataFrame | None]]
+    stage: str, config: dict, compute: Callable[[Path], tuple[dict[str, Tensor], "pd.DataFrame | None"]]
 ) -> Artefact:
     """The artefact of `stage` under `config`, computed only if neither the cache nor the release has it.
 
@@ -75,7 +85,7 @@ def _look_up(stage: str, name: str) -> Artefact | None:
     where = agreed(_found(name))
     if where is None:
         return None
-    _say(f"{stage}: loaded from {where} ({name})")
+    _say(f"{stage}: loaded from {where} ({name})", logging.INFO)
     return load(_places(name)[where])
 
 
@@ -157,8 +167,6 @@ def load(directory: Path) -> Artefact:
     try:
         provenance = json.loads((directory / "provenance.json").read_text())
         tensors = load_file(directory / "tensors.safetensors")
-        csv = directory / "history.csv"
-        history = pd.read_csv(csv) if csv.exists() else pd.DataFrame()
         stage = provenance["stage"]
         if directory.name != f"{stage}-{key(provenance['config'])}":
             raise ValueError("the recorded configuration does not hash to the folder's name")
@@ -167,7 +175,7 @@ def load(directory: Path) -> Artefact:
         expected = "tensors.safetensors and provenance.json as this project writes them"
         raise ValueError(f"{problem}; expected {expected}. Move the folder away to compute it anew.") from error
     tensors = {k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()}
-    return Artefact(tensors, history, provenance, directory)
+    return Artefact(tensors, provenance, directory)
 
 
 def release(artefacts: list[Artefact]) -> int:
@@ -199,7 +207,7 @@ def clear_if_old(directory: Path) -> None:
                 shutil.rmtree(directory)
 
 
-def _write(directory: Path, tensors: dict, history: pd.DataFrame | None, provenance: dict) -> None:
+def _write(directory: Path, tensors: dict, history: "pd.DataFrame | None", provenance: dict) -> None:
     def fill(part: Path) -> None:
         (part / "tensors.safetensors").write_bytes(save(tensors))  # save_file would let only its owner read it
         if history is not None:
@@ -210,9 +218,9 @@ def _write(directory: Path, tensors: dict, history: pd.DataFrame | None, provena
 
 
 @functools.cache  # a stage that is used ten times says once where it came from
-def _say(message: str) -> None:
+def _say(message: str, level: int = logging.WARNING) -> None:
     if processes()[0] == 0:
-        print(message, file=sys.stderr, flush=True)
+        logging.getLogger(__name__).log(level, message)
 
 
 def _version(package: str) -> str:

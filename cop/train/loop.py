@@ -19,21 +19,21 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
-from accelerate import Accelerator, init_empty_weights
-from accelerate.utils import DistributedDataParallelKwargs
-from timm.models.vision_transformer import Block as TimmBlock
-from timm.optim import Muon
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from cop.files import write
 from cop.paper.blocks import Block
 from cop.profiles import ScaleConfig
+from cop.train.optimizers import optimizer
 from cop.train.processes import processes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 AHEAD = 2  # steps whose images are read before they are needed: one evens out what another takes longer
 
@@ -56,13 +56,33 @@ def seeded_build(build: Callable[[], nn.Module], *numbers: int) -> nn.Module:
         return build()
 
 
+class Uninitialised(TorchFunctionMode):
+    """Inside, initialisers leave tensors on the meta device alone; torch would import its compiler to do nothing."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        first, name = (*args, *(kwargs or {}).values(), None)[0], getattr(func, "__name__", "")
+        nothing = name.endswith("_") and not name.startswith("_") and isinstance(first, Tensor) and first.is_meta
+        return first if nothing else func(*args, **(kwargs or {}))
+
+
 def restored(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
     """The module that `build` makes, with these weights, none being drawn: half a minute less for MAR-B on one core.
 
     The weights become the module's own, not copies. Raises RuntimeError for missing, unexpected or ill-shaped ones.
     """
-    with init_empty_weights(include_buffers=False):
-        model = build()
+    register = nn.Module.register_parameter
+
+    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None:
+            parameter = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = on_meta
+    try:
+        with Uninitialised():
+            model = build()
+    finally:
+        nn.Module.register_parameter = register
     model.load_state_dict(tensors, assign=True)
     return model
 
@@ -167,6 +187,8 @@ def check_scale(scale: ScaleConfig, batch_size: int, count: int) -> None:
 @contextlib.contextmanager
 def lean(model: nn.Module, scale: ScaleConfig):
     """Inside, the transformer blocks of `model` are recomputed in the backward pass or compiled, if `scale` asks for it."""
+    from timm.models.vision_transformer import Block as TimmBlock
+
     blocks = [b for b in model.modules() if isinstance(b, (Block, TimmBlock))]
     for block in blocks:
         if scale.compile:
@@ -198,7 +220,7 @@ def fit(
     per_step: Callable[[torch.Generator], object] | None = None,
     ahead: Callable[[Tensor], None] | None = None,
     watch: Callable[[nn.Module, int], None] | None = None,
-) -> tuple[nn.Module, pd.DataFrame]:
+) -> tuple[nn.Module, "pd.DataFrame"]:
     """Train `model` for `config.steps` steps and return it with the history of every step.
 
     Args:
@@ -223,6 +245,11 @@ def fit(
     Raises ValueError for micro-batches that do not come out even, and FloatingPointError when a loss is not finite: the
     last checkpoint stays, the message says where.
     """
+    import pandas as pd  # only a training needs these three, which take longer to import than PyTorch
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+    from timm.utils import ModelEmaV3
+
     me, count = processes()
     check_scale(scale, min(config.batch_size, size), count)
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=bool(alternate))]
@@ -291,34 +318,6 @@ def fit(
         model.load_state_dict(average.module.state_dict())
     accelerator.free_memory()
     return model.eval(), pd.DataFrame(history)
-
-
-def optimizer(part: nn.Module, config) -> torch.optim.Optimizer:
-    """AdamW; or timm's Muon (Jordan et al. 2024) for the matrices of residual layers if `config.optimizer` is "muon".
-
-    Everything else then has AdamW with the same learning rate. Raises ValueError for another name.
-    """
-    name, betas = getattr(config, "optimizer", "adamw"), getattr(config, "betas", (0.9, 0.95))
-    if name == "adamw":
-        return torch.optim.AdamW(decay_groups(part, config.weight_decay), lr=config.lr, betas=betas)
-    if name != "muon":
-        raise ValueError(f"unknown optimizer {name!r}; expected adamw or muon")
-    named = dict(part.named_parameters())
-    inner = {n: p for n, p in named.items() if p.ndim == 2 and ("blocks." in n or "layers." in n)}
-    matrices = {"params": list(inner.values()), "weight_decay": config.weight_decay, "use_fallback": False}
-    others = {"params": [p for n, p in named.items() if n not in inner], "weight_decay": 0.0, "use_fallback": True}
-    return Muon([matrices, others], lr=config.lr, betas=betas)
-
-
-def decay_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """AdamW groups: no weight decay on vectors (biases, norms, read-out tokens), as usual for ViTs.
-
-    Nor is there any on the submodules that `module.undecayed` names.
-    """
-    undecayed, decayed, others = tuple(getattr(module, "undecayed", ())), [], []
-    for name, p in module.named_parameters():
-        (decayed if p.ndim >= 2 and not name.startswith(undecayed) else others).append(p)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 @contextlib.contextmanager

@@ -1,4 +1,7 @@
-"""Downloads that can be interrupted: what has arrived stays in FILE.part and the next attempt asks for the rest only."""
+"""Downloads that can be interrupted: what has arrived stays in FILE.part and the next attempt asks for the rest only.
+
+Ours, since pooch and `torch.hub` begin anew after an interruption, and huggingface_hub resumes files of its hub only.
+"""
 
 import errno
 import hashlib

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cop.data import imagenet
 from cop.data.images import ImageSet
+from cop.data.sets import imagenet
 
 BATCH, STEPS, SIDE = 16, 6, 256
 

@@ -15,13 +15,28 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cop import paths
-from cop.data import images, tiny_imagenet
-from cop.data import loading as cop_data
+from cop.data import pictures
 from cop.data.embedded import recipe
-from cop.data.images import SPLITS, center_crop, decode, first_stratified, rank_in_class
-from cop.data.loading import data_config, fashion_files, image_folder, load_data, read_idx
+from cop.data.images import SPLITS, ImageSet, dataset, first_stratified, rank_in_class
+from cop.data.loading import data_config, forget, load_data
+from cop.data.pictures import center_crop, decode
+from cop.data.sets import tiny_imagenet
+from cop.data.sets.fashion import fashion_contents, fashion_files, read_idx
 from cop.lessons import pipeline
 from cop.profiles import DataConfig, Profile, TokenConfig, get_profile, key, replace, smoke
+
+
+def test_the_other_classes_are_those_that_a_step_leaves_out():
+    whole = load_data("demo", "val")
+    config = replace(smoke.data, limit=None, without_step=4)  # without classes 0, 4 and 8
+    others = load_data(replace(smoke, data=config), "val")
+    assert others.class_names == [n for i, n in enumerate(whole.class_names) if i % 4] and config.classes == 7
+    kept = whole.labels % 4 != 0
+    assert [whole.class_names[i] for i in whole.labels[kept]] == [others.class_names[i] for i in others.labels]
+    both = replace(smoke, data=replace(config, class_step=5))  # a classifier's classes are what it says
+    assert load_data(both, "val").class_names == whole.class_names[::5] and both.data.classes == 2
+    with pytest.raises(ValueError, match="without_step is 1 for 10 classes; expected 2 or more"):
+        load_data(replace(smoke, data=replace(smoke.data, without_step=1)), "val")
 
 
 def test_every_class_is_a_rule_of_the_sorted_classes():
@@ -51,6 +66,11 @@ def encoded(seed, form="PNG"):
     return buffer.getvalue()
 
 
+def folder(root, size=8):
+    """All images of a folder that has fewer than nine of a class."""
+    return load_data(profile("folder", size), "train", root)
+
+
 def digests(images):
     return [hashlib.sha256(x.numpy().tobytes()).digest() for x in images.images]
 
@@ -59,6 +79,7 @@ def digests(images):
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("COP_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("COP_DATA", raising=False)
+    forget()
 
 
 # ------------------------------------------------------------------------------------------ the embedded subset
@@ -166,6 +187,25 @@ def test_batch_is_scaled_and_flipped(subset):
     assert torch.equal(pixels, data.images[3]) and label == labels[0] and isinstance(label, int)
     with pytest.raises(IndexError):
         data.batch([len(data)])
+
+
+def test_a_data_set_is_indexed_and_iterated_as_others_are(subset):
+    data = subset["val"]
+    for chosen in (slice(4), [0, 1, 2, 3], torch.arange(4), np.arange(len(data)) < 4):
+        part = data[chosen]
+        assert isinstance(part, ImageSet) and len(part) == 4 and torch.equal(part.images, data.images[:4])
+        assert part.class_names == data.class_names and part.split == "val"
+    pairs = list(data[-3:])
+    assert [y for _, y in pairs] == data.labels[-3:].tolist() and torch.equal(pairs[2][0], data[-1][0])
+    with pytest.raises(IndexError):
+        data[len(data)]
+    images, labels = next(iter(torch.utils.data.DataLoader(data, batch_size=5)))
+    assert torch.equal(images, data.images[:5]) and torch.equal(labels, data.labels[:5])
+
+
+def test_a_name_is_taken_once():
+    with pytest.raises(ValueError, match="data 'folder' is registered already, by cop.data.sets.folder; choose another"):
+        dataset("folder")(lambda cfg, split, root: None)
 
 
 def test_limit_takes_the_first_of_every_class(subset):
@@ -352,7 +392,7 @@ def test_tiny_imagenet_itself_is_known_by_name_and_anything_else_by_its_files(tm
     known = (sorted(WNIDS), sorted([f"val_{i}.JPEG", WNIDS[i % 3]] for i in range(6)))
     monkeypatch.setattr(tiny_imagenet, "OFFICIAL", hashlib.sha256(repr(known).encode()).hexdigest()[:16])
     monkeypatch.setattr(tiny_imagenet, "PER_CLASS", 20)
-    monkeypatch.setattr(cop_data, "_fingerprints", {})
+    forget()
     assert source(whole) is source(unpacked) is source(parts, per_class=10) is source(parts, per_class=20, class_step=2) is None
     assert source(parts) and source(parts, per_class=20)
 
@@ -361,14 +401,18 @@ def test_tiny_imagenet_cache_is_used_renewed_and_survives_damage(tmp_path, monke
     root = place("one zip", tmp_path)
     first = load_data(profile("tiny-imagenet"), "val", root)
     (cached,) = (paths.cache() / "data").iterdir()  # one file, no temporary left behind
-    monkeypatch.setattr("cop.data.tiny_imagenet.decode", None)  # decoding again would fail
+    monkeypatch.setattr("cop.data.sets.tiny_imagenet.decode", None)  # decoding again would fail
+    forget()
     assert torch.equal(load_data(profile("tiny-imagenet"), "val", root).images, first.images)
     monkeypatch.undo()
     monkeypatch.setenv("COP_CACHE", str(cached.parent.parent))
     cached.write_bytes(cached.read_bytes()[:100])
+    forget()
     assert torch.equal(load_data(profile("tiny-imagenet"), "val", root).images, first.images)
     files = tiny_files() | {"train/n01/images/n01_9.JPEG": encoded(5555)}
     write_zip(root, files, "tiny-imagenet-200/")  # other content, so another key
+    assert load_data(profile("tiny-imagenet"), "val", root) is load_data(profile("tiny-imagenet"), "val", root), "read once"
+    forget()
     assert not torch.equal(load_data(profile("tiny-imagenet"), "val", root).images, first.images)
 
 
@@ -382,7 +426,7 @@ def test_companions_of_macos_count_as_nothing(tmp_path):
         for split, count in (("train", 52), ("val", 6), ("test", 6)):
             assert len(load_data(profile("tiny-imagenet"), split, root)) == count
     write_tree(tmp_path / "photos", {"cat/1.png": encoded(1), "cat/._1.png": b"x", "cat/.trash/2.png": encoded(2), "._cat.png": b"x"})
-    assert len(image_folder(tmp_path / "photos", 8)) == 1
+    assert len(folder(tmp_path / "photos")) == 1
 
 
 def test_tiny_imagenet_errors(tmp_path):
@@ -448,10 +492,10 @@ def test_fashion_mnist_itself_is_known_by_name_and_other_idx_files_by_their_cont
     assert source(tmp_path / "nowhere") is None and None not in {source(tmp_path / "a"), source(tmp_path / "b")}
     assert source(tmp_path / "a") != source(tmp_path / "b")
     (tmp_path / "embedded").mkdir()
-    sums = {row.split()[0]: row.split()[1] for row in cop_data._fashion_contents(DataConfig("fashion"), tmp_path / "a")}
+    sums = {row.split()[0]: row.split()[1] for row in fashion_contents(DataConfig("fashion"), tmp_path / "a")}
     (tmp_path / "embedded" / "checksums.json").write_text(json.dumps({"sources": sums}))
     monkeypatch.setattr(paths, "embedded", tmp_path / "embedded")
-    monkeypatch.setattr(cop_data, "_fingerprints", {})
+    forget()
     assert source(tmp_path / "a") is None and source(tmp_path / "b")
 
 
@@ -461,7 +505,7 @@ def test_fashion_mnist_itself_is_known_by_name_and_other_idx_files_by_their_cont
 def test_flat_and_class_folders(tmp_path):
     flat = tmp_path / "flat"
     write_tree(flat, {f"{i}.png": encoded(i) for i in range(3)} | {"notes.txt": b"hello", ".hidden.png": b"x"})
-    photos = image_folder(flat, 8)
+    photos = folder(flat)
     assert photos.images.shape == (3, 3, 8, 8) and photos.labels.tolist() == [0, 0, 0]
     assert photos.class_names == ["flat"]
     classes = tmp_path / "classes"
@@ -469,8 +513,8 @@ def test_flat_and_class_folders(tmp_path):
     sets = {s: load_data(profile("folder"), s, classes) for s in SPLITS}
     assert {s: torch.bincount(d.labels).tolist() for s, d in sets.items()} == {
         "train": [8, 8], "val": [1, 1], "test": [1, 1]}  # fmt: skip
-    assert sets["val"].class_names == ["a", "b"] and len(image_folder(classes, 8)) == 20
-    assert torch.equal(sets["test"].images[0], image_folder(classes / "a", 8).images[9])
+    assert sets["val"].class_names == ["a", "b"]
+    assert np.array_equal(sets["test"].images[0], decode(classes / "a" / "09.png", 8, 3))
 
 
 def test_folder_with_split_folders_numbers_classes_once(tmp_path):
@@ -486,21 +530,21 @@ def test_folder_errors(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="needs root"):
         load_data(profile("folder"), "train")
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        image_folder(tmp_path / "nowhere", 8)
+        folder(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="no images in"):
-        image_folder(tmp_path, 8)
+        folder(tmp_path)
     write_tree(tmp_path, {"good.png": encoded(1), "corrupt.png": encoded(2)[:100]})
     with pytest.raises(ValueError, match=r"corrupt\.png.*replace or remove it"):
-        image_folder(tmp_path, 8)
+        folder(tmp_path)
     (tmp_path / "corrupt.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")  # a format we do not open
     with pytest.raises(ValueError, match=r"corrupt\.png"):
-        image_folder(tmp_path, 8)
+        folder(tmp_path)
     (tmp_path / "corrupt.png").unlink()
     with pytest.raises(FileNotFoundError, match="too few for a val split"):
         load_data(profile("folder"), "val", tmp_path)
     write_tree(tmp_path, {"cat/1.png": encoded(4)})
     with pytest.raises(ValueError, match="beside class folders"):
-        image_folder(tmp_path, 8)
+        folder(tmp_path)
     with pytest.raises(FileNotFoundError, match="check the path"):
         decode(tmp_path / "absent.png", 8, 3)
 
@@ -509,37 +553,37 @@ def test_folder_errors(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.scandir", refuse)  # a folder without read permission, also when root runs the tests
     with pytest.raises(FileNotFoundError, match="cannot read folder.*Permission denied"):
-        image_folder(tmp_path / "cat", 8)
+        folder(tmp_path / "cat")
 
 
 def test_photographs_of_a_folder_and_below(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "heif", lambda: ())
+    monkeypatch.setattr(pictures, "heif", lambda: ())
     write_tree(tmp_path, {n: encoded(i) for i, n in enumerate(("b/z/1.png", "b/2.JFIF", "a.png", "b.png", "b/._2.jpg", ".x/3.png",
                                                               "b/a.png.order.png", "c.dng", "d/e.heic", "d/f.HEIC", "notes.txt"))})
     (tmp_path / "broken.jpg").symlink_to(tmp_path / "nowhere")
     (tmp_path / "d" / "round").symlink_to(tmp_path)  # a link to a folder is followed, but not round in circles
     (tmp_path / "elsewhere").symlink_to(tmp_path.with_name("other"))
     write_tree(tmp_path.with_name("other"), {"linked.png": encoded(9)})
-    files, left_out = images.photographs([tmp_path, str(tmp_path / "b.png"), tmp_path / "d/../b/2.JFIF", tmp_path / "b/._2.jpg"])
+    files, left_out = pictures.photographs([tmp_path, str(tmp_path / "b.png"), tmp_path / "d/../b/2.JFIF", tmp_path / "b/._2.jpg"])
     assert [p.relative_to(tmp_path).as_posix() for p in files] == [
         "a.png", "b/2.JFIF", "b/z/1.png", "b.png", "broken.jpg", "elsewhere/linked.png"]  # fmt: skip
-    lines = images.told(left_out)
+    lines = pictures.told(left_out)
     assert len(left_out) == 3 and len(lines) == 2
     assert f"{tmp_path}/c.dng: the format is not read" in lines[0]
     assert f"2 files such as {tmp_path}/d/e.heic: HEIC is read with the optional package pillow-heif" in lines[1]
     with pytest.raises(FileNotFoundError, match="no photographs among what was given"):
-        images.photographs([tmp_path / "b/a.png.order.png"])
-    _, left_out = images.photographs(["https://example.org/a.jpg", "*.jpg", "~nobody-here/a.jpg", "x" * 9000])
-    (url, pattern, home, long) = images.told(left_out)
+        pictures.photographs([tmp_path / "b/a.png.order.png"])
+    _, left_out = pictures.photographs(["https://example.org/a.jpg", "*.jpg", "~nobody-here/a.jpg", "x" * 9000])
+    (url, pattern, home, long) = pictures.told(left_out)
     assert "looks like a URL" in url and "https://example.org" in url and "patterns are not expanded" in pattern
     assert "check the path" in home and len(long) < 300
     with pytest.raises(FileNotFoundError, match="it is a broken link"):
-        images.read(tmp_path / "broken.jpg")
+        pictures.read(tmp_path / "broken.jpg")
 
 
 def test_one_unreadable_folder_does_not_hide_the_others(tmp_path, monkeypatch):
     write_tree(tmp_path, {"a/1.png": encoded(1), "b/2.png": encoded(2)})
-    scan = images.os.scandir
+    scan = pictures.os.scandir
 
     def refuse(path):
         if str(path).endswith("/a"):
@@ -547,34 +591,34 @@ def test_one_unreadable_folder_does_not_hide_the_others(tmp_path, monkeypatch):
         return scan(path)
 
     monkeypatch.setattr("os.scandir", refuse)
-    files, left_out = images.photographs([tmp_path])
+    files, left_out = pictures.photographs([tmp_path])
     assert [f.name for f in files] == ["2.png"] and "cannot read folder" in left_out[tmp_path / "a"]
 
 
 def test_what_cannot_be_read_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "heif", lambda: ())
+    monkeypatch.setattr(pictures, "heif", lambda: ())
     (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")  # HEIC under a wrong name
     with pytest.raises(ValueError, match="phone.jpg.*pip install pillow-heif"):
-        images.read(tmp_path / "phone.jpg")
+        pictures.read(tmp_path / "phone.jpg")
     noise(1).save(tmp_path / "large.png")
     with monkeypatch.context() as patch:
         patch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # the picture has 64
         with pytest.raises(ValueError, match=r"large.png.*64 pixels.*Scale it down, or, if you trust the file, set PIL"):
-            images.read(tmp_path / "large.png")
+            pictures.read(tmp_path / "large.png")
 
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Image, "open", refuse)
     with pytest.raises(ValueError, match="large.png: Permission denied; check its permissions"):
-        images.read(tmp_path / "large.png")
+        pictures.read(tmp_path / "large.png")
 
 
 def test_heic_is_read_by_the_optional_package(tmp_path):
     pytest.importorskip("pillow_heif", reason="reading HEIC needs `pip install pillow-heif`")
-    assert images.heif() == ("HEIF",)
+    assert pictures.heif() == ("HEIF",)
     Image.new("RGB", (64, 48), (200, 100, 50)).save(tmp_path / "a.heic")
-    assert images.photographs([tmp_path]) == ([tmp_path / "a.heic"], {})
+    assert pictures.photographs([tmp_path]) == ([tmp_path / "a.heic"], {})
     assert np.abs(decode(tmp_path / "a.heic", 8, 3).mean((1, 2)) - (200, 100, 50)).max() < 4
 
 

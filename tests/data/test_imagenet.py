@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 
 from cop import paths
-from cop.data import imagenet, imagenet_shards
-from cop.data.images import SPLITS, decode
-from cop.data.loading import data_config, load_data
+from cop.data.images import SPLITS, ImageSet
+from cop.data.loading import data_config, forget, load_data
+from cop.data.pictures import decode
+from cop.data.sets import imagenet, imagenet_shards
 from cop.profiles import DataConfig, Profile, TokenConfig
 
 WNIDS = ("n01440764", "n01443537", "n01484850")  # the first three of ImageNet-1k
@@ -110,6 +111,7 @@ WRITERS = dict(zip(SOURCES, (write_folder, write_parquet, write_tars), strict=Tr
 def own_caches(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("COP_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("COP_DATA", raising=False)
+    forget()
     if "datasets" in sys.modules:
         monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
 
@@ -211,13 +213,16 @@ def test_the_index_of_the_shards_is_made_once_renewed_and_survives_damage(tmp_pa
     first = load_data(profile("imagenet-wds"), "train", root)[3][0]
     (cached,) = (paths.cache() / "data").iterdir()  # one file, no temporary left behind
     monkeypatch.setattr(imagenet_shards, "tar_members", None)  # reading the shards again would fail
+    forget()
     assert len(load_data(profile("imagenet-wds"), "val", root)) == 6
     assert torch.equal(load_data(profile("imagenet-wds"), "train", root)[3][0], first)
     monkeypatch.undo()
     monkeypatch.setenv("COP_CACHE", str(cached.parent.parent))
     cached.write_bytes(cached.read_bytes()[:300])
+    forget()
     assert torch.equal(load_data(profile("imagenet-wds"), "train", root)[3][0], first)
     os.utime(root / "imagenet1k-train-0000.tar", ns=(1, 1))  # another file
+    forget()
     assert torch.equal(load_data(profile("imagenet-wds"), "train", root)[3][0], first)
     assert len(list(cached.parent.iterdir())) == 2
 
@@ -278,7 +283,8 @@ def test_an_error_of_the_disk_is_no_damaged_image(roots, monkeypatch):
 
 
 def test_images_read_ahead_are_those_asked_for_and_decoded_once(roots, monkeypatch):
-    plain, train = (load_data(profile(), "train", roots["imagenet"]) for _ in range(2))
+    train = load_data(profile(), "train", roots["imagenet"])
+    plain = train.subset(slice(None))
     calls = []
     monkeypatch.setattr(imagenet, "decode", lambda *args: calls.append(args) or decode(*args))
     first, second = torch.tensor([5, 77, 5]), torch.tensor([77, 140, 0])
@@ -307,7 +313,7 @@ def test_batches_are_those_of_batch_and_one_ahead(roots, monkeypatch):
     assert torch.equal(torch.cat([images for images, _ in parts]), train.batch(chosen)[0])
     assert torch.equal(torch.cat([labels for _, labels in parts]), train.labels[chosen])
     monkeypatch.undo()
-    memory = imagenet.ImageSet(train.images[torch.arange(9)], train.labels[:9], train.class_names)
+    memory = ImageSet(train.images[torch.arange(9)], train.labels[:9], train.class_names)
     assert [len(labels) for _, labels in memory.batches(4)] == [4, 4, 1]  # nothing to decode
 
 
@@ -423,6 +429,7 @@ def test_a_thousand_classes_are_those_of_imagenet_and_complete(tmp_path, monkeyp
     data = load_data(profile(num_classes=1000), "test", tmp_path)
     assert data.class_names[:2] == ["tench", "goldfish"] and data.labels.tolist() == list(range(1000))
     (tmp_path / "val" / wnids[7]).rename(tmp_path / "val" / "hen")
+    forget()
     with pytest.raises(ValueError, match="1 are no wnids of ImageNet-1k, such as hen"):
         load_data(profile(num_classes=1000), "test", tmp_path)
 

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from cop.data import tokens as tokens_module
 from cop.data.images import ImageSet
 from cop.data.loading import load_data
-from cop.data.tokens import KL16Tokens, PCAPatches, RawPatches, fit_tokens, patch_statistics, tokens_from_state
+from cop.data.tokens import (
+    Components,
+    KL16Tokens,
+    PCAPatches,
+    RawPatches,
+    fit_tokens,
+    patch_statistics,
+    tokens_from_state,
+)
 from cop.paper.kl16 import KL16
 from cop.paper.patches import check_tokens, edge_strength, patchify, unpatchify
 from cop.profiles import DataConfig, Profile, TokenConfig, demo, natural, paper
@@ -97,6 +105,26 @@ def test_pca_whitens_every_component(colour):
     torch.testing.assert_close(encoded.T @ encoded / len(encoded), torch.eye(8).double(), atol=1e-3, rtol=0)
 
 
+def test_components_keep_their_own_variances_under_one_standard_deviation(colour):
+    tokens, whitened = (fit_tokens(colour_profile(kind, 5), colour) for kind in ("components", "pca"))
+    x = tokens.encode(colour.batch(torch.arange(300))[0])
+    assert x.std().item() == pytest.approx(1, abs=0.01)
+    found = x.flatten(0, 1).double().var(0, correction=0)
+    torch.testing.assert_close(found / found.sum(), tokens.variance / tokens.variance.sum(), rtol=0.01, atol=1e-4)
+    torch.testing.assert_close(tokens.decode(x), whitened.decode(whitened.encode(colour.batch(torch.arange(300))[0])), rtol=0, atol=1e-4)
+
+
+def test_tokens_of_any_grid_are_those_of_its_patches(colour):
+    images = colour.batch(torch.arange(4))[0]
+    tokens = fit_tokens(colour_profile("components", 5), colour)
+    wide, shape = tokens.encode_grid(torch.cat([images[:2], images[2:]], 3))
+    assert shape == (4, 8) and wide.shape == (2, 32, 5)
+    whole = tokens.encode(images).unflatten(1, (4, 4))
+    torch.testing.assert_close(wide.unflatten(1, shape), torch.cat([whole[:2], whole[2:]], 2))
+    with pytest.raises(ValueError, match=r"\(4, 3, 16, 15\).*multiples of 4 px"):
+        tokens.encode_grid(images[..., 1:])
+
+
 def test_pca_agrees_with_the_svd(colour):
     tokens = fit_tokens(colour_profile(dim=8), colour)
     patches = patchify(colour.batch(slice(None))[0], 4).flatten(0, 1).double()
@@ -125,7 +153,7 @@ def test_pca_loses_what_it_says(colour):
 # ------------------------------------------------------------------------------------------ state and KL-16
 
 
-@pytest.mark.parametrize("kind, dim", [("raw", D), ("pca", 5)])
+@pytest.mark.parametrize("kind, dim", [("raw", D), ("pca", 5), ("components", 5)])
 def test_state_restores_the_same_tokens(colour, kind, dim, tmp_path):
     from safetensors.torch import load_file, save_file
 
@@ -134,7 +162,7 @@ def test_state_restores_the_same_tokens(colour, kind, dim, tmp_path):
     save_file(tokens.state(), tmp_path / "tokens.safetensors")
     again = tokens_from_state(profile, load_file(tmp_path / "tokens.safetensors"))
     images = colour.batch(slice(0, 5))[0]
-    assert type(again) is type(tokens) is (RawPatches if kind == "raw" else PCAPatches)
+    assert type(again) is type(tokens) is {"raw": RawPatches, "pca": PCAPatches, "components": Components}[kind]
     torch.testing.assert_close(again.encode(images), tokens.encode(images), rtol=1e-5, atol=1e-5)
     for name, value in tokens.state().items():  # every stored number, and the layout that a product's last bits depend on
         assert torch.equal(again.state()[name], value) and again.state()[name].stride() == value.stride(), name

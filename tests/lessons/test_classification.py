@@ -1,6 +1,7 @@
 """Training stages, evaluation, tables and costs of notebook 5 on the smoke profile."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -8,13 +9,15 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
 from cop import orders
-from cop.lessons import classification, pipeline
-from cop.lessons import tables_classification as tc
-from cop.lessons.classification import RATES, SHOWN, Hits, evaluate, hits, ranking_of
+from cop.lessons import classification, classifiers, costs, pipeline
+from cop.lessons import first_patches as lesson
+from cop.lessons.classification import RATES, SHOWN, Hits, evaluate, hits
+from cop.lessons.ordering import ranking_of
 from cop.orders import check_ranking, ranks_of
 from cop.paper import cvit
 from cop.profiles import as_dict, demo, get_profile, key, paper, replace
 from cop.show import figures_classification as fc
+from cop.show import report
 from cop.train.loop import seeded
 
 N = 64
@@ -40,18 +43,17 @@ def same(a: Hits, b: Hits) -> bool:
     return a.counts == b.counts and np.array_equal(a.top1, b.top1) and np.array_equal(a.top5, b.top5)
 
 
-@pytest.mark.parametrize("order", classification.ORDERS)
+@pytest.mark.parametrize("order", orders.registered())
 def test_every_order_is_a_permutation_per_image(profile, order):
     r = ranking_of(profile, "test", order)
     assert r.shape == (64, N)
     check_ranking(r, N)
-    one_for_all = order in ("mean order", "centre-out", "low-discrepancy")
-    assert (len(r.unique(dim=0)) == 1) == one_for_all
+    assert (len(r.unique(dim=0)) == 1) == orders.get(order).shared
     assert torch.equal(ranking_of(profile, "test", order), r), "not the same the second time"
 
 
 def test_unknown_orders_are_refused(profile):
-    with pytest.raises(ValueError, match="unknown order 'spiral'; expected one of collapse, random"):
+    with pytest.raises(ValueError, match="unknown order 'spiral'; expected one of collapse, in-strength"):
         ranking_of(profile, "test", "spiral")
     with pytest.raises(ValueError, match="unknown order 'spiral'"):
         classification.classifier(profile, "spiral")
@@ -94,7 +96,7 @@ def test_an_order_for_all_images_is_not_mirrored_with_the_image(profile, order, 
         seen.append(ranking)
         return cvit.masked_loss(model, images, labels, ranking, u)
 
-    monkeypatch.setattr(classification, "masked_loss", loss)
+    monkeypatch.setattr(classifiers, "masked_loss", loss)
     classification.classifier(mirroring, order)
     seen = torch.cat(seen).unique(dim=0)
     if order == "variance":
@@ -105,14 +107,13 @@ def test_an_order_for_all_images_is_not_mirrored_with_the_image(profile, order, 
 
 
 def test_systems_share_initial_weights_and_differ_by_order_and_seed(profile):
-    configs = [classification.system_config(profile, s, 0) for s in ("ViT", "RViT", "CViT", "variance", "DynamicViT", "coarser")]
+    configs = [classifiers.system_config(profile, s, 0) for s in ("ViT", "RViT", "CViT", "variance", "DynamicViT", "coarser")]
     assert len({key(c) for c in configs}) == 6
-    assert key(classification.system_config(profile, "CViT", 1)) != key(configs[2])
+    assert key(classifiers.system_config(profile, "CViT", 1)) != key(configs[2])
     a, b = classification.classifier(profile, "CViT")[0], classification.classifier(profile, "variance")[0]
     assert not torch.equal(a.head.weight, b.head.weight)
     with pytest.MonkeyPatch.context() as m:  # without a step both are what they started from
-        m.setattr(classification, "fit", lambda model, *_, **__: (model, pipeline.pd.DataFrame({"step": [0], "loss": [0.0]})))
-        m.setattr(pipeline, "fit", classification.fit)
+        m.setattr(classifiers, "fit", lambda model, *_, **__: (model, pd.DataFrame({"step": [0], "loss": [0.0]})))
         fresh = replace(profile, classifier=replace(profile.classifier, lr=1e-4))
         states = [classification.classifier(fresh, s)[0].state_dict() for s in ("ViT", "RViT", "CViT", "reversed")]
     assert all(torch.equal(states[0][k], s[k]) for s in states[1:] for k in s)
@@ -133,7 +134,7 @@ def test_vit_plus_c_is_vit_at_0_percent_and_pairs_with_it_elsewhere(profile):
     plain, plus = hits(profile, "ViT", "random", counts=FEW), hits(profile, "ViT", "collapse", counts=FEW)
     assert np.array_equal(plain.at(0.0), plus.at(0.0)) and np.array_equal(plain.at(0.0, 5), plus.at(0.0, 5))
     assert not np.array_equal(plain.top1, plus.top1), "the order must matter somewhere"
-    table = tc.compare({"C9": (plus, plain)})
+    table = lesson.compare({"C9": (plus, plain)})
     zero = table[table["at"] == "0%"].iloc[0]
     assert zero.difference == zero.low == zero.high == 0 and zero.p == 1
     half = table[table["at"] == "50%"].iloc[0]
@@ -197,44 +198,44 @@ def test_bad_rankings_are_named(profile, test_images):
     with pytest.raises(ValueError, match=r"counts are \[14\] without a ranking; expected \[64\]"):
         evaluate(model, images, labels, None, [14])
     with pytest.raises(ValueError, match="10000 rankings for 64 images"):
-        classification.checked(order[:1].expand(10000, -1), 64, profile)
+        hits(profile, "CViT", order[:1].expand(10000, -1))
 
 
 def test_table5_and_verdicts(profile):
     systems = {name: hits(profile, name, counts=FEW) for name in ("ViT", "CViT")}
-    table = tc.table5(systems)
-    assert list(table["system"]) == ["ViT", "", "CViT", ""] and table.shape == (4, 12)
+    table = lesson.tab5.__wrapped__(report.Report("09_test", "smoke", 0), systems)
+    assert list(table["system"]) == ["ViT", "", "", "CViT", "", ""] and table.shape == (6, 12)
     assert table.iloc[0]["T1@0%"].startswith(f"{100 * systems['ViT'].at(0.0).mean():.1f} ±")
-    assert table.iloc[3]["T1@78%"] == "70.57" and table.iloc[3]["AuC"] == "72.19"
+    assert table.iloc[5]["T1@78%"] == "70.57" and table.iloc[5]["AuC"] == "72.19"
     n = 400
     worse, better = np.zeros((5, n), bool), np.zeros((5, n), bool)
     better[:, :40], worse[:, 40:60] = True, True
     pair = {"better − worse": (Hits(tuple(FEW), better, better, N), Hits(tuple(FEW), worse, worse, N))}
-    differences = tc.compare(pair, rates=(0.0, 0.78))
-    assert tc.verdict(differences, "better − worse", "78%").startswith("better: +5.0 points")
+    differences = lesson.compare(pair, rates=(0.0, 0.78))
+    assert lesson.verdict(differences, "better − worse", "78%").startswith("better: +5.0 points")
     assert differences["p"].iloc[0] == pytest.approx(0.0134, abs=2e-4)  # two-sided binomial, 40 of 60
     assert differences["holm"].tolist() == pytest.approx([3 * differences["p"].min()] * 3), "a family: two rates and the AuC"
-    assert tc.show_comparisons(differences)["78%"][0].endswith("*")
-    family = tc.compare(pair | {f"nothing {i}": (pair["better − worse"][0],) * 2 for i in range(4)}, rates=(0.78,))
-    assert family["p"].iloc[0] < 0.05 < family["holm"].iloc[0] and not tc.show_comparisons(family)["78%"][0].endswith("*")
-    assert tc.verdict(family, "better − worse", "78%").startswith("no difference found")
-    same_twice = tc.compare({"a": (pair["better − worse"][0],) * 2}, rates=(0.78,))
-    assert tc.verdict(same_twice, "a", "78%").startswith("no difference found")
+    assert lesson.show_comparisons(differences)["78%"][0].endswith("*")
+    family = lesson.compare(pair | {f"nothing {i}": (pair["better − worse"][0],) * 2 for i in range(4)}, rates=(0.78,))
+    assert family["p"].iloc[0] < 0.05 < family["holm"].iloc[0] and not lesson.show_comparisons(family)["78%"][0].endswith("*")
+    assert lesson.verdict(family, "better − worse", "78%").startswith("no difference found")
+    same_twice = lesson.compare({"a": (pair["better − worse"][0],) * 2}, rates=(0.78,))
+    assert lesson.verdict(same_twice, "a", "78%").startswith("no difference found")
 
 
 def test_costs_are_the_published_ones():
-    paper = tc.bill("paper")
+    paper = costs.bill("paper")
     assert paper["all"] / 1e9 == pytest.approx(23.197, abs=1e-3)
     assert 1 - paper["kept"] / paper["all"] == pytest.approx(0.787, abs=2e-3)
     assert 600e9 < paper["ranking"] < 722e9  # 256 encoder passes, the first block shared and the last for one token
-    row = tc.cost_table({"paper": paper}).iloc[0]
+    row = costs.cost_table({"paper": paper}).iloc[0]
     assert row["saved in attention"] == "95.16%" and row["end to end / whole"] == "31.7×"
     smoke = get_profile("smoke")
-    assert tc.bill(smoke)["tokenizer"] == 0 and tc.macs_at(smoke, 64) == tc.bill(smoke)["all"]
+    assert costs.bill(smoke)["tokenizer"] == 0 and costs.macs_at(smoke, 64) == costs.bill(smoke)["all"]
 
 
 def test_throughput_is_measured_once_and_kept():
-    first, second = tc.throughput("smoke", rounds=1), tc.throughput("smoke", rounds=1)
+    first, second = costs.throughput("smoke", rounds=1), costs.throughput("smoke", rounds=1)
     assert first.equals(second) and first["gain"].iloc[-1] == first["ideal"].iloc[-1] == 1
     assert (first["ideal"].diff().dropna() < 0).all() and (first["images_per_s"] > 0).all()
 
@@ -251,7 +252,7 @@ def test_figures_are_drawn_from_real_results(profile, test_images):
     order, (images, labels) = ranking_of(profile, "test", "collapse"), test_images
     model, _ = classification.classifier(profile, "CViT")
     names = pipeline.load_data(profile, "test").class_names
-    said = tc.guesses(model, images[:1], int(labels[0]), order[0], FEW, names)
+    said = lesson.guesses(model, images[:1], int(labels[0]), order[0], FEW, names)
     assert all(name in names and 0 < p <= 1 and right == (names.index(name) == int(labels[0])) for name, p, right in said)
     fig = fc.first_patches(np.zeros((32, 32)), order[0].numpy(), 8, FEW, said)
     assert [ax.get_title() for ax in fig.axes] == [f"{k} patches" for k in FEW]
@@ -273,10 +274,10 @@ def test_the_paper_profile_starts_from_named_weights(tmp_path, monkeypatch):
     torch.nn.init.normal_(source.pos_embed, std=0.02)
     monkeypatch.setenv("COP_WEIGHTS", str(tmp_path))
     save_file(source.state_dict(), tmp_path / "vit_base_orig_in21k.safetensors")
-    model = pipeline.untrained(lambda: classification.build(paper, "CViT"), 0, paper.classifier.pretrained)
+    model = classifiers.untrained(lambda: classifiers.build(paper, "CViT"), 0, paper.classifier.pretrained)
     assert model.pos_embed.shape == (1, 257, 768) and model.head.weight.shape == (1000, 768)
     assert torch.equal(model.blocks[11].mlp.fc2.weight, source.blocks[11].mlp.fc2.weight)
     assert torch.equal(model.pos_embed, resample_abs_pos_embed(source.pos_embed, new_size=(16, 16), num_prefix_tokens=1))
     with pytest.raises(ValueError, match="unknown weights 'vit_huge'"):
-        pipeline.untrained(lambda: classification.build(demo, "CViT"), 0, "vit_huge")
+        classifiers.untrained(lambda: classifiers.build(demo, "CViT"), 0, "vit_huge")
     assert "pretrained" not in as_dict(demo.classifier) and as_dict(paper.classifier)["pretrained"], "old hashes stay"

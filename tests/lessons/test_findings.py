@@ -19,11 +19,11 @@ def test_a_changed_record_changes_the_verdict(tmp_path, monkeypatch):
         rows = [["05_first_patches", f"top1_{n}_78%", v] for n, v in (("CViT", cvit), ("RViT", rvit))]
         pd.DataFrame(rows, columns=["notebook", "name", "value"]).to_csv(tmp_path / f"demo/records/seed{seed}.csv", index=False)
     n, pair = findings.Numbers("demo"), ("top1_CViT_78%", "top1_RViT_78%")
-    assert n.says(pair) == n.says(pair, -1) == "with 1 of 2 seeds"
+    assert n.wins(pair) == n.wins(pair, -1) == "with 1 of 2 seeds"
     assert n.each("top1_CViT_78%", 100, 1) == "50.0 / 45.0" and n.each(pair, 100, 0) == "+10 / -15"
     frame = pd.read_csv(tmp_path / "demo/records/seed1.csv").assign(value=[0.7, 0.6])
     frame.to_csv(tmp_path / "demo/records/seed1.csv", index=False)
-    assert findings.Numbers("demo").says(pair) == "with 2 of 2 seeds"
+    assert findings.Numbers("demo").wins(pair) == "with 2 of 2 seeds"
     with pytest.raises(KeyError, match="no record has 'knee_CViT'"):
         n.each("knee_CViT")
 

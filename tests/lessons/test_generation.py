@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cop.lessons import evaluation, generation, held_out, pipeline
+from cop.lessons import classifiers, evaluation, generation, held_out, pipeline
+from cop.lessons import generation_along_the_order as lesson
 from cop.measure import metrics
 from cop.orders import check_ranking, mean_order, random_order
 from cop.orders.bank import MODES, OrderBank
@@ -230,12 +231,13 @@ def test_two_pass_and_every_other_source_can_be_evaluated_and_tabulated():
     for values, parts in results.values():
         assert torch.isfinite(values).all() and parts.shape == (2, len(evaluation.METRICS))
     heading = evaluation.METRICS["frechet"][0]
-    assert "FID" not in heading and heading in evaluation.table(results)
-    frame = evaluation.verdicts(results, held_out.losses_by_order(SMALL, 0, count=60), SMALL, report.Seeds("smoke", "none"))
+    assert "FID" not in heading and heading in lesson.systems_table(results)
+    out = report.Report("09_test", "smoke", 0)
+    frame = lesson.verdicts(out, results, held_out.losses_by_order(SMALL, 0, count=60), SMALL)
     assert len(frame) == 5 + 2 + 2 and not frame["claim"].str.contains("leak").any(), "held-out orders were not asked for"
     assert set(frame["all seeds"]) == {"–"}
     with pytest.raises(ValueError, match="Table 2 has 6 rows, 1 given"):
-        evaluation.beside_paper(2, [("MAR", ("MAR", "random", 1.0))], results)
+        lesson.beside_paper(out, results, 2, {"MAR": ("MAR", "random", 1.0)})
 
 
 def clouds():
@@ -327,11 +329,11 @@ def test_real_images_are_judged_by_a_classifier_that_depends_on_its_training():
 
 def test_one_network_judges_the_images_of_all_seeds(monkeypatch):
     asked = []
-    monkeypatch.setattr(evaluation.pipeline, "classifier", lambda profile, seed, device: asked.append(seed) or [None])
+    monkeypatch.setattr(classifiers, "trained", lambda profile, *asked_for: asked.append(asked_for) or [None])
     evaluation.judge(SMALL)
-    assert asked == [evaluation.JUDGE]
+    assert asked == [("RViT", evaluation.JUDGE, "auto")]
     by_seed = [evaluation.evaluation_config(SMALL, seed, "base", "random", 1.0) for seed in (0, 1)]
-    assert by_seed[0] != by_seed[1] and by_seed[0]["judge"] == by_seed[1]["judge"] == pipeline.classifier_config(SMALL, 0)
+    assert by_seed[0] != by_seed[1] and by_seed[0]["judge"] == by_seed[1]["judge"] == classifiers.classifier_config(SMALL, "RViT", 0)
     real = [evaluation.evaluation_config(SMALL, seed, "real", "–", 1.0) for seed in (0, 1)]
     assert real[0] == real[1]
 
@@ -353,20 +355,20 @@ def test_starred_differences_are_corrected_for_the_size_of_their_table():
     one, same = torch.ones(5).double(), torch.zeros(50, 5).double()
     results = {("a", "x", 1.0): (one, noise), ("b", "x", 1.0): (one + 2.4 * error, same), ("c", "x", 1.0): (one, same)}
     pair, nothing = (("b", "x", 1.0), ("a", "x", 1.0)), (("c", "x", 1.0), ("a", "x", 1.0))
-    alone = evaluation.gaps(results, [pair], ["precision"])
-    among = evaluation.gaps(results, [pair] + [nothing] * 14, ["precision"])
+    alone = lesson.gaps(results, [pair], ["precision"])
+    among = lesson.gaps(results, [pair] + [nothing] * 14, ["precision"])
     assert alone["the first is"][0] == "better" and among["the first is"][0] == "no difference found"
     assert float(among["p (Holm)"][0]) == pytest.approx(15 * float(alone["p (Holm)"][0]), rel=0.05)
 
 
 def test_few_batches_have_students_interval():
     losses = {("a", "random"): torch.tensor([1.0, 2.0, 3.0]).double(), ("b", "random"): torch.zeros(3).double()}
-    gap, p = held_out.gap(losses, "a", "b", "random")
+    gap, p = lesson.loss_gap(losses, "a", "b", "random")
     assert gap == pytest.approx((2, 2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3) and p == pytest.approx(0.0742, abs=1e-3)
     clear = 1 + 0.1 * torch.arange(4).double()
     losses = {(m, o): v for m, v in (("MAR", torch.zeros(4).double()), ("CMAR", clear)) for o in ("random", "collapse", "reversed")}
     losses["CMAR", "reversed"] = torch.tensor([0.3, -0.2, 0.3, -0.2]).double()
-    table = held_out.table(losses, control="MAR").set_index("model")
+    table = lesson.loss_table(losses, control="MAR").set_index("model")
     assert table.loc["CMAR", "collapse, less control"].endswith(" *") and table.loc["MAR", "collapse, less control"] == "–"
     assert not table.loc["CMAR", "reversed, less control"].endswith(" *")
 

@@ -33,3 +33,12 @@ def test_a_row_of_the_table(monkeypatch, tmp_path):
     assert table.loc["budget", "mean weight"] == pytest.approx(0.15, abs=1e-3)
     with pytest.raises(ValueError, match="unknown change 'nothing'.*as printed"):
         masks.compared(profile, "nothing")
+
+
+def test_a_training_is_watched_on_its_way(monkeypatch, tmp_path):
+    monkeypatch.setenv("COP_CACHE", str(tmp_path))
+    monkeypatch.setattr(masks, "WATCHED", (1,))
+    profile = replace(smoke, comae=replace(smoke.comae, steps=2))
+    path = masks.on_the_way(profile, seeds=(0, 1))
+    assert sorted(path.step.unique()) == [1, 2]
+    assert path.quantity.value_counts().to_dict() == {"L_r": 4} | dict.fromkeys(masks.QUANTITIES[1:], 2)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from cop.__main__ import main
-from cop.data.images import read
+from cop.data.pictures import read
 from cop.lessons import photographs, pipeline
 from cop.profiles import smoke
 from cop.show import overlay

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 import cop
-from cop.lessons import pipeline
-from cop.orders import check_ranking
+from cop.data.inputs import read_images
+from cop.lessons import classifiers, ordering, pipeline
+from cop.orders import check_ranking, registered
 from cop.paper.ranking import to_networkx
 from cop.profiles import PROFILES, Profile, for_classifiers, get_profile, replace
 
@@ -27,8 +28,8 @@ def images() -> torch.Tensor:
 
 
 def test_the_public_api_is_importable_and_documented():
-    for name in ("CoMAE", "pagerank", "collapse_order", "rank", "load_data"):
-        assert len(getattr(cop, name).__doc__) > 60 and name in dir(cop)
+    for name in cop.__all__:
+        assert len(getattr(cop, name).__doc__) > 50 and name in dir(cop)
     with pytest.raises(AttributeError, match="no attribute 'ranks'"):
         _ = cop.ranks
 
@@ -42,9 +43,20 @@ def test_the_layouts_of_imagenet_share_what_is_stored():
     assert pipeline.comae_config(other, 0) != configs[0]
 
 
-def test_import_cop_is_light():
-    code = "import sys, cop; assert 'torch' not in sys.modules, 'import cop loads torch'"
-    subprocess.run([sys.executable, "-c", code], check=True)
+HEAVY = "timm torchvision accelerate pandas sklearn scipy networkx matplotlib torch._dynamo sympy torch_fidelity datasets".split()
+
+
+@pytest.mark.parametrize("code, absent", [
+    ("import cop", ["torch", "numpy", "PIL"]),
+    ("import cop; cop.rank, cop.load_data, cop.read_images, cop.comae", HEAVY),
+    ("import cop, PIL.Image; cop.rank(PIL.Image.new('L', (9, 9)), 'natural')", HEAVY),
+    ("from cop.__main__ import main; assert main(['rank', 'nowhere.jpg']) == 2", ["torch"]),
+])  # fmt: skip
+def test_what_is_not_needed_is_not_imported(code, absent):
+    """Modules, not seconds: each of these takes as long as PyTorch or more."""
+    code += f"; import sys; found = {set(absent)} & sys.modules.keys(); assert not found, found"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_rank_is_dependencies_then_pagerank_then_a_stable_sort(images):
@@ -77,11 +89,13 @@ def test_rows_are_in_the_order_of_what_is_given(images, tmp_path):
     for name, picture in zip(("c.png", "b/a.png", "a.png"), pictures, strict=True):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(picture).save(tmp_path / name)
-    want, profile = pipeline.as_batch(images, get_profile("smoke")), get_profile("smoke")
+    want, profile = read_images(images, "smoke"), get_profile("smoke")
     for several in (pictures, tuple(pictures), list(images), iter(images), [pictures[0], images[1], tmp_path / "a.png"]):
-        assert torch.equal(pipeline.as_batch(several, profile), want)
-    assert torch.equal(pipeline.as_batch(tmp_path, profile), want[[2, 1, 0]]), "a folder and its subfolders, sorted by path"
-    assert torch.equal(pipeline.as_batch({str(tmp_path / "c.png"), str(tmp_path / "a.png")}, profile), want[[2, 0]])
+        assert torch.equal(read_images(several, profile), want)
+    folder = [str(tmp_path / name) for name in ("a.png", "b/a.png", "c.png")]  # and its subfolders, sorted by path
+    assert torch.equal(read_images(tmp_path, profile), want[[2, 1, 0]]) and read_images(tmp_path, profile).files == folder
+    assert read_images([pictures[0], tmp_path / "a.png"], profile).files == [None, folder[0]]
+    assert torch.equal(read_images({str(tmp_path / "c.png"), str(tmp_path / "a.png")}, profile), want[[2, 0]])
 
 
 def test_what_a_folder_lacks_is_warned_of(images, tmp_path):
@@ -89,7 +103,7 @@ def test_what_a_folder_lacks_is_warned_of(images, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
     (tmp_path / "link.jpg").symlink_to("nowhere.jpg")
     with pytest.warns(UserWarning, match=r"^2 left out of .*broken\.jpg.*no image file .*link\.jpg; it is a broken link$") as told:
-        assert len(cop.rank(tmp_path, profile="smoke")) == 1
+        assert cop.rank(tmp_path, profile="smoke").files == [str(tmp_path / "good.png")], "which row is which file"
     assert told[0].filename == __file__
     (tmp_path / "good.png").unlink()
     with pytest.raises(ValueError, match=r"broken\.jpg.*link\.jpg"):
@@ -99,6 +113,10 @@ def test_what_a_folder_lacks_is_warned_of(images, tmp_path):
 def test_a_batch_gives_the_orders_of_its_images(images):
     whole = cop.rank(images, profile="smoke")
     assert torch.equal(torch.cat([cop.rank(x[None], profile="smoke") for x in images]), whole)
+    data = cop.load_data("smoke", "test")
+    assert torch.equal(cop.rank(data, "smoke")[:3], whole) and torch.equal(cop.rank(data[:3], "smoke"), whole)
+    with pytest.raises(ValueError, match=r"images are \(3, 1, 32, 32\) torch.float32; expected a float tensor \(B, 3, 64, 64\)"):
+        cop.rank(data[:3], "natural")
 
 
 def test_bad_images_are_named(tmp_path, images):
@@ -137,7 +155,7 @@ def test_tensors_outside_the_range_are_refused_with_the_range_seen(images, facto
     x = images * factor + offset
     with pytest.raises(ValueError, match=f"images range from {x.min():.4g} to {x.max():.4g}; expected"):
         cop.rank(x, profile="smoke")
-    pipeline.as_batch(images * 1.0005, get_profile("smoke"))  # rounding
+    read_images(images * 1.0005, get_profile("smoke"))  # rounding
 
 
 @pytest.mark.parametrize("shape", [(3, 40, 50), (5, 3, 40, 50), (40, 50, 5), (40, 50, 2), (3, 40, 3), (1, 40, 50), (40,), (0, 5),
@@ -180,32 +198,32 @@ def test_two_folders_have_two_tokenizers_and_two_rankings(tmp_path, monkeypatch)
 
 
 def test_orders_are_permutations_of_the_sampled_images():
-    zoo = pipeline.orders("smoke", "test", 20)
-    assert len(zoo) == 9
+    zoo = ordering.sample_orders("smoke", "test", 20)
+    assert set(zoo) == set(registered()) - {"attention"}
     for name, r in zoo.items():
         assert r.shape == (20, N), name
         check_ranking(r.contiguous(), N)
     assert torch.equal(zoo["reversed"], zoo["collapse"].flip(1))
-    assert torch.equal(zoo["mean order"][0], pipeline.mean_ranking("smoke"))
+    assert torch.equal(zoo["mean order"][0], ordering.mean_ranking("smoke"))
     assert len(zoo["mean order"].unique(dim=0)) == 1 and len(zoo["random"].unique(dim=0)) == 20
 
 
 def test_classifiers_of_some_classes_share_the_comae_of_all():
     some = for_classifiers(replace(PROFILES["smoke"], classifier=replace(PROFILES["smoke"].classifier, class_step=5)))
     assert pipeline.comae_config(some, 0) == pipeline.comae_config(PROFILES["smoke"], 0)
-    assert len(pipeline.load_data(some, "test").class_names) == 2 and pipeline.classifier(some)[0].num_classes == 2
+    assert len(pipeline.load_data(some, "test").class_names) == 2 and classifiers.trained(some, "RViT")[0].num_classes == 2
     assert pipeline.images_config(some) != pipeline.images_config(PROFILES["smoke"])
     images = pipeline.load_data(some, "test").batch(torch.arange(3))[0]
-    assert torch.equal(pipeline.rankings(some, "test")[:3], pipeline.rank(images, "smoke"))
+    assert torch.equal(pipeline.rankings(some, "test")[:3], ordering.rank(images, "smoke"))
 
 
 def test_contrast_is_measured_on_pixels():
     """The components of a PCA have unit variance each, so that noise would count as much as an edge."""
     images = torch.randn(2, 3, 64, 64, generator=pipeline.seeded(0))
-    grey = pipeline.looked_at(pipeline.tokenizer("natural"), images)
+    grey = ordering.looked_at(pipeline.tokenizer("natural"), images)
     assert grey.shape == (2, 256, 16) and grey[0, 17, 5] == pytest.approx(images[0, :, 5, 5].mean().item(), rel=1e-5)  # row 1, column 1 of patch (1, 1)
     raw, clothes = pipeline.tokenizer("smoke"), images[:, :1, :32, :32]
-    assert torch.equal(pipeline.looked_at(raw, clothes), raw.encode(clothes))
+    assert torch.equal(ordering.looked_at(raw, clothes), raw.encode(clothes))
 
 
 def test_photographs_are_ranked_by_the_released_encoder_without_any_data(tmp_path, monkeypatch):
@@ -227,7 +245,7 @@ def test_target_patches_cuts_out_the_reconstruction(images):
 
 
 def test_stages_train_and_load_the_same_weights():
-    for stage in (pipeline.comae, pipeline.predictor, pipeline.classifier):
+    for stage in (pipeline.comae, pipeline.predictor):
         (a, first), (b, second) = stage("smoke"), stage("smoke")
         assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
         assert not a.training and first.provenance == second.provenance and len(first.history)
@@ -238,7 +256,7 @@ def test_stages_train_and_load_the_same_weights():
 
 
 def test_unknown_profile_and_every_profile_hangs_together():
-    with pytest.raises(ValueError, match="unknown profile 'huge'; expected one of smoke, demo, natural, paper"):
+    with pytest.raises(ValueError, match="unknown profile 'huge'; expected one of smoke, demo, natural, natural64, paper"):
         get_profile("huge")
     for p in PROFILES.values():
         assert isinstance(p, Profile) and p.data.image_size == p.grid * p.tokens.patch_size

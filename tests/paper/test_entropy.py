@@ -22,7 +22,7 @@ from cop.paper.entropy import (
     predictor_loss,
     removed_curve,
 )
-from cop.profiles import PredictorConfig
+from cop.profiles import PredictorConfig, replace
 
 FLOOR = 0.1
 TINY = PredictorConfig(dim=16, depth=2, heads=2, floor=FLOOR)
@@ -266,6 +266,15 @@ def test_predictor_loss_draws_every_number_of_seen_patches_and_is_reproducible()
     assert share == pytest.approx([0.25] * 4 + [0], abs=0.03)
     net, tokens = TokenPredictor(4, 2, TINY), torch.randn(6, 4, 2, generator=gen())
     assert torch.equal(predictor_loss(net, tokens, gen(7)), predictor_loss(net, tokens, gen(7)))
+
+
+def test_predictor_refuses_weights_of_another_grid_width_or_depth():
+    net = TokenPredictor(9, 4, TINY)
+    for other in (TokenPredictor(16, 4, TINY), TokenPredictor(9, 5, TINY), TokenPredictor(9, 4, replace(TINY, depth=TINY.depth + 1)),
+                  TokenPredictor(9, 4, replace(TINY, depth=1)), TokenPredictor(9, 4, replace(TINY, dim=2 * TINY.dim))):  # fmt: skip
+        with pytest.raises(ValueError, match="weights have position.*expected.*3 x 3 patches of 4 values"):
+            net.load_state_dict(other.state_dict())
+    net.load_state_dict(TokenPredictor(9, 4, TINY).state_dict())
 
 
 def test_predictor_refuses_a_grid_that_is_not_square():

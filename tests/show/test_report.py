@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cop.__main__ import main
-from cop.lessons import tables
+from cop.lessons import collapse_order, dependency_autoencoder, gallery, patch_entropy
 from cop.profiles import demo
 from cop.show import diagrams, figures, report
 from cop.train.loop import seeded
@@ -67,9 +67,8 @@ def test_reveal_shows_exactly_the_seen_patches():
 @pytest.fixture
 def out(tmp_path, monkeypatch):
     monkeypatch.setenv("COP_FIGURES", str(tmp_path))
-    monkeypatch.setitem(report.MANIFEST, "09_test", ["fig_a", "tab_b"])
-    monkeypatch.setitem(report.TITLES, "fig_a", "Figure A")
-    monkeypatch.setitem(report.TITLES, "tab_b", "Table B")
+    monkeypatch.setitem(report.SHOWN, "fig_a", report.Shown("09_test", "Figure A", "0.9, printed", [("share", "a", 100, 1), ("never recorded", "b", 1, 1)]))
+    monkeypatch.setitem(report.SHOWN, "tab_b", report.Shown("09_test", "Table B"))
     return report.Report("09_test", "demo", 0)
 
 
@@ -79,18 +78,15 @@ def test_a_report_writes_every_file_and_the_gallery_lists_it(out, tmp_path):
     assert out.table(table, "tab_b", "one row") is table
     names = {f.name for f in (tmp_path / "demo").iterdir()}
     assert names == {"fig_a.png", "fig_a.svg", "fig_a.csv", "fig_a.json", "tab_b.csv", "tab_b.md", "tab_b.json"}
-    page = report.gallery(tmp_path)
+    page = gallery.gallery(tmp_path)
     assert "![two dots with bars](demo/fig_a.png)" in page and "| a | 0.123 | – |" in page
     (tmp_path / "demo" / "NOTE.md").write_text("> Made before lunch.\n")
-    assert "## Profile `demo`\n\n> Made before lunch.\n\n###" in report.gallery(tmp_path)
-    with pytest.raises(ValueError, match="'fig_z' is not in the manifest of 09_test; expected one of fig_a, tab_b"):
+    assert "## Profile `demo`\n\n> Made before lunch.\n\n###" in gallery.gallery(tmp_path)
+    with pytest.raises(ValueError, match="'fig_z' is no figure or table of 09_test; expected one of fig_a, tab_b"):
         out.figure(DRAWN["area_bars"](), "fig_z", "nothing")
 
 
 def test_the_gallery_has_the_papers_value_ours_seconds_seed_and_configuration(out, tmp_path, monkeypatch):
-    papers = {"fig_a": {"paper": "0.9, printed", "here": [["share", "a", 100, 1], ["never recorded", "b", 1, 1]]}}
-    (tmp_path / "package" / "show").mkdir(parents=True)
-    (tmp_path / "package" / "show" / "paper_figures.json").write_text(json.dumps(papers))
     for seed, a in ((0, 0.5), (1, 0.6), (2, 0.7)):
         report.Report("09_test", "demo", seed).record(a=a)
     for profile in ("demo", "natural", "smoke", "paper-dry-run"):
@@ -98,8 +94,7 @@ def test_the_gallery_has_the_papers_value_ours_seconds_seed_and_configuration(ou
         here.figure(DRAWN["area_bars"](), "fig_a", f"two dots of {profile}")
         here.table(pd.DataFrame({"x": [1]}), "tab_b", "one row")
     (tmp_path / "demo" / "timings.json").write_text('{"09_test": {"released": 31, "retrain": 245}}')
-    monkeypatch.setattr(report.paths, "package", tmp_path / "package")
-    page = report.gallery(tmp_path)
+    page = gallery.gallery(tmp_path)
     demo, natural = page.split("## Profile `natural`")
     figure, table = demo.split("### Table B")
     assert "- **Paper**: 0.9, printed" in figure and "- **Paper**: has none of this" in table
@@ -124,11 +119,31 @@ def test_profiles_stand_beside_each_other_each_with_its_seeds(out, tmp_path, mon
 
 
 def test_every_figure_and_table_of_the_paper_has_a_word_on_what_the_paper_shows():
-    papers = json.loads((report.paths.package / "show" / "paper_figures.json").read_text())
-    assert set(papers) <= set(report.TITLES)
-    assert all(papers[name]["paper"] for name in report.TITLES if re.fullmatch(r"(fig|tab)\d+", name))
-    recorded = {n for notebook in report.MANIFEST for n in report.Seeds("demo", notebook).values.index}
-    assert {number for entry in papers.values() for _, number, _, _ in entry["here"]} <= recorded
+    assert all(of.paper for name, of in report.SHOWN.items() if re.fullmatch(r"(fig|tab)\d+", name))
+    for of in report.SHOWN.values():
+        assert {number for _, number, _, _ in of.here} <= set(report.Seeds("demo", of.notebook).values.index)
+
+
+def test_a_figure_has_its_title_and_alt_text_beside_its_function(out, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "SHOWN", {})
+
+    @report.shown("09_test", "Figure C", paper="nothing")
+    def fig_c(out, count):
+        """Bars of {count}
+        things.
+
+        Not for readers."""
+        return DRAWN["shares"](), pd.DataFrame({"x": [count]}), {"count": count}
+
+    @report.shown("09_test", "Table D")
+    def tab_d(out):
+        """One row."""
+        return pd.DataFrame({"y": [2.0]})
+
+    assert fig_c(out, 3) is None and tab_d(out)["y"].tolist() == [2.0]
+    card = json.loads((tmp_path / "demo" / "fig_c.json").read_text())
+    assert (card["title"], card["alt"]) == ("Figure C", "Bars of 3 things.") and report.SHOWN["fig_c"].paper == "nothing"
+    assert {f.name for f in (tmp_path / "demo").iterdir()} >= {"fig_c.csv", "fig_c.svg", "tab_d.md", "tab_d.json"}
 
 
 def test_png_and_svg_are_reproducible(out, tmp_path):
@@ -186,7 +201,7 @@ def test_orders_of_several_seeds_are_kept_and_compared(out, tmp_path, monkeypatc
     again = out.kept("orders")
     assert list(again) == ["0", "1", "12", "0, one thread"], "what differs in more than the seed comes last, and says so"
     assert again["0, one thread"].to_numpy().tolist() == other.to_numpy().tolist()
-    table = tables.across_seeds({s: torch.from_numpy(t.to_numpy()) for s, t in found.items()})
+    table = collapse_order.across_seeds({s: torch.from_numpy(t.to_numpy()) for s, t in found.items()})
     assert table["seeds"].tolist() == ["0 and 1", "0 and 12", "1 and 12"]
     assert table["Spearman, same image"][0].startswith("+1.00") and table["Spearman, same image"][1].startswith("-1.00")
     assert table["Spearman, mean orders"][0] == "+1.00"
@@ -234,7 +249,7 @@ def test_records_of_other_parameters_and_strays_are_left_aside_with_a_note(out, 
         (line,) = [line for line in said if f"/{name}.csv" in line]
         assert line.startswith("cop: ") and "left aside" in line
     assert len(said) == 8
-    report.gallery(tmp_path)
+    gallery.gallery(tmp_path)
 
 
 @pytest.mark.parametrize("notebook, given, message", [
@@ -247,7 +262,7 @@ def test_records_of_other_parameters_and_strays_are_left_aside_with_a_note(out, 
     ("03_collapse_order", {"top": "all"}, "top is 'all'; expected a whole number of 1 or more"),
     ("01_patch_entropy", {"prefixes": 1}, "prefixes is 1; expected a whole number of 2 or more"),
     ("01_patch_entropy", {"device": "gpu"}, "device is 'gpu'; expected auto, cpu or cuda"),
-    ("01_patch_entropy", {"profile": "huge"}, "unknown profile 'huge'; expected one of smoke, demo, natural, paper"),
+    ("01_patch_entropy", {"profile": "huge"}, "unknown profile 'huge'; expected one of smoke, demo, natural, natural64, paper, or a TOML file"),
     ("01_patch_entropy", {"profile": 3}, "profile is 3; expected a name"),
     ("05_first_patches", {"rate": 1.0}, "rate is 1.0; expected a number from 0 to 1, and less than 1"),
     ("05_first_patches", {"brief": "no"}, "brief is 'no'; expected true or false"),
@@ -309,17 +324,17 @@ def test_write_is_atomic(tmp_path, monkeypatch):
     assert path.read_bytes() == b"old" and [f.name for f in tmp_path.iterdir()] == ["x.txt"]
 
 
-def test_paper_numbers_reach_table_1():
+def test_paper_numbers_reach_table_1(out):
     rows = {k: {"mask_entropy": 4.0, "mask_entropy_raw": 9.0, "reconstruction": 5.0, "contrastive": 0.5} for k in ("without", "with")}
-    table = tables.table1(rows, {"mean token": 12.0})
+    table = dependency_autoencoder.tab1.__wrapped__(out, rows, {"mean token": 12.0})
     assert table["paper: L_r"].tolist()[:2] == [8.392, 1.567] and table["paper: mask entropy"].tolist()[:2] == [4.816, 4.267]
 
 
 def test_of_first_by_hand():
     values, ranking = torch.tensor([[0.0, 0.0, 3.0, 0.0]]), torch.tensor([[2, 0, 1, 3]])
-    assert tables.of_first(values, ranking, 0.25).item() == pytest.approx(4)
-    assert tables.of_first(values, ranking.flip(1), 0.25).item() == 0
-    assert tables.of_first(values, ranking, 1.0).item() == pytest.approx(1)
+    assert collapse_order.of_first(values, ranking, 0.25).item() == pytest.approx(4)
+    assert collapse_order.of_first(values, ranking.flip(1), 0.25).item() == 0
+    assert collapse_order.of_first(values, ranking, 1.0).item() == pytest.approx(1)
 
 
 def test_orders_are_compared_with_random_as_one_family():
@@ -330,10 +345,10 @@ def test_orders_are_compared_with_random_as_one_family():
     noise = (noise - noise.mean()) / noise.std()
     area |= {f"o{i}": area["random"] + 0.1 * torch.randn(100, generator=seeded(3, i)).double() for i in range(8)}
     area["lucky"], area["fast"] = area["random"] + 0.1 * (noise - 0.235), area["random"] - 0.5 + 0.1 * noise
-    interval, table = tables.entropy_table(area)
+    interval, table = patch_entropy.entropy_table(area)
     verdict = dict(zip(table["order"], table["than random"], strict=True))
     assert verdict["fast"] == "faster" and verdict["lucky"] == "no difference found" and verdict["random"] == "–"
-    alone = tables.entropy_table({n: area[n] for n in ("random", "lucky")})[1]
+    alone = patch_entropy.entropy_table({n: area[n] for n in ("random", "lucky")})[1]
     assert alone["than random"].tolist().count("faster") == 1
     assert interval["fast"].low < interval["fast"].value == pytest.approx(area["fast"].mean().item())
 
@@ -342,19 +357,19 @@ def test_masks_that_stay_in_between_polarise_partly(out):
     history = pd.DataFrame({"step": np.arange(0, 200, 10), "share_low": np.linspace(0, 0.3, 20), "share_high": 0.0,
                             "mask_entropy": np.r_[np.linspace(4, 3.5, 10), np.linspace(3.5, 3.8, 10)]})  # fmt: skip
     rows = {k: {"mask_entropy": 3.8, "reconstruction": 5.0, "share_low": 0.3, "share_high": 0.1} for k in ("without", "with")}
-    table = tables.verdicts_comae(history, rows, {"ridge regression": 2.0}, 64, report.Seeds("none", "none"))
+    table = dependency_autoencoder.verdicts(out, history, rows, {"ridge regression": 2.0}, 64)
     this = dict(zip(table["claim"], table["this run"], strict=True))
     assert this["masks polarise as L_r falls (C1)"] == "partly: 0% → 40% of the weights below .1 or above .9, 60% between"
     assert "of at most 4.14" in this["mask entropy falls with L_r (C1)"] and "lowest at step 1" in this["mask entropy falls with L_r (C1)"]
     assert this["reconstructs better than: ridge regression"] == "2.00 → 5.00"
 
 
-def test_a_message_through_the_mask_would_be_found():
+def test_a_message_through_the_mask_would_be_found(out):
     g = seeded(2)
     own = 5 + torch.rand(50, generator=g)
     names = ("its own mask", "another image's mask", "its own mask over the mean image", "the mean mask over the mean image")
     swaps = dict(zip(names, (own, own + 0.001 * torch.randn(50, generator=g), own + 1, own + 2 + 0.1 * torch.rand(50, generator=g)), strict=True))
-    table = tables.swap_table(swaps).set_index("what the decoder gets")
+    table = dependency_autoencoder.swap_table(out, swaps).set_index("what the decoder gets")
     assert table.loc[names[2], "less that of"] == names[3] and table.loc[names[2], "difference"].startswith("-1.0")
     assert float(table.loc[names[2], "p (Holm)"]) < 0.001 < 0.05 < float(table.loc[names[1], "p (Holm)"])
 
@@ -364,5 +379,5 @@ def test_seeds_are_counted_with_their_direction(out, tmp_path, monkeypatch):
     for seed, value in enumerate((1.0, 3.0, -1.0)):
         report.Report("01_patch_entropy", "demo", seed).record(a=value, b=0.0)
     seeds = report.Seeds("demo", "01_patch_entropy", tmp_path)
-    assert tables.over_seeds(seeds, ("a", "b"), -1).endswith("better with 1 of 3 seeds")
-    assert tables.over_seeds(seeds, "a").startswith("1.00 ± ") and tables.over_seeds(seeds, "missing") == "–"
+    assert seeds.verdict(("a", "b"), -1).endswith("better with 1 of 3 seeds")
+    assert seeds.verdict("a").startswith("1.00 ± ") and seeds.verdict("missing") == "–"

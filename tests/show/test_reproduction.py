@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from cop import paths, runner
+from cop.lessons import gallery
 from cop.show import report, reproduction
 
-NOTEBOOKS = list(report.MANIFEST)
+NOTEBOOKS = [s.stem for s in paths.sources()]
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def alter(path, row, column, factor):
 def test_a_copy_of_the_committed_figures_agrees(both):
     findings = reproduction.compare(*both, NOTEBOOKS)
     assert not wrong(findings) and {f.gap for f in findings} == {0}
-    assert {f.name for f in findings} == {*report.TITLES, "records/seed0.csv", "records/orders_seed0.csv"}
+    assert {f.name for f in findings} == {*report.SHOWN, "records/seed0.csv", "records/orders_seed0.csv"}
     n = len(findings)
     assert f"\n{n} of {n} figures, tables and records agree.\n" in reproduction.text(findings, "paper_figures/demo")
 
@@ -161,7 +162,7 @@ def ran(both, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "build", tmp_path / "build")
     monkeypatch.setattr(paths, "figures", committed.parent)
     monkeypatch.setattr(runner, "train_shared", lambda *_: 0)
-    report.gallery()
+    gallery.gallery()
 
     def execute(*_):
         shutil.copytree(fresh, f"{runner.os.environ['COP_FIGURES']}/demo", dirs_exist_ok=True)

@@ -130,14 +130,18 @@ def test_damaged_artefacts_are_named_and_left_untouched(damage):
     assert before == {f.name: f.read_bytes() for f in directory.iterdir()}
 
 
-def test_the_message_is_honest(capsys):
+def test_the_message_is_honest(caplog):
+    """What takes time is said; what is loaded is said to those who ask."""
+    caplog.set_level("INFO")
     artefacts._say.cache_clear()
     load_or_compute("s", {}, once())
-    err = capsys.readouterr().err
-    assert "nothing stored" in err and "done in" in err
     artefacts._say.cache_clear()
     load(load_or_compute("s", {}, once()).directory)
-    assert "loaded from your cache" in capsys.readouterr().err
+    said = [(r.levelname, r.message) for r in caplog.records]
+    for (level, message), (expected, words) in zip(
+        said, (("WARNING", "nothing stored"), ("WARNING", "done in"), ("INFO", "loaded from your cache")), strict=True
+    ):
+        assert level == expected and words in message
 
 
 # ------------------------------------------------------------------------------------------ several runs, one cache

@@ -1,7 +1,6 @@
 """Two processes (gloo, on the CPU) do what one does: the same losses, rankings, samples and artefacts, also after one
 of them was killed. This file is also the program that the second process runs."""
 
-import functools
 import itertools
 import os
 import shutil
@@ -17,7 +16,6 @@ import pandas as pd
 import pytest
 import torch
 
-from cop.data import loading as cop_data
 from cop.lessons import classification, evaluation, generation, pipeline
 from cop.paper.comae import CoMAE, comae_loss
 from cop.profiles import ScaleConfig, smoke
@@ -46,11 +44,10 @@ SLOW = replace(smoke.comae, steps=16, batch_size=8)
 
 
 def set_up(m: pytest.MonkeyPatch) -> None:
-    """A history row per step, one thread, and no image file unpacked twice."""
+    """A history row per step, and one thread."""
     torch.set_num_threads(1)
     m.delenv("COP_RETRAIN_SINCE", raising=False)
     m.setattr(pipeline, "LOG_EVERY", 1)
-    m.setattr(cop_data.lzma, "decompress", functools.cache(cop_data.lzma.decompress))
 
 
 def trainings() -> None:

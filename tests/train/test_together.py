@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cop.lessons import classification
+from cop.lessons import classification, classifiers
 from cop.profiles import smoke
 from cop.train import artefacts
 from cop.train.loop import threads
@@ -15,7 +15,7 @@ PROFILE = replace(smoke, classifier=replace(smoke.classifier, steps=2))
 
 
 def jobs(*systems):
-    configs = {s: classification.system_config(PROFILE, s, 0) for s in systems}
+    configs = {s: classifiers.system_config(PROFILE, s, 0) for s in systems}
     return [Job("classifier", c, classification.classifier, (PROFILE, s, 0, "cpu")) for s, c in configs.items()]
 
 

@@ -20,12 +20,11 @@ import cop.train.loop
 from cop.paper.comae import CoMAE, comae_loss
 from cop.paper.cvit import CViT, masked_loss
 from cop.profiles import ScaleConfig, scale_config, smoke
-from cop.scale.stages import changed, main
+from cop.scale.stages import main
 from cop.train.loop import (
     batch_indices,
     check_scale,
     cosine,
-    decay_groups,
     fit,
     load_checkpoint,
     optimizer,
@@ -34,6 +33,7 @@ from cop.train.loop import (
     seeded,
     seeded_build,
 )
+from cop.train.optimizers import decay_groups
 
 CONFIG = replace(smoke.comae, steps=12, lr=3e-3)
 TOKENS = torch.randn(16, 16, 6, generator=seeded(9))
@@ -398,14 +398,6 @@ def test_compiled_blocks_compute_the_same(tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------------------------------------------- command line
-
-
-def test_settings_of_a_profile_from_the_command_line():
-    profile = changed(smoke, ["scale.micro_batches=8", "scale.mixed_precision=bf16", "comae.lr=0.5", "data.limit=null"])
-    assert profile.scale == ScaleConfig(8, "bf16") and profile.comae.lr == 0.5 and profile.data.limit is None
-    for bad in ("comae.stepz=3", "steps=3", "name.x=1", "comae"):
-        with pytest.raises(ValueError, match=f"{bad}.*names no field"):
-            changed(smoke, [bad])
 
 
 def test_the_command_line_names_what_is_wrong(capsys, tmp_path, monkeypatch):

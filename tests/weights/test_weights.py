@@ -20,6 +20,7 @@ from cop import paths
 from cop.data.loading import load_data
 from cop.data.tokens import KL16Tokens
 from cop.lessons import evaluation
+from cop.lessons.generation_along_the_order import systems_table
 from cop.lessons.pipeline import selection
 from cop.measure import metrics
 from cop.paper.dynamicvit import DynamicViT
@@ -611,7 +612,7 @@ def test_the_paper_profile_is_evaluated_with_inception(inception_file, tmp_path,
     assert named["fid"] == pytest.approx(metrics.frechet(metrics.statistics(own), metrics.statistics(fake)), rel=1e-3)
     apart = metrics.statistics(fake)["mu"] - metrics.statistics(own)["mu"]  # moving the reference by 1 everywhere
     assert named["frechet"] - named["fid"] == pytest.approx((1 - 2 * apart).sum(), rel=1e-3)
-    table = evaluation.table({evaluation.REAL: (values, parts)})
+    table = systems_table({evaluation.REAL: (values, parts)})
     assert "tFID (FID-50K)" in table and "FID against 10,000 images" in table
     np.savez(tmp_path / "reference.npz", **shifted)
     with pytest.raises(ValueError, match="expected the reference images, uint8"):

@@ -22,7 +22,7 @@ import numpy as np
 
 from cop import paths
 from cop.data.images import SPLITS, rank_in_class
-from cop.data.loading import fashion_files, read_fashion
+from cop.data.sets.fashion import fashion_files, read_fashion
 from cop.files import write
 
 DIFFERENT = "DIFFERENT: missing, damaged or of other images"

@@ -1,22 +1,24 @@
 """Images that nobody has to download: coloured gradients with noise, for dry runs at the true sizes."""
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cop.data.images import ImageSet, dataset
 from cop.profiles import DataConfig
 
 SEEDS = {"train": 0, "val": 1, "test": 2}  # no two splits share an image
 
 
-def synthetic(config: DataConfig, split: str) -> tuple[Tensor, Tensor, list[str]]:
-    """Images uint8 (n, C, H, H), labels (n,) with the classes in turn, and names of the classes.
-
-    n is `config.limit`, or one image per class. Image i of a split is the same whatever n is.
-    """
+@dataset("synthetic")
+def synthetic(config: DataConfig, split: str, root: Path | None = None) -> ImageSet:
+    """`config.limit` images, or one per class, with the classes in turn. Image i of a split is the same however many there are."""
     n = config.limit or config.num_classes
     images = torch.stack([one_image(config, 1_000_003 * SEEDS[split] + i) for i in range(n)])
-    return images, torch.arange(n) % config.num_classes, [f"class {y}" for y in range(config.num_classes)]
+    names = [f"class {y}" for y in range(config.num_classes)]
+    return ImageSet(images, torch.arange(n) % config.num_classes, names, split, config.name)
 
 
 def one_image(config: DataConfig, seed: int) -> Tensor:

@@ -5,7 +5,7 @@
                   `ILSVRC/imagenet-1k`; without a root that data set is downloaded by name
     imagenet-wds  root/imagenet1k-train-*.tar and root/imagenet1k-validation-*.tar, the shards of `timm/imagenet-1k-wds`
 
-The last two are in `cop.data.imagenet_shards`. All three give the same images under the same indices: they are put in
+The last two are in `cop.data.sets.imagenet_shards`. All three give the same images under the same indices: they are put in
 the order of class and original file name, whatever order they are stored in. The split rule counts in that order: every
 25th image of a class of the training part is `val`, the rest `train`; the official validation part is `test`.
 
@@ -32,7 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cop.data.images import SUFFIXES, ImageSet, decode, file_size, rank_in_class
+from cop.data.images import ImageSet, dataset, rank_in_class
+from cop.data.pictures import SUFFIXES, decode, file_size
 from cop.profiles import DataConfig
 
 LAYOUTS = ("imagenet", "imagenet-hf", "imagenet-wds")
@@ -219,28 +220,6 @@ class Files:
         return Path(self.name(row)).read_bytes()
 
 
-def imagenet(cfg: DataConfig, split: str, root: Path | None) -> ImageSet:
-    """ImageNet from a torchvision-style folder. Raises FileNotFoundError for another layout, ValueError as `image_set`."""
-    root = check_root(root, cfg)
-    folder = root / ("val" if split == "test" else "train")
-    if not folder.is_dir():
-        raise refuse_layout(root, cfg, f"a folder {folder.name}/ of class folders")
-    classes = sorted(p.name for p in os.scandir(folder) if p.is_dir() and not p.name.startswith("."))
-    if not classes:
-        raise refuse_layout(folder, cfg, "one folder per class, <wnid>/*.JPEG, not images without class")
-    if cfg.num_classes == len(classes) == 1000 and classes != numbered_classes(cfg):
-        foreign = sorted(set(classes) - set(numbered_classes(cfg)))
-        raise ValueError(f"{folder} has 1000 class folders, of which {len(foreign)} are no wnids of ImageNet-1k, such as "
-                         f"{foreign[0]}; expected n01440764 to n15075141: their order numbers the classes")  # fmt: skip
-    files, labels = [], []
-    for label, wnid in enumerate(classes):
-        found = [f"{wnid}/{entry.name}" for entry in _pictures(folder / wnid)]
-        files += found
-        labels += [label] * len(found)
-    source = Files(folder, np.array([os.fsencode(f) for f in files]))
-    return image_set(source, labels, files, classes, cfg, split)
-
-
 def _pictures(folder: Path | str) -> list[os.DirEntry]:
     return [e for e in os.scandir(folder) if e.name.lower().endswith(SUFFIXES) and e.name[0] != "."]
 
@@ -262,3 +241,26 @@ def imagenet_contents(cfg: DataConfig, root: Path | None) -> list[str] | None:
         suffix = ".tar" if cfg.name == "imagenet-wds" else ".parquet"
         files = [str(f) for place in (root, root / "data") for f in place.glob(f"*{suffix}")]
     return [f"{file[len(str(root)):]} {file_size(file)}" for file in files]
+
+
+@dataset("imagenet", contents=imagenet_contents)
+def imagenet(cfg: DataConfig, split: str, root: Path | None) -> ImageSet:
+    """ImageNet from a torchvision-style folder. Raises FileNotFoundError for another layout, ValueError as `image_set`."""
+    root = check_root(root, cfg)
+    folder = root / ("val" if split == "test" else "train")
+    if not folder.is_dir():
+        raise refuse_layout(root, cfg, f"a folder {folder.name}/ of class folders")
+    classes = sorted(p.name for p in os.scandir(folder) if p.is_dir() and not p.name.startswith("."))
+    if not classes:
+        raise refuse_layout(folder, cfg, "one folder per class, <wnid>/*.JPEG, not images without class")
+    if cfg.num_classes == len(classes) == 1000 and classes != numbered_classes(cfg):
+        foreign = sorted(set(classes) - set(numbered_classes(cfg)))
+        raise ValueError(f"{folder} has 1000 class folders, of which {len(foreign)} are no wnids of ImageNet-1k, such as "
+                         f"{foreign[0]}; expected n01440764 to n15075141: their order numbers the classes")  # fmt: skip
+    files, labels = [], []
+    for label, wnid in enumerate(classes):
+        found = [f"{wnid}/{entry.name}" for entry in _pictures(folder / wnid)]
+        files += found
+        labels += [label] * len(found)
+    source = Files(folder, np.array([os.fsencode(f) for f in files]))
+    return image_set(source, labels, files, classes, cfg, split)

@@ -4,7 +4,7 @@ import hashlib
 import zipfile
 import zlib
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from cop import paths
-from cop.data.images import SUFFIXES, ImageSet, decode, rank_in_class, save_npz, walk
+from cop.data.images import ImageSet, dataset, rank_in_class
+from cop.data.pictures import SUFFIXES, decode, save_npz, walk
 from cop.profiles import DataConfig
 
 TINY_HELP = ("Download http://cs231n.stanford.edu/tiny-imagenet-200.zip (about 240 MB) and give the zip, the "
@@ -81,30 +82,36 @@ class _Tree:
         return [line.split("\t") for line in self.read[name]().decode().splitlines() if line]
 
 
+@lru_cache(maxsize=1)  # a hundred thousand files are looked at once per process
+def tree(root: Path) -> _Tree:
+    return _Tree(root)
+
+
 def tiny_contents(cfg: DataConfig, root: Path | None) -> list[str] | None:
     """Name, size and class of the images that `tiny_imagenet` takes; None where they are Tiny-ImageNet's own: the official
     classes, validation labels, and names of training images, as many of a class as `per_class` asks for, or all 500."""
-    tree = _Tree(root) if root and root.exists() else None
-    if tree is None or "val/val_annotations.txt" not in tree.read:
+    files = tree(root) if root and root.exists() else None
+    if files is None or "val/val_annotations.txt" not in files.read:
         return []
-    train, annotated = tree.train(cfg), sorted(tree.annotated())
+    train, annotated = files.train(cfg), sorted(files.annotated())
     numbers = range(cfg.per_class or PER_CLASS)
     in_use = list(train)[:: cfg.class_step or 1]
     whole = all(train[w] == [f"train/{w}/images/{w}_{i}.JPEG" for i in numbers] for w in in_use)
     if whole and hashlib.sha256(repr((list(train), annotated)).encode()).hexdigest()[:16] == OFFICIAL:
         return None
-    rows = [f"{name} {tree.size[name]}" for w in in_use for name in train[w]]
-    return rows + [f"val/images/{file} {tree.size.get(f'val/images/{file}')} {w}" for file, w in annotated]
+    rows = [f"{name} {files.size[name]}" for w in in_use for name in train[w]]
+    return rows + [f"val/images/{file} {files.size.get(f'val/images/{file}')} {w}" for file, w in annotated]
 
 
+@dataset("tiny-imagenet", contents=tiny_contents)
 def tiny_imagenet(cfg: DataConfig, split: str, root: Path | None) -> ImageSet:
     """Raises FileNotFoundError where a part is missing, ValueError naming a class with fewer than `per_class` training
     images (of the classes that `class_step` leaves), or a damaged file."""
     if root is None or not root.exists():
         raise FileNotFoundError(f"Tiny-ImageNet needs a root that exists, got {root}. {TINY_HELP}")
-    tree = _Tree(root)
-    train = tree.train(cfg)
-    has_val = "val/val_annotations.txt" in tree.read
+    files = tree(root)
+    train = files.train(cfg)
+    has_val = "val/val_annotations.txt" in files.read
     if not train or not has_val:
         raise FileNotFoundError(f"{root} holds {sum(map(len, train.values()))} files train/<wnid>/images/*.JPEG and "
                                 f"{'the' if has_val else 'no'} file val/val_annotations.txt; expected both. "
@@ -114,31 +121,31 @@ def tiny_imagenet(cfg: DataConfig, split: str, root: Path | None) -> ImageSet:
     if few:
         raise ValueError(f"class {few[0]} of {root} has {len(train[few[0]])} training images; expected per_class, "
                          f"{cfg.per_class} ({len(few)} classes have fewer): complete the data, or lower per_class. {TINY_HELP}")  # fmt: skip
-    words = dict(line[:2] for line in tree.text("words.txt")) if "words.txt" in tree.read else {}
+    words = dict(line[:2] for line in files.text("words.txt")) if "words.txt" in files.read else {}
     class_names = [words.get(w, w).split(",")[0] for w in train]  # the first of the synonyms
 
     chosen = "".join(f"-{k}{v}" for k, v in (("first", cfg.per_class), ("step", cfg.class_step)) if v and split != "test")
-    name = f"tiny-imagenet-{split}-{cfg.image_size}px-{cfg.channels}ch{chosen}-{tree.key}.npz"
+    name = f"tiny-imagenet-{split}-{cfg.image_size}px-{cfg.channels}ch{chosen}-{files.key}.npz"
     cached = paths.cache() / "data" / name
     try:
         with np.load(cached, allow_pickle=False) as stored:
             images, labels = stored["images"], stored["labels"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # absent or damaged: decode again
-        names = _tiny_split(tree, sorted((n for w in in_use for n in train[w]), key=_numbered), list(train), split)
+        names = _tiny_split(files, sorted((n for w in in_use for n in train[w]), key=_numbered), list(train), split)
         images = np.empty((len(names), cfg.channels, cfg.image_size, cfg.image_size), np.uint8)
         for image, name in zip(images, names, strict=True):
-            file = BytesIO(tree.read[name]())
+            file = BytesIO(files.read[name]())
             image[:] = decode(file, cfg.image_size, cfg.channels, f"{name} in {root}")
         labels = np.array(list(names.values()), np.int64)
         save_npz(cached, images=images, labels=labels)
     return ImageSet(torch.from_numpy(images), labels, class_names, split, cfg.name)
 
 
-def _tiny_split(tree: _Tree, train: list[str], wnids: list[str], split: str) -> dict[str, int]:
+def _tiny_split(files: _Tree, train: list[str], wnids: list[str], split: str) -> dict[str, int]:
     """Name -> label of a split's images. Train omits exact copies of val and test, val those of test."""
     label = {w: i for i, w in enumerate(wnids)}
-    annotated = tree.annotated()
-    missing = [f for f, w in annotated if w not in label or f"val/images/{f}" not in tree.read]
+    annotated = files.annotated()
+    missing = [f for f, w in annotated if w not in label or f"val/images/{f}" not in files.read]
     if missing:
         raise ValueError(f"val/val_annotations.txt names {missing[0]}, whose image or training class is "
                          f"missing; {len(missing)} such lines. {TINY_HELP}")  # fmt: skip
@@ -147,7 +154,7 @@ def _tiny_split(tree: _Tree, train: list[str], wnids: list[str], split: str) -> 
         return test
     labels = [label[n.split("/")[1]] for n in train]
     held_out = rank_in_class(labels) % 10 == 9  # the same images whether a class has 100 or 500
-    digest = {n: hashlib.md5(tree.read[n](), usedforsecurity=False).digest() for n in [*test, *train]}
+    digest = {n: hashlib.md5(files.read[n](), usedforsecurity=False).digest() for n in [*test, *train]}
     seen = {digest[n] for n in test}
     val = {n: y for n, y, v in zip(train, labels, held_out, strict=True) if v and digest[n] not in seen}
     if split == "val":

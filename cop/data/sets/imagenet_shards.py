@@ -1,4 +1,8 @@
-"""ImageNet-1k from parquet files or tar shards: the images of `cop.data.imagenet`, in its order."""
+"""ImageNet-1k from parquet files or tar shards: the images of `cop.data.sets.imagenet`, in its order.
+
+`datasets` reads the parquet files. Of tar shards it would make another copy of 150 GB, and webdataset reads them one after
+the other only, so an index of our own says where each image lies.
+"""
 
 import hashlib
 import json
@@ -12,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from cop import paths
-from cop.data.imagenet import HELP, check_root, image_set, numbered_classes, refuse_layout
-from cop.data.images import SUFFIXES, ImageSet, save_npz
+from cop.data.images import ImageSet, dataset
+from cop.data.pictures import SUFFIXES, save_npz
+from cop.data.sets.imagenet import HELP, check_root, image_set, imagenet_contents, numbered_classes, refuse_layout
 from cop.profiles import DataConfig
 
 INDEX_VERSION = 1  # raise it when the index of the tar shards changes
@@ -40,6 +45,7 @@ class Rows:
         return data
 
 
+@dataset("imagenet-hf", contents=imagenet_contents, same_as="imagenet")
 def imagenet_hf(cfg: DataConfig, split: str, root: Path | None) -> ImageSet:
     """ImageNet through Hugging Face `datasets`, from local parquet files or, without a root, from the hub.
 
@@ -123,6 +129,7 @@ class Members:
             return f.read(self.size[row])
 
 
+@dataset("imagenet-wds", contents=imagenet_contents, same_as="imagenet")
 def imagenet_wds(cfg: DataConfig, split: str, root: Path | None) -> ImageSet:
     """ImageNet from WebDataset's tar shards, read in any order: where each image lies is found out once, and cached.
 

@@ -1,0 +1,206 @@
+"""Notebook 2: the calls that its cells make, and its figures and tables."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cop.lessons import masks as comparison
+from cop.measure.metrics import holm, of_mean
+from cop.paper import reconstruction
+from cop.paper.comae import CoMAE
+from cop.profiles import Profile, get_profile
+from cop.show import diagrams, figures, figures_masks, report
+from cop.show.report import Report
+from cop.train.loop import seeded
+
+NOTEBOOK = "02_dependency_autoencoder"
+shown = partial(report.shown, NOTEBOOK)
+PAPER = {"without": (4.816, 8.392), "with": (4.267, 1.567)}  # Table 1: mask entropy and reconstruction loss
+
+
+def start(profile: str, seed: int, **parameters) -> tuple[Report, Profile]:
+    """Where the notebook writes, and its profile. Raises ValueError for a wrong parameter."""
+    return Report(NOTEBOOK, profile, seed, **parameters), get_profile(profile)
+
+
+def smooth(history: pd.DataFrame, rows: int = 5) -> pd.DataFrame:
+    """A running mean over `rows` rows of a history, for curves a reader can follow."""
+    return history.rolling(rows, min_periods=1).mean().assign(step=history["step"])
+
+
+def swap_table(out: Report, swaps: Mapping[str, Tensor]) -> pd.DataFrame:
+    """`reconstruction.mask_swaps`, L_r of each image (n,) per row: the mean, which is recorded, and the paired difference from the row
+    with its own mask, with 95 % intervals and p corrected by Holm over the table. What the encoder tells the decoder by the
+    mask alone is in the row of its own mask over the mean image, which is compared with the mean mask over that image."""
+    out.record(**{f"swap_{i}": v.mean() for i, v in enumerate(swaps.values())})
+    own, message, silent = "its own mask", "its own mask over the mean image", "the mean mask over the mean image"
+    against = {name: silent if name == message else own for name in swaps if name != own}
+    found = {name: of_mean(swaps[name].double() - swaps[other].double()) for name, other in against.items()}
+    adjusted = dict(zip(found, holm([p for _, p in found.values()]), strict=True))
+    rows = [{"what the decoder gets": own, "L_r": f"{swaps[own].mean():.2f}"}]
+    for name, ((value, low, high), _) in found.items():
+        rows.append({"what the decoder gets": name, "L_r": f"{swaps[name].mean():.2f}", "less that of": against[name],
+                     "difference": f"{value:+.3f} [{low:+.3f}, {high:+.3f}]", "p (Holm)": f"{adjusted[name]:.2g}"})  # fmt: skip
+    return pd.DataFrame(rows).fillna("–")
+
+
+@shown("Figure 10", "encoder and decoder of twelve blocks each, of width 64 and 256, read out at a [cls] token")
+def fig10(out: Report, profile: Profile, model: CoMAE):
+    """Architecture of the CoMAE that was trained: encoder with {enc_depth} blocks of width {enc_dim}, decoder with {dec_depth}
+    blocks of width {dec_dim}."""
+    count = [sum(p.numel() for p in part.parameters()) for part in (model.encoder, model.decoder)]
+    return (
+        diagrams.fig10_architecture(profile.comae, profile.num_tokens, profile.tokens.dim, tuple(count)),
+        None,
+        vars(profile.comae),
+    )
+
+
+@shown("Figure 6", "over the last 140 of 512 epochs the loss goes from about 1.575 to 1.573, the mask entropy from 4.268 to 4.267",
+       [("after training: loss", "reconstruction_with", 1, 2), ("mask entropy", "mask_entropy_with", 1, 2)])  # fmt: skip
+def fig6(out: Report, history: pd.DataFrame, trivial: Mapping[str, float]):
+    """Reconstruction loss and mask entropy of CoMAE over training on twin axes, with lines at the losses of four
+    reconstructions without a network; contrastive loss below.
+
+    trivial: the losses of these four, which are recorded."""
+    out.record(**{f"reconstruction_{n.replace(' ', '_')}": v for n, v in trivial.items()})
+    s = smooth(history)
+    return figures.fig6_training(s["step"], s["reconstruction"], s["mask_entropy"], s["contrastive"], trivial), history
+
+
+@shown("Polarisation of the masks", 'said in section 4.1 ("polarized selections"), not drawn',
+       [("% of the weights below .1", "share_low_with", 100, 0), ("% above .9", "share_high_with", 100, 0)])  # fmt: skip
+def polarisation(out: Report, history: pd.DataFrame, A: Tensor):
+    """Histogram of all selection weights on validation images, and the shares below .1 and above .9 over training."""
+    s, others = smooth(history), ~torch.eye(A.shape[-1], dtype=torch.bool).expand_as(A)
+    return figures.polarisation(A[others].numpy(), s["step"], s["share_low"], s["share_high"]), s[
+        ["step", "share_low", "share_high", "mean_weight"]
+    ]
+
+
+@shown("Masks and reconstructions", "three masks and reconstructions of one image, in Fig. 2a")
+def masks(out: Report, images: Tensor, targets: Tensor, weights: Tensor, patches: Tensor):
+    """For four images and three targets each: the patches shown in proportion to their selection weight, the true target and
+    its reconstruction."""
+    G = round(weights.shape[-1] ** 0.5)
+    return figures.masks(figures.to_array(images), targets.tolist(), weights.numpy(), figures.to_array(patches), G)
+
+
+@shown("Table 1", 'in its columns "paper: …"')
+def tab1(out: Report, rows: Mapping[str, Mapping[str, float]], trivial: Mapping[str, float]):
+    """Table 1, ours beside the paper's: mask entropy and reconstruction loss with and without the contrastive term, and the
+    losses of four reconstructions without a network.
+
+    Our numbers are recorded, and stand in it for this run and for all seeds on record."""
+    out.record(**{f"{k}_{name}": v for name, row in rows.items() for k, v in row.items()})
+    columns, seeds = (
+        {
+            "mask entropy": "mask_entropy",
+            "raw (Eq. 7)": "mask_entropy_raw",
+            "L_r": "reconstruction",
+            "L_c": "contrastive",
+        },
+        out.seeds(),
+    )
+    table = [{"contrastive": name} | {c: f"{r[k]:.3f}" for c, k in columns.items()}
+             | dict(zip(("paper: mask entropy", "paper: L_r"), PAPER[name], strict=True)) for name, r in rows.items()]  # fmt: skip
+    table += [
+        {"contrastive": f"{name}, all seeds"} | {c: seeds.cell(f"{k}_{name}") for c, k in columns.items()}
+        for name in rows
+    ]
+    table += [{"contrastive": f"– ({name})", "L_r": f"{loss:.3f}"} for name, loss in trivial.items()]
+    return pd.DataFrame(table).fillna("–")
+
+
+@shown("Loss and agreement over a long training", None)
+def on_the_way(out: Report, path: pd.DataFrame, ridge: float):
+    """Above, the reconstruction loss of CoMAE with several seeds over a long training, with the loss of ridge regression. Below,
+    how alike the graphs and orders of the same images are with two seeds, before and after their mean is taken out.
+
+    path: of `cop.lessons.masks.on_the_way`. The last values are recorded."""
+    last = path[path.step == path.step.max()].groupby("quantity").value.mean()
+    out.record(**{f"long_{name}": value for name, value in last.items()}, long_steps=int(path.step.max()))
+    better = "below" if last["L_r"] < ridge else "above"
+    title = f"$L_r$ ends {better} ridge regression; orders agree by {last['orders_own']:.2f} without their mean"
+    return figures_masks.loss_and_agreement(path, {"ridge regression": ridge}, title), path
+
+
+@shown("CoMAE's objective, changed in one thing at a time", None)
+def objectives(out: Report, changes: Mapping[str, Mapping[str, Tensor]]):
+    """For each change of the objective: losses under the encoder's own mask and under others, density, the image's share of
+    graphs and orders, and how far two seeds agree.
+
+    changes: of `cop.lessons.masks.compared`, by name. Means over seeds; intervals over images."""
+    table = comparison.table(changes)
+    out.record(**{f"{column}_{name}": row[column] for name, row in table.iterrows() for column in ("L_r", "graph: image")})
+    return table.reset_index(names="objective")
+
+
+@shown("What two trainings agree on", None)
+def own_part(out: Report, changes: Mapping[str, Mapping[str, Tensor]]):
+    """One point per objective: how much of a graph is the image's own, against the agreement of two seeds on that part."""
+    points = pd.DataFrame(
+        {"name": name, "share": float(r["shares_of_graphs"][:, 2].mean()), "agreement": float(r["graphs_own"].mean()), "kind": "comae"}
+        for name, r in changes.items())  # fmt: skip
+    best = points.loc[points.agreement.idxmax()]
+    title = f"Whatever the objective, two seeds agree by at most {best.agreement:.2f} on an image's own part"
+    return figures_masks.agreement_against_share(points, title), points
+
+
+@shown("Different patches reconstruct a target equally well", None)
+def redundancy(out: Report, model: CoMAE, tokens: Tensor, seed: int):
+    """Per image: the least loss of the small sets of patches that were found, how many of the sets are within 5 % of it, and
+    how many patches two of those have in common, beside what two random sets would have.
+
+    model: with a decoder that was trained on any mask; tokens: (n, N, C). The target is the middle of each image."""
+    N, G = tokens.shape[1], model.grid
+    size, target, rows = max(1, round(0.15 * (N - 1))), G * (G // 2) + G // 2, []
+    for i in range(len(tokens)):
+        loss, sets = reconstruction.redundancy(model, tokens[i : i + 1], target, size, seeded(seed, 5, i))
+        good = sets[loss <= 1.05 * loss.min()].float()
+        pairs = torch.triu_indices(len(good), len(good), 1)
+        common = (good @ good.T)[pairs[0], pairs[1]]
+        rows.append({"image": i, "least L_r": loss.min().item(), "sets within 5 %": len(good), "of": len(loss), "patches in a set": size,
+                     "in common": common.mean().item() if len(common) else float("nan"), "by chance": size**2 / (N - 1)})  # fmt: skip
+    table = pd.DataFrame(rows)
+    out.record(redundant_sets=table["sets within 5 %"].mean(), redundant_in_common=table["in common"].mean())
+    return table.round(2)
+
+
+def verdicts(out: Report, history: pd.DataFrame, rows: Mapping[str, Mapping[str, float]], trivial: Mapping[str, float],
+             num_tokens: int) -> pd.DataFrame:  # fmt: skip
+    """What the paper says of CoMAE, what this run shows, and what all seeds on record do.
+
+    Masks polarise: `yes` where nine in ten weights end below .1 or above .9, `partly` where more do than at the start."""
+    start, end, seeds = history.iloc[0], history.iloc[-10:].mean(), out.seeds()
+    a, b, most = rows["without"], rows["with"], math.log(num_tokens - 1)
+    before, after = (r["share_low"] + r["share_high"] for r in (start, b))
+    polarised = "yes" if after > 0.9 else "partly" if after > before else "no"
+    lowest = history.loc[history["mask_entropy"].rolling(10, min_periods=1).mean().idxmin(), "step"]
+
+    def change(before: float, after: float) -> str:
+        return f"{before:.2f} → {after:.2f}"
+
+    def seen(name: str, other: str) -> str:
+        return seeds.verdict((f"{name}_with", other), -1)
+
+    table = [
+        {"claim": "masks polarise as L_r falls (C1)", "paper": "Fig. 6",
+         "this run": f"{polarised}: {before:.0%} → {after:.0%} of the weights below .1 or above .9, {1 - after:.0%} between",
+         "all seeds": f"below .1 {seeds.cell('share_low_with', 1, 2)}, above .9 {seeds.cell('share_high_with', 1, 2)}"},
+        {"claim": "mask entropy falls with L_r (C1)", "paper": "Fig. 6",
+         "this run": f"{change(start['mask_entropy'], end['mask_entropy'])} of at most {most:.2f} ({end['mask_entropy'] / most:.0%}); "
+                     f"lowest at step {lowest:.0f}", "all seeds": seeds.cell("mask_entropy_with", 1, 2)},
+        {"claim": "the contrastive term lowers L_r (C2)", "paper": "8.392 → 1.567",
+         "this run": change(a["reconstruction"], b["reconstruction"]), "all seeds": seen("reconstruction", "reconstruction_without")},
+        {"claim": "and the mask entropy (C2)", "paper": "4.816 → 4.267", "this run": change(a["mask_entropy"], b["mask_entropy"]),
+         "all seeds": seen("mask_entropy", "mask_entropy_without")},
+    ]  # fmt: skip
+    return pd.DataFrame(table + [
+        {"claim": f"reconstructs better than: {name}", "paper": "not shown", "this run": change(loss, b["reconstruction"]),
+         "all seeds": seen("reconstruction", f"reconstruction_{name.replace(' ', '_')}")}
+        for name, loss in trivial.items()])  # fmt: skip

@@ -1,0 +1,51 @@
+"""Figures of notebook 2 on the agreement of trainings: data in, a matplotlib `Figure` out."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from cop.show.figures import BLUE, GREY, INK, PINK, styled
+
+
+@styled
+def loss_and_agreement(path: pd.DataFrame, levels: Mapping[str, float], title: str) -> Figure:
+    """Above the reconstruction loss of every seed over the training, below how alike two seeds see the same image.
+
+    path: columns step, quantity, value of `cop.lessons.masks.on_the_way`; levels: name -> a loss drawn as a line across."""
+    fig, (ax, below) = plt.subplots(2, 1, figsize=(6.4, 5.2), sharex=True, height_ratios=(1, 1.15))
+    loss = path[path.quantity == "L_r"]
+    ax.plot(loss.step, loss.value, ".", color=GREY, ms=5)
+    sns.lineplot(loss, x="step", y="value", color=INK, errorbar=None, ax=ax)
+    for name, level in levels.items():
+        ax.axhline(level, color=BLUE, lw=1, ls=":")
+        ax.text(0.005, level, name, transform=ax.get_yaxis_transform(), color=BLUE, fontsize=8, va="bottom")
+    ax.set(ylabel="$L_r$ on validation images\n(lower is better)", ylim=(0, None), xscale="log", title=title)
+    lines = {"graphs_raw": ("graphs", BLUE, ":"), "graphs_own": ("graphs, mean graph taken out", BLUE, "-"),
+             "orders_raw": ("orders", PINK, ":"), "orders_own": ("orders, mean order taken out", PINK, "-")}  # fmt: skip
+    for quantity, (label, colour, dash) in lines.items():
+        found = path[path.quantity == quantity]
+        below.plot(found.step, found.value, ".", color=colour, ms=4, alpha=0.5)
+        sns.lineplot(found, x="step", y="value", color=colour, linestyle=dash, errorbar=None, ax=below, label=label)
+    below.axhline(0, color=GREY, lw=0.8)
+    below.set(xlabel="training step", ylabel="agreement of two seeds\n(correlation, 1: the same)", ylim=(-0.35, 1))
+    below.legend(loc="upper right", ncols=2, fontsize=8)
+    return fig
+
+
+@styled
+def agreement_against_share(points: pd.DataFrame, title: str) -> Figure:
+    """One point per objective: how much of a graph is the image's own, and how far two seeds agree on that part.
+
+    points: columns name, share, agreement, and kind, `comae` or `measured`."""
+    fig, ax = plt.subplots(figsize=(6.4, 4.4))
+    colours = {"comae": BLUE, "measured": PINK}
+    sns.scatterplot(points, x="share", y="agreement", hue="kind", palette=colours, s=42, legend=False, ax=ax)
+    for p in points.itertuples():
+        ax.annotate(p.name, (p.share, p.agreement), xytext=(5, 3), textcoords="offset points", fontsize=7.5, color=colours[p.kind])
+    ax.axhline(0, color=GREY, lw=0.8)
+    ax.set(xlabel="share of a graph that is the image's own", ylabel="agreement of two seeds on that share\n(correlation, 1: the same)",
+           xlim=(-0.03, 1.03), ylim=(-0.1, 1.03), title=title)  # fmt: skip
+    return fig
