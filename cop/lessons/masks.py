@@ -175,13 +175,14 @@ def on_two_threads(profile: Profile, change: str, seed: int = 0, device: str = "
     return load_or_compute("masks", versioned("masks-threads", 1, config), compute).tensors
 
 
+def agreed(values: Tensor) -> str:
+    """Agreements of two trainings (pairs, n) as a mean with its 95 % interval: an image's mean over the pairs is one observation."""
+    interval, _ = of_mean(values.mean(0))
+    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+
+
 def table(rows: dict[str, dict[str, Tensor]]) -> pd.DataFrame:
     """One row per change, means over the seeds; agreements of two seeds with 95 % intervals over the images."""
-
-    def agreed(values: Tensor) -> str:  # (pairs, n): an image's mean over the pairs is one observation
-        interval, _ = of_mean(values.mean(0))
-        return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
-
     out = {}
     for name, r in rows.items():
         own, everything, shuffled, nothing = r["losses"].mean(0).tolist()
