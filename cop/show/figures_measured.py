@@ -51,7 +51,7 @@ def exact_and_found(errors: pd.DataFrame, orders: pd.DataFrame) -> Figure:
              "plug_in": ("closed form of the samples' covariance", GREY, "s--")}  # fmt: skip
     for column, (label, colour, dash) in lines.items():
         ax.plot(errors.samples, errors[column], dash, color=colour, ms=4, label=label)
-    ax.set(xscale="log", ylim=(0, None), xlabel="training samples", title="The measured graph converges",
+    ax.set(xscale="log", ylim=(0, None), xlabel="training samples", title="Error of the measured graph",
            ylabel="mean error of an edge\n(1: a graph without edges)")  # fmt: skip
     ax.legend(fontsize=8)
     names = list(orders.order.unique())
