@@ -203,13 +203,14 @@ def disjoint(profile: str | Profile, seed: int = 0, device: str = "auto") -> tup
     return load_or_compute("masks", versioned("masks-disjoint", 1, config), compute).tensors["losses"], size
 
 
+def agreed(values: Tensor) -> str:
+    """Agreements of two trainings (pairs, n) as a mean with its 95 % interval: an image's mean over the pairs is one observation."""
+    interval, _ = of_mean(values.mean(0))
+    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+
+
 def table(rows: dict[str, dict[str, Tensor]]) -> pd.DataFrame:
     """One row per change, means over the seeds; agreements of two seeds with 95 % intervals over the images."""
-
-    def agreed(values: Tensor) -> str:  # (pairs, n): an image's mean over the pairs is one observation
-        interval, _ = of_mean(values.mean(0))
-        return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
-
     out = {}
     for name, r in rows.items():
         own, everything, shuffled, nothing = r["losses"].mean(0).tolist()
