@@ -199,7 +199,7 @@ changes = {change: masks.compared(config, change, device=device) for change in m
 lesson.objectives(out, changes)
 
 # %%
-lesson.own_part(out, changes)
+lesson.own_part(out, changes, lesson.seeds_of_the_measured_graph(config, device))
 
 # %% [markdown]
 # Every row is a different answer to the question which patches a patch relies on. Compare the columns: how much of a graph is

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cop.lessons import comparisons
 from cop.lessons import masks as comparison
 from cop.measure.metrics import holm, of_mean
 from cop.paper.comae import CoMAE
@@ -138,14 +139,23 @@ def objectives(out: Report, changes: Mapping[str, Mapping[str, Tensor]]):
     return table.reset_index(names="objective")
 
 
+def seeds_of_the_measured_graph(profile: Profile, device: str) -> Mapping[str, Tensor] | None:
+    """`comparisons.seeds_agree` of the measured graph where it is stored, else None: three predictors are not trained for a point."""
+    return comparisons.seeds_agree(profile, "measured", device=device, train=False)
+
+
 @shown("What two trainings agree on")
-def own_part(out: Report, changes: Mapping[str, Mapping[str, Tensor]]):
-    """One point per objective: how much of a graph is the image's own, against the agreement of two seeds on that part."""
+def own_part(out: Report, changes: Mapping[str, Mapping[str, Tensor]], measured: Mapping[str, Tensor] | None):
+    """One point per objective, after equally many steps: how much of a graph is the image's own, against the agreement of two
+    seeds on that part; and the same of the graph that notebook 3 measures.
+
+    measured: of `cop.lessons.comparisons.seeds_agree`, or None where it is not stored."""
+    found = {name: (r, "comae") for name, r in changes.items()} | ({"measured graph (notebook 3)": (measured, "measured")} if measured else {})
     points = pd.DataFrame(
-        {"name": name, "share": float(r["shares_of_graphs"][:, 2].mean()), "agreement": float(r["graphs_own"].mean()), "kind": "comae"}
-        for name, r in changes.items())  # fmt: skip
-    best = points.loc[points.agreement.idxmax()]
-    title = f"Whatever the objective, two seeds agree by at most {best.agreement:.2f} on an image's own part"
+        {"name": name, "share": float(r["shares_of_graphs"][:, 2].mean()), "agreement": float(r["graphs_own"].mean()), "kind": kind}
+        for name, (r, kind) in found.items())  # fmt: skip
+    best = points[points.kind == "comae"].agreement.max()
+    title = f"Whatever the objective of CoMAE, two seeds agree by at most {best:.2f} on an image's own part"
     return figures_masks.agreement_against_share(points, title), points
 
 
