@@ -40,6 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("photos", nargs="+", help="image files, or folders of them, with all folders below")
     takes_profile(p, "natural", "whose encoder: ")
     p.add_argument("--order", default="collapse", help="name of a registered order")
+    p.add_argument("--graph", choices=("comae", "measured"), help="of the order: the paper's, or the one a predictor measures")
+    p.add_argument("--exact", action="store_true", help="N passes per photograph, also where one would do")
+    p.add_argument("--no-crop", action="store_true", help="rank whole photographs, by the measured graph in one pass")
     p.add_argument("--out", help="folder for the drawings, or NAME.png for one; beside each photograph, if left out")
     commands.add_parser("gallery", help="rebuild paper_figures/README.md")
     commands.add_parser("readme", help="fill in the tables of findings in README.md from the records")
@@ -70,7 +73,8 @@ def main(argv: list[str] | None = None) -> int:
         elif args.command == "rank":
             from cop.lessons.photographs import draw  # names wrong paths before it imports torch
 
-            written, left_out = draw(args.photos, args.profile, out=args.out, order=args.order)
+            written, left_out = draw(args.photos, args.profile, out=args.out, order=args.order, graph=args.graph,
+                                     exact=args.exact, crop=not args.no_crop)  # fmt: skip
             print(*written, sep="\n", end="\n" if written else "")
             if left_out:
                 print(f"cop: {len(written)} drawn, {len(left_out)} left out", file=sys.stderr)

@@ -92,6 +92,7 @@ class RankingConfig:
     damping: float = 0.85  # *open*: PageRank's usual value
     orientation: str = "relied_upon"  # row-normalise, then transpose (prose, Fig. 2); "literal" = section 6
     chunk_bytes: int = 64 << 20  # memory bound of one chunk of encoder passes
+    graph: str = field(default="comae", metadata={"optional": True})  # whose: "comae", as in the paper | "measured", ours
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Image files without torch: which files are photographs, how one is opened, ADM's centre crop."""
 
+import math
 import os
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
@@ -61,27 +62,29 @@ def eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint((values - black) * (255 / (white - black))).astype(np.uint8))
 
 
-def center_crop(image: Image.Image, size: int, channels: int = 3) -> Image.Image:
-    """An upright size x size image of mode RGB (channels 3) or L (channels 1).
-
-    As ADM prepares ImageNet: halve with a box filter while the short side is at least twice `size`, resize
-    the short side to `size` (bicubic), crop the centre.
-    """
+def scaled(image: Image.Image, size: int, channels: int = 3, multiple: int = 1, longest: float = math.inf) -> Image.Image:
+    """An upright image of mode RGB (channels 3) or L (channels 1) whose short side is `size`, as ADM prepares ImageNet: halve with a
+    box filter while the short side is at least twice `size`, then bicubic. The long side becomes the nearest multiple of
+    `multiple`, which must divide `size`, and at most `longest` times the short one."""
     image = upright(image, channels)
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    if min(image.size) != size:
-        scale = size / min(image.size)
-        width, height = max(size, round(image.width * scale)), max(size, round(image.height * scale))
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    scale = size / min(image.size)
+    sides = [max(size, multiple * round(min(side * scale, longest * size) / multiple)) for side in image.size]
+    return image if image.size == tuple(sides) else image.resize(sides, Image.Resampling.BICUBIC)
+
+
+def center_crop(image: Image.Image, size: int, channels: int = 3) -> Image.Image:
+    """The centre of `scaled`, size x size."""
+    image = scaled(image, size, channels)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))
 
 
-def decode(file, image_size: int, channels: int, name: str | None = None) -> np.ndarray:
-    """An image (path, file object or PIL image) as uint8 (C, H, W). ValueError names a damaged file."""
-    pixels = np.array(read(file, lambda image: center_crop(image, image_size, channels), name))  # (H, W) or (H, W, 3)
-    return np.ascontiguousarray(pixels.reshape(image_size, image_size, -1).transpose(2, 0, 1))
+def decode(file, image_size: int, channels: int, name: str | None = None, prepare: Callable = center_crop) -> np.ndarray:
+    """An image (path, file object or PIL image) as uint8 (C, H, W), the centre square by default. ValueError names a damaged file."""
+    pixels = np.array(read(file, lambda image: prepare(image, image_size, channels), name))  # (H, W) or (H, W, 3)
+    return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1))
 
 
 def read(file, prepare: Callable[[Image.Image], Image.Image] = upright, name: str | None = None) -> Image.Image:

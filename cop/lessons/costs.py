@@ -12,6 +12,7 @@ from cop.measure import cost
 from cop.orders import registered
 from cop.paper.comae import CoMAE
 from cop.paper.cvit import keep_count
+from cop.paper.entropy import TokenPredictor
 from cop.paper.kl16 import KL16
 from cop.profiles import Profile, as_dict, get_profile, replace
 from cop.train.artefacts import load_or_compute, versioned
@@ -29,7 +30,7 @@ def bills(profile: Profile, rate: float) -> dict[str, dict[str, int]]:
 def bill(profile: str | Profile, rate: float = 0.78) -> dict[str, int]:
     """Multiply-adds of one image at a profile's size, counted on the meta device: `all`, the classifier on the whole
     image; `kept`, on the patches left at a mask rate; `ranking`, all N weight vectors of CoMAE as this project computes
-    them; `tokenizer`, the autoencoder's encoder (0 for raw patches)."""
+    them; `measured`, the N + 1 passes of the predictor; `tokenizer`, the autoencoder's encoder (0 for raw patches)."""
     profile = get_profile(profile)
     d, N = profile.data, profile.num_tokens
     with torch.device("meta"):
@@ -39,11 +40,13 @@ def bill(profile: str | Profile, rate: float = 0.78) -> dict[str, int]:
             model = build(profile).eval()
         comae = CoMAE(profile.comae, profile.grid, profile.tokens.dim)
         image = torch.empty(1, d.channels, d.image_size, d.image_size)
+        predictor = TokenPredictor(N, profile.tokens.dim, profile.predictor)
         tokens, targets = torch.empty(1, N, profile.tokens.dim), torch.arange(N)[None]
         autoencoder = KL16().encoder if profile.tokens.kind == "kl16" else None
     few = torch.arange(keep_count(N, rate))[None]
     return {"all": cost.macs(model, image), "kept": cost.macs(model, image, few),
             "ranking": cost.macs(comae.weights, tokens, targets),
+            "measured": (N + 1) * cost.macs(predictor, tokens, torch.zeros_like(tokens[..., 0], dtype=torch.bool)),
             "tokenizer": cost.macs(autoencoder, image) if autoencoder else 0}  # fmt: skip
 
 
@@ -67,7 +70,7 @@ def cost_table(bills: Mapping[str, Mapping[str, int]], rate: float = 0.78) -> pd
 def order_costs(b: Mapping[str, int]) -> pd.DataFrame:
     """What every registered order costs per image before the classifier can start, in units of classifying the whole image:
     the ranking of CoMAE, a pass of the classifier, or no multiply-adds worth counting. b: of `bill`."""
-    price = {"comae": b["ranking"] + b["tokenizer"], "classifier": b["all"], "pixels": 0, "nothing": 0}
+    price = {"comae": b["ranking"] + b["tokenizer"], "measured": b["measured"] + b["tokenizer"], "classifier": b["all"], "pixels": 0, "nothing": 0}
     rows = []
     for name, order in registered().items():
         macs = 0 if order.shared else price.get(order.needs)  # how often an order asks the predictor, only it knows

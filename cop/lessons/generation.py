@@ -173,13 +173,10 @@ def order_bank(
 
 def _ranked(profile: Profile, seed: int, images: Tensor, device: str) -> Tensor:
     device = pipeline.resolve_device(device)
-    model, tokens = pipeline.comae(profile, seed, device)[0], pipeline.tokenizer(profile, device)
+    graph, tokens = pipeline.exact_graph(profile, seed, device), pipeline.tokenizer(profile, device)
 
     def order(part: Tensor) -> Tensor:
-        x = tokens.encode(to_float(part.to(device)))
-        with inference(profile, device):
-            A = model.dependencies(x, profile.ranking.chunk_bytes)
-        return pipeline.ranked(A, profile)
+        return pipeline.ranked(graph(tokens.encode(to_float(part.to(device)))), profile)
 
     return torch.cat(shared_out(images.split(at_a_time(pipeline.RANKED)), order))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cop.data.loading import load_data
-from cop.devices import at_a_time, inference
+from cop.devices import at_a_time
 from cop.lessons import pipeline
 from cop.measure.cost import macs
 from cop.measure.metrics import Interval, of_jackknife
@@ -21,7 +21,7 @@ from cop.paper.onepass import OnePass, distil_loss, likelihood_loss
 from cop.paper.ranking import in_strength, pagerank
 from cop.profiles import Profile, all_classes, as_dict, get_profile, replace, scale_config
 from cop.train import shards
-from cop.train.artefacts import Artefact, load_or_compute, versioned
+from cop.train.artefacts import Artefact, load_or_compute, stored, versioned
 from cop.train.loop import fit, restored, seeded_build
 
 TOGETHER = 50  # images whose exact graphs are computed before they are stored
@@ -40,32 +40,14 @@ def measuring(profile: str | Profile) -> Profile:
 # ------------------------------------------------------------------------------------------------ exact graphs
 
 
-def measured_config(profile: Profile, seed: int) -> dict:
-    """What determines the measured graph of an image: the predictor, and which quantity is measured."""
-    own = {k: v for k, v in as_dict(profile.measured).items() if k not in ("images", "chunk_bytes")}
-    return versioned("measured", 1, pipeline.predictor_config(profile, seed) | {"measured": own})
-
-
-def graph_function(predictor: TokenPredictor, profile: Profile, device: str) -> Callable[[Tensor], Tensor]:
-    """tokens (B, N, C) -> the exact measured graphs (B, N, N), as the profile says."""
-    c = profile.measured
-
-    def graphs(tokens: Tensor) -> Tensor:
-        with inference(profile, device):
-            return measured_graph(predictor, tokens, c.unit, c.alone, c.chunk_bytes)
-
-    return graphs
-
-
 def measured(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[TokenPredictor, Artefact]:
     """The predictor that measures, and exact graphs to learn from: tensors `images` (n,), which training images, and `graphs`
     (n, N, N), of `measured.images` of them, the classes in turn. N + 1 passes per image."""
     profile, device = all_classes(get_profile(profile)), pipeline.resolve_device(device)
     model = pipeline.predictor(profile, seed, device)[0]
-    config = measured_config(profile, seed) | {"images": profile.measured.images}
-    return model, exact_graphs(
-        "measured", config, profile, profile.measured.images, graph_function(model, profile, device), device
-    )
+    config = pipeline.measured_config(profile, seed) | {"images": profile.measured.images}
+    exact = pipeline.exact_graph(pipeline.with_graph(profile, "measured"), seed, device)
+    return model, exact_graphs("measured", config, profile, profile.measured.images, exact, device)
 
 
 def exact_graphs(
@@ -90,6 +72,15 @@ def exact_graphs(
 # --------------------------------------------------------------------------------------------------- one pass
 
 
+def onepass_config(profile: Profile, seed: int, kind: str | None = None) -> dict:
+    """What determines a one-pass ranker of the measured graph: the exact graphs or images that it learns from, and its network."""
+    profile = all_classes(profile)
+    cfg, source = replace(profile.onepass, kind=kind or profile.onepass.kind), pipeline.images_config(profile)
+    if cfg.learn == "distil":
+        source = pipeline.measured_config(profile, seed) | {"images": profile.measured.images}
+    return versioned("onepass", 1, source | {"onepass": as_dict(cfg), "seed": seed} | scale_config(profile))
+
+
 def onepass(
     profile: str | Profile, seed: int = 0, kind: str | None = None, device: str = "auto"
 ) -> tuple[OnePass, Artefact]:
@@ -100,10 +91,6 @@ def onepass(
     profile, device = all_classes(get_profile(profile)), pipeline.resolve_device(device)
     cfg = replace(profile.onepass, kind=kind or profile.onepass.kind)
     distilled = cfg.learn == "distil"
-    source = pipeline.images_config(profile)
-    if distilled:
-        source = measured_config(profile, seed) | {"images": profile.measured.images}
-    config = versioned("onepass", 1, source | {"onepass": as_dict(cfg), "seed": seed} | scale_config(profile))
 
     def build() -> OnePass:
         return OnePass(profile.grid, profile.tokens.dim, cfg)
@@ -127,8 +114,15 @@ def onepass(
                              checkpoint_every=profile.checkpoint_every, scale=profile.scale)  # fmt: skip
         return model.state_dict(), pipeline.thin(history)
 
-    artefact = load_or_compute("onepass", config, compute)
+    artefact = load_or_compute("onepass", onepass_config(profile, seed, kind), compute)
     return restored(build, artefact.tensors).to(device).eval(), artefact
+
+
+def graphnet_config(profile: Profile, seed: int) -> dict:
+    """What determines the graph network in the place of CoMAE's encoder."""
+    profile = all_classes(profile)
+    source = pipeline.comae_config(profile, seed) | {"images": profile.graphnet.images}
+    return versioned("graphnet", 1, source | {"graphnet": as_dict(profile.graphnet), "damping": profile.ranking.damping})
 
 
 def graphnet(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[GraphNet, Artefact]:
@@ -136,22 +130,14 @@ def graphnet(profile: str | Profile, seed: int = 0, device: str = "auto") -> tup
     images, edges and order jointly."""
     profile, device = all_classes(get_profile(profile)), pipeline.resolve_device(device)
     cfg, count = profile.graphnet, profile.graphnet.images
-    source = pipeline.comae_config(profile, seed) | {"images": count}
-    config = versioned("graphnet", 1, source | {"graphnet": as_dict(cfg), "damping": profile.ranking.damping})
 
     def build() -> GraphNet:
         return GraphNet(profile.grid, profile.tokens.dim, cfg)
 
     def compute(directory: Path):
-        encoder = pipeline.comae(profile, seed, device)[0]
-
-        def graph(tokens: Tensor) -> Tensor:
-            with inference(profile, device):
-                return encoder.dependencies(tokens, profile.ranking.chunk_bytes)
-
-        exact = exact_graphs(
-            "comae-graphs", versioned("comae-graphs", 1, source), profile, count, graph, device
-        ).tensors
+        config = versioned("comae-graphs", 1, pipeline.comae_config(profile, seed) | {"images": count})
+        graph = pipeline.exact_graph(pipeline.with_graph(profile, "comae"), seed, device)
+        exact = exact_graphs("comae-graphs", config, profile, count, graph, device).tensors
         x, A = pipeline.token_source(profile, "train", device)(exact["images"]), exact["graphs"].to(device)
 
         def loss(model, idx, generator, step):
@@ -161,8 +147,22 @@ def graphnet(profile: str | Profile, seed: int = 0, device: str = "auto") -> tup
                              desc="graph network", checkpoint_every=profile.checkpoint_every, scale=profile.scale)  # fmt: skip
         return model.state_dict(), pipeline.thin(history)
 
-    artefact = load_or_compute("graphnet", config, compute)
+    artefact = load_or_compute("graphnet", graphnet_config(profile, seed), compute)
     return restored(build, artefact.tensors).to(device).eval(), artefact
+
+
+def in_one_pass(
+    profile: str | Profile, seed: int = 0, kind: str | None = None, device: str = "auto"
+) -> Callable[..., Tensor] | None:
+    """As `pipeline.exact_graph`, in one pass: by `onepass` where the profile's graph is the measured one, then with the shape of the
+    grid as a second argument, else by `graphnet`. None where the ranker is not stored: nothing is trained here."""
+    profile = pipeline.with_graph(get_profile(profile), None)
+    if profile.ranking.graph == "measured":
+        if stored("onepass", onepass_config(profile, seed, kind)):
+            return onepass(profile, seed, kind, device)[0].graph
+    elif stored("graphnet", graphnet_config(profile, seed)):
+        return torch.no_grad()(graphnet(profile, seed, device)[0].forward)
+    return None
 
 
 # ------------------------------------------------------------------------------------------------- comparisons
@@ -225,7 +225,7 @@ def compare_onepass(
     the exact graph is that of a predictor trained there (and of its own tokens)."""
     profile, device = all_classes(get_profile(profile)), pipeline.resolve_device(device)
     there = replace(profile, data=replace(profile.data, image_size=image_size or profile.data.image_size))
-    exact = graph_function(pipeline.predictor(there, seed, device)[0], there, device)
+    exact = pipeline.exact_graph(pipeline.with_graph(there, "measured"), seed, device)
     fast = onepass(profile, seed, kind, device)[0]
     images = pipeline.sample(there, "test", count, device).images.to(device)
     own, grid = pipeline.tokenizer(profile, device).encode_grid(images)
@@ -241,16 +241,15 @@ def compare_onepass(
 def compare_graphnet(profile: str | Profile, seed: int = 0, count: int = 500, device: str = "auto") -> pd.Series:
     """The graph network against CoMAE's N encoder passes, as `compare_onepass`."""
     profile, device = all_classes(get_profile(profile)), pipeline.resolve_device(device)
-    fast, encoder = graphnet(profile, seed, device)[0], pipeline.comae(profile, seed, device)[0]
+    fast = graphnet(profile, seed, device)[0]
+    exact = pipeline.exact_graph(pipeline.with_graph(profile, "comae"), seed, device)
     tokens = pipeline.sample_tokens(profile, "test", count, device).to(device)
 
     @torch.no_grad()
     def edges(x: Tensor) -> Tensor:
         return fast(x)
 
-    return _compared(
-        edges, lambda x: encoder.dependencies(x, profile.ranking.chunk_bytes), tokens, tokens, profile.ranking.damping
-    )
+    return _compared(edges, exact, tokens, tokens, profile.ranking.damping)
 
 
 def _compared(fast: Callable, exact: Callable, tokens: Tensor, exact_tokens: Tensor, damping: float) -> pd.Series:

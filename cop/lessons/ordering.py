@@ -6,6 +6,7 @@ What an order may ask of the images is here (`Batch`); what it makes of them sta
 import copy
 import functools
 import hashlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from cop.data.images import ImageSet
-from cop.data.inputs import read_images
+from cop.data.inputs import read_images, read_whole
 from cop.data.loading import load_data
 from cop.data.tokens import Tokens
 from cop.devices import at_a_time, inference
-from cop.lessons import pipeline
+from cop.lessons import measured, pipeline
 from cop.orders import Order, as_order, get, mean_order, registered
 from cop.paper.comae import CoMAE
 from cop.paper.entropy import GaussianTokens, TokenPredictor
@@ -26,6 +27,7 @@ from cop.profiles import Profile, all_classes, as_dict, for_classifiers, get_pro
 from cop.train.artefacts import load_or_compute, versioned
 from cop.train.loop import seeded
 
+log = logging.getLogger(__name__)
 AT_A_TIME = 250  # images that an order is asked for at a time
 
 
@@ -56,7 +58,7 @@ def greedy_order(profile: str | Profile, device: str = "auto") -> Tensor:
 def looked_at(tokens: Tokens, images: Tensor) -> Tensor:
     """What the contrast of a patch is measured on, (B, N, P): raw tokens are its pixels already; components and latents have
     unit variance each, noise included, so for those it is the grey pixels."""
-    return tokens.encode(images) if tokens.kind == "raw" else patchify(images.mean(1, keepdim=True), tokens.patch_size)
+    return tokens.encode_grid(images)[0] if tokens.kind == "raw" else patchify(images.mean(1, keepdim=True), tokens.patch_size)
 
 
 def vit(profile: Profile, seed: int, device: str) -> nn.Module:
@@ -70,17 +72,31 @@ class Images:
     """The images in question, and what orders of them need, each loaded once, when it is asked for.
 
     pixels(rows), tokens(rows): those of some of the `total` images; by(score): their rankings (total, N) where these are
-    stored, else None and they are computed. generator: of random orders.
+    stored, else None and they are computed. generator: of random orders. load_graph: what `graph` asks for a function from
+    tokens to graphs. shape: rows and columns of the grid of patches, if it is not the profile's; then `load_graph` returns
+    functions that take it too.
     """
 
     def __init__(self, profile: Profile, seed: int, device: str, total: int, generator: torch.Generator,
                  pixels: Callable[[Tensor], Tensor], tokens: Callable[[Tensor], Tensor] | None = None,
-                 by: Callable[[str], Tensor] | None = None):  # fmt: skip
+                 by: Callable[[str], Tensor] | None = None, load_graph: Callable = pipeline.exact_graph):  # fmt: skip
+        self.load_graph, self.shape, self._graphs = load_graph, None, {}
         self.profile, self.seed, self.device, self.total, self.generator = profile, seed, device, total, generator
         self.pixels, self.by, self._tokens = pixels, by and functools.cache(by), tokens
 
     def tokens(self, rows: Tensor) -> Tensor:
-        return self._tokens(rows) if self._tokens else self.tokenizer.encode(self.pixels(rows).to(self.device))
+        if self._tokens:
+            return self._tokens(rows)
+        images = self.pixels(rows).to(self.device)
+        return self.tokenizer.encode_grid(images)[0] if self.shape else self.tokenizer.encode(images)
+
+    def graph(self, name: str | None = None) -> Callable[[Tensor], Tensor]:
+        """The function from tokens to the graphs of that name of `pipeline.GRAPHS`, the profile's by default; loaded once."""
+        profile = pipeline.with_graph(self.profile, name)
+        if profile.ranking.graph not in self._graphs:
+            self._graphs[profile.ranking.graph] = self.load_graph(profile, self.seed, self.device)
+        found = self._graphs[profile.ranking.graph]
+        return functools.partial(found, shape=self.shape) if self.shape else found
 
     @functools.cached_property
     def tokenizer(self):
@@ -101,7 +117,7 @@ class Images:
     def ranked(self, order: Order, rows: Tensor) -> Tensor:
         """An order of the images `rows`: (len(rows), N), in as few bytes as hold it. Nothing is computed twice for an
         order that is one for all images."""
-        small = pipeline.small_type(self.profile)
+        small = pipeline.small_type(Batch(self, rows).num_tokens)
         if order.shared:
             return order(Batch(self, rows)).to(small)
         return torch.cat([order(Batch(self, part)).to(small) for part in rows.split(at_a_time(AT_A_TIME))])
@@ -111,13 +127,15 @@ class Batch:
     """Some images as an order sees them. Letters: B images, N patches, G patches per side (N = G * G, row-major).
 
     rows: (B,), which of the images in question these are, of which there are `total`. count, num_tokens, grid: B, N and G.
+    shape: (G, G), or the rows and columns of photographs that are ranked uncropped, whose number N then is; G is their rows.
     generator: of random orders, on the CPU. Models are on the device.
     """
 
     def __init__(self, whole: Images, rows: Tensor):
         self._whole, self.rows, self.count, self.total = whole, rows, len(rows), whole.total
         self.profile, self.seed, self.device, self.generator = whole.profile, whole.seed, whole.device, whole.generator
-        self.num_tokens, self.grid = whole.profile.num_tokens, whole.profile.grid
+        self.shape = whole.shape or (whole.profile.grid, whole.profile.grid)
+        self.num_tokens, self.grid = self.shape[0] * self.shape[1], self.shape[0]
 
     @property
     def comae(self) -> CoMAE:
@@ -149,17 +167,23 @@ class Batch:
         """What the contrast of a patch is measured on, its (grey) pixels: (B, N, P)."""
         return looked_at(self._whole.tokenizer, self.images)
 
+    def graph(self, name: str | None = None) -> Tensor:
+        """The graph of that name of `pipeline.GRAPHS`, the profile's by default: (B, N, N)."""
+        graph = self._whole.graph(name)
+        return torch.cat([graph(x) for x in self.tokens.split(at_a_time(pipeline.RANKED))])
+
     @functools.cached_property
     def A(self) -> Tensor:
         """The dependency graph, (B, N, N): A[b, i, j] says how much target i of image b relies on patch j."""
-        with inference(self.profile, self.device):
-            parts = self.tokens.split(at_a_time(pipeline.RANKED))
-            return torch.cat([self.comae.dependencies(x, self.profile.ranking.chunk_bytes) for x in parts])
+        return self.graph()
 
-    def by(self, score: str) -> Tensor:
-        """The order by a score of the graph, a name of `pipeline.SCORES`: (B, N). Stored for the images of a split."""
-        known = self._whole.by
-        return known(score)[self.rows].long() if known else pipeline.ranked(self.A, self.profile, score)
+    def by(self, score: str, graph: str | None = None) -> Tensor:
+        """The order by a score of the graph, a name of `pipeline.SCORES`: (B, N). graph: as in `graph`. By the profile's graph it is
+        stored for the images of a split."""
+        own = pipeline.with_graph(self.profile, graph).ranking.graph == self.profile.ranking.graph
+        if own and self._whole.by:
+            return self._whole.by(score)[self.rows].long()
+        return pipeline.ranked(self.A if own else self.graph(graph), self.profile, score)
 
     @property
     def mean_order(self) -> Tensor:
@@ -256,44 +280,68 @@ def shared_order(profile: Profile, name: str, seed: int, device: str) -> Tensor:
 
 
 def prepare(profile: Profile, orders: list[Order], seed: int, device: str, splits: tuple[str, ...] = ()) -> None:
-    """Train first what these orders need, and rank these splits if they need CoMAE's orders."""
+    """Train first what these orders need, and rank these splits if they need the orders by the profile's graph."""
     needs = {order.needs for order in orders}
     if "comae" in needs:
-        pipeline.comae(profile, seed, device)
+        pipeline.exact_graph(profile, seed, device)
         for split in splits:
             for flipped in (False, True)[: 1 + (split == "train" and profile.data.hflip)]:
                 pipeline.rankings(profile, split, seed, device=device, flipped=flipped)
     if "classifier" in needs:
         vit(profile, seed, device)
-    if "predictor" in needs:
+    if needs & {"predictor", "measured"}:
         pipeline.predictor(profile, seed, device)
 
 
 def rank(images, profile: str | Profile = "natural", seed: int = 0, device: str = "auto",
-         order: str | Tensor | Callable = "collapse") -> Tensor:  # fmt: skip
+         order: str | Tensor | Callable = "collapse", graph: str | None = None, exact: bool = False,
+         crop: bool = True) -> Tensor | list[Tensor]:  # fmt: skip
     """The order of any images, (B, N) long, `[b, 0]` the patch seen first.
 
     The profile says whose encoder: that of `natural` was trained on photographs and comes with the package.
     order: `collapse` or another registered one (`cop.orders.registered`), a ranking (B, N) or (N,), or a function of an
-    `ordering.Batch` that returns one.
+    `ordering.Batch` that returns one. graph: in which `collapse` and the other orders by PageRank are computed: `comae`, the
+    paper's, or `measured`, ours; the profile's by default. exact: by N passes of CoMAE or of the predictor an image, as in the
+    notebooks; otherwise in one pass of a network that has learned the result, where one is stored.
     images: whatever `cop.read_images` accepts (files, a folder, PIL images, arrays, tensors; it says how they are read and
     what it raises), or a data set of the profile's size such as `load_data(profile, "test")[:100]`, read batch by batch.
     The ranking's attribute `files` is a list with the file of every row, None where the image was no file; slices and
-    copies of the ranking do not have it. Raises ValueError for an unknown order, and for one that is no permutation.
+    copies of the ranking do not have it. A constant image and one of 1 x 1 px have an order too; equal scores go to the lower
+    index. Raises ValueError for an unknown order or graph, and for an order that is no permutation.
+
+    crop: False ranks whole photographs, the short side at the profile's size (`read_whole`), and returns a list of one order
+    (R Q,) per image, row-major, with the attributes `grid` (R, Q) and `file`. Only the one-pass ranker of the measured graph
+    knows such grids: raises ValueError for orders that need another graph or a square, FileNotFoundError where it is not stored.
     """
-    images = images if isinstance(images, ImageSet) else read_images(images, profile)
-    ranking = ranker(profile, seed, device, order)(images)
-    ranking.files = getattr(images, "files", [None] * len(ranking))
-    return ranking
+    ranking = ranker(profile, seed, device, order, graph, exact, crop)
+    if crop:
+        images = images if isinstance(images, ImageSet) else read_images(images, profile)
+        found = ranking(images)
+        found.files = getattr(images, "files", [None] * len(found))
+        return found
+    found = []
+    for image in read_whole(images, profile):
+        found.append(ranking(image[None])[0])
+        found[-1].file, found[-1].grid = image.file, grid_of(image, get_profile(profile))
+    return found
 
 
 def ranker(profile: str | Profile = "natural", seed: int = 0, device: str = "auto",
-           order: str | Tensor | Callable = "collapse") -> Callable[[Tensor | ImageSet], Tensor]:  # fmt: skip
+           order: str | Tensor | Callable = "collapse", graph: str | None = None, exact: bool = False,
+           crop: bool = True) -> Callable[[Tensor | ImageSet], Tensor]:  # fmt: skip
     """`rank` with its models loaded once: a function of a batch (B, C, H, W) in [-1, 1], or a data set, to rankings (B, N)."""
     profile, device, order = for_classifiers(profile), pipeline.resolve_device(device), as_order(order)
-    models = Images(profile, seed, device, 1, seeded(seed, 50), lambda rows: torch.empty(0))
-    if order.needs in ("comae", "classifier", "predictor"):
-        _ = models.tokenizer, getattr(models, order.needs)
+    profile = pipeline.with_graph(profile, graph)
+    load = pipeline.exact_graph if exact else in_one_pass if crop else of_any_grid
+    if not crop:
+        check_any_grid(profile, order, exact)
+    models = Images(profile, seed, device, 1, seeded(seed, 50), lambda rows: torch.empty(0), load_graph=load)
+    if order.needs not in ("nothing", "pixels") and not order.shared:  # loaded now, with what goes wrong
+        _ = models.tokenizer
+        if order.needs in ("comae", "measured"):
+            models.graph("measured" if order.needs == "measured" else None)
+        else:
+            getattr(models, order.needs)
     if order.needs != "nothing" and order.shared:
         order = as_order(models.ranked(order, torch.arange(1))[0].long())
 
@@ -301,6 +349,40 @@ def ranker(profile: str | Profile = "natural", seed: int = 0, device: str = "aut
         whole = copy.copy(models)
         whole.total = len(images)
         whole.pixels = lambda rows: images.batch(rows)[0] if isinstance(images, ImageSet) else images[rows]
+        if not crop:
+            whole.shape = grid_of(images, profile)
         return whole.ranked(order, torch.arange(len(images))).long()
 
     return ranking
+
+
+def grid_of(images: Tensor, profile: Profile) -> tuple[int, int]:
+    """Rows and columns of patches of images (..., H, W)."""
+    return images.shape[-2] // profile.tokens.patch_size, images.shape[-1] // profile.tokens.patch_size
+
+
+def in_one_pass(profile: Profile, seed: int, device: str) -> Callable[[Tensor], Tensor]:
+    """`measured.in_one_pass` where that ranker is stored, else the exact passes, as the log says."""
+    found, graph = measured.in_one_pass(profile, seed, device=device), profile.ranking.graph
+    if found is None:
+        log.info("no one-pass ranker of graph %r is stored for profile %s and seed %d: ranking by the exact passes", graph, profile.name, seed)
+    return found or pipeline.exact_graph(profile, seed, device)
+
+
+def of_any_grid(profile: Profile, seed: int, device: str) -> Callable[..., Tensor]:
+    """The one-pass ranker by offsets, a function of tokens and the shape of their grid."""
+    found = measured.in_one_pass(profile, seed, "offsets", device)
+    if found is None:
+        raise FileNotFoundError(f"no one-pass ranker of kind 'offsets' is stored for profile {profile.name} and seed {seed}, and "
+                                "crop=False needs it: rank with crop=True, or train it, "
+                                f"cop.lessons.measured.onepass({profile.name!r}, {seed}, 'offsets')")  # fmt: skip
+    return found
+
+
+def check_any_grid(profile: Profile, order: Order, exact: bool) -> None:
+    """Raises ValueError for what cannot be done on a grid that is not the profile's."""
+    needs = profile.ranking.graph if order.needs == "comae" else order.needs
+    if exact or order.shared or needs not in ("measured", "pixels"):
+        raise ValueError(f"crop=False with order {order.name!r}, graph={profile.ranking.graph!r} and exact={exact}: expected "
+                         "graph='measured' and exact=False, and an order by that graph or by pixels, for all others know the "
+                         f"square of {profile.grid} x {profile.grid} patches only; take crop=True")  # fmt: skip

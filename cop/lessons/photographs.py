@@ -48,11 +48,12 @@ def places(photos: list[Path], out: str | Path | None) -> list[Path]:
 
 
 def draw(paths: Sequence[str | Path], profile: str | Profile, seed: int = 0, out: str | Path | None = None,
-         device: str = "auto", order: str = "collapse") -> tuple[list[Path], dict[Path, str]]:  # fmt: skip
+         device: str = "auto", order: str = "collapse", graph: str | None = None, exact: bool = False,
+         crop: bool = True) -> tuple[list[Path], dict[Path, str]]:  # fmt: skip
     """Order photographs one after the other and write the drawing of each to its place (`places`).
 
     Returns what was written; and what was left out, because it could not be read or its drawing not written, with the
-    reason: it is logged, and the others are drawn all the same. order: as in `rank`. Raises as
+    reason: it is logged, and the others are drawn all the same. order, graph, exact, crop: as in `rank`. Raises as
     `cop.data.pictures.photographs` and `places`, and for an unknown order.
     """
     profile, written = get_profile(profile), []
@@ -62,21 +63,23 @@ def draw(paths: Sequence[str | Path], profile: str | Profile, seed: int = 0, out
         log.error("%s", line)
     if not photos:
         return written, left_out
-    from cop.data.inputs import read_images
-    from cop.lessons.ordering import ranker
+    from cop.data.inputs import read_images, read_whole
+    from cop.lessons.ordering import grid_of, ranker
     from cop.show.overlay import overlay
     from cop.train.loop import progress
 
-    rank = ranker(profile, seed, device, order)  # an order or a model that cannot be had ends the run before any photograph is blamed
+    rank = ranker(profile, seed, device, order, graph, exact, crop)  # an order or a model that cannot be had ends the run before any photograph is blamed
     mark, failed = PngInfo(), {}
     mark.add_text("Software", DRAWN_BY)
     for path, target in progress(list(zip(photos, targets, strict=True)), "ranking"):
         try:
             photo = read(path)
-            drawing, buffer = overlay(photo, rank(read_images(photo, profile))[0]), io.BytesIO()
+            image = (read_images if crop else read_whole)(photo, profile)[0]
+            drawing = overlay(photo, rank(image[None])[0], grid=None if crop else grid_of(image, profile))
         except (ValueError, OSError) as error:
             failed[path] = str(error)
             continue
+        buffer = io.BytesIO()
         drawing.save(buffer, "PNG", pnginfo=mark)
         try:
             write(target, buffer.getvalue())

@@ -23,6 +23,7 @@ from cop.orders import Order, added, collapse_order
 from cop.paper import ranking
 from cop.paper.comae import CoMAE, comae_loss
 from cop.paper.entropy import TokenPredictor, predictor_loss
+from cop.paper.measured import measured_graph
 from cop.paper.patches import patchify
 from cop.paper.reconstruction import evaluate
 from cop.profiles import Profile, all_classes, as_dict, get_profile, key, scale_config
@@ -143,15 +144,46 @@ def watched(profile: Profile, directory: Path) -> dict[str, Tensor]:
     return {f"watched.{k}": torch.stack([row[k] for row in rows]).contiguous() for k in (rows[0] if rows else ())}
 
 
+def measured_config(profile: Profile, seed: int) -> dict:
+    """What determines the measured graph of an image: the predictor, and which quantity is measured."""
+    own = {k: v for k, v in as_dict(profile.measured).items() if k not in ("images", "chunk_bytes")}
+    return versioned("measured", 1, predictor_config(profile, seed) | {"measured": own})
+
+
+def with_graph(profile: Profile, graph: str | None) -> Profile:
+    """The profile with its orders by another graph, a name of `GRAPHS`; None: its own. Raises ValueError for an unknown one."""
+    graph = graph or profile.ranking.graph
+    if graph not in GRAPHS:
+        raise ValueError(f"unknown graph {graph!r}; expected one of {', '.join(GRAPHS)}")
+    return replace(profile, ranking=replace(profile.ranking, graph=graph))
+
+
+def exact_graph(profile: str | Profile, seed: int = 0, device: str = "auto") -> Callable[[Tensor], Tensor]:
+    """The function from tokens (B, N, C) to the graphs (B, N, N) of the profile: `ranking.graph` says whether CoMAE's, of N encoder
+    passes an image, or the measured ones, of N + 1 passes of the predictor. Its model is loaded or trained here."""
+    profile, device = with_graph(get_profile(profile), None), resolve_device(device)
+    measured, c = profile.ranking.graph == "measured", profile.measured
+    model = (predictor if measured else comae)(profile, seed, device)[0]
+
+    def graphs(tokens: Tensor) -> Tensor:
+        with inference(profile, device):
+            if measured:
+                return measured_graph(model, tokens, c.unit, c.alone, c.chunk_bytes)
+            return model.dependencies(tokens, profile.ranking.chunk_bytes)
+
+    return graphs
+
+
 def rankings_config(profile: Profile, split: str, seed: int, limit: int | None = None) -> dict:
     """What determines the orders of the images of a split: not how much memory they may take."""
     own = {k: v for k, v in as_dict(profile.ranking).items() if k != "chunk_bytes"}
-    config = comae_config(profile, seed) | {"ranking": own, "split": split, "limit": limit}
+    graph = GRAPHS[with_graph(profile, None).ranking.graph](profile, seed)
+    config = graph | {"ranking": own, "split": split, "limit": limit}
     return versioned("ranking", 1, config | ({"class_step": profile.data.class_step} if profile.data.class_step else {}))
 
 
 def order_config(profile: Profile, order: Order | None, seed: int) -> dict:
-    """What determines an order for every image, for hashes: its name, the CoMAE that it needs, and its source if that is no
+    """What determines an order for every image, for hashes: its name, the graph that it needs, and its source if that is no
     part of the package. The classifier that an order needs is the profile's, which stands in every configuration that an
     order stands in."""
     config = {"order": order and order.name}
@@ -161,6 +193,8 @@ def order_config(profile: Profile, order: Order | None, seed: int) -> dict:
         config |= {"rankings": rankings_config(profile, "train", seed)}
     if order and order.needs == "predictor":
         config |= {"predictor": predictor_config(profile, seed)}
+    if order and order.needs == "measured":
+        config |= {"rankings": rankings_config(with_graph(profile, "measured"), "train", seed)}
     return versioned("order", order.version if order else 1, config)
 
 
@@ -174,11 +208,11 @@ def rankings(
     profile: str | Profile, split: str, seed: int = 0, limit: int | None = None, by: str = "pagerank",
     device: str = "auto", flipped: bool = False, compact: bool = False,
 ) -> Tensor:  # fmt: skip
-    """The order by CoMAE's graph of every image of a split (or of `limit` images, equally of each class), (n, N) long.
+    """The order by the profile's graph of every image of a split (or of `limit` images, equally of each class), (n, N) long.
 
     by: a name of `SCORES`. flipped: of the mirrored images, whose orders are not the mirrored orders, for CoMAE is not
-    equivariant. compact: as stored, one byte a rank (int16 for more than 256 patches). N encoder passes per image and one
-    PageRank: the expensive part of using an order, so all of `SCORES` are computed once and cached; for training on KL-16,
+    equivariant, nor is the predictor. compact: as stored, one byte a rank (int16 for more than 256 patches). N passes per image
+    and one PageRank: the expensive part of using an order, so all of `SCORES` are computed once and cached; for training on KL-16,
     of both flips, in shards. Raises ValueError for an unknown score.
     """
     if by not in SCORES:
@@ -187,18 +221,17 @@ def rankings(
     config = rankings_config(profile, split, seed, limit)
 
     def in_shards(directory: Path, flips: tuple[bool, ...], size: int) -> shards.Shards:
-        model, tokens = comae(profile, seed, device)[0], token_source(profile, split, device)
+        graph, tokens = exact_graph(profile, seed, device), token_source(profile, split, device)
         images = selection(load_data(profile, split), limit)
 
         def orders(rows: Tensor) -> dict[str, Tensor]:  # (n, flips, N) each
             found = {name: [] for name in SCORES}
             for idx in images[rows].split(at_a_time(RANKED)):
                 both = [tokens(idx, torch.full((len(idx),), flip)) for flip in flips]
-                with inference(profile, device):
-                    graphs = [model.dependencies(x, profile.ranking.chunk_bytes) for x in both]
+                graphs = [graph(x) for x in both]
                 for name in SCORES:
                     found[name].append(torch.stack([ranked(A, profile, name) for A in graphs], 1))
-            return {k: torch.cat(v).to(small_type(profile)) for k, v in found.items()}
+            return {k: torch.cat(v).to(small_type(profile.num_tokens)) for k, v in found.items()}
 
         return shards.compute_shards(directory, config, len(images), orders, size=size, desc=f"ranking {split}")
 
@@ -241,9 +274,9 @@ def ranked(A: Tensor, profile: Profile, by: str = "pagerank") -> Tensor:
     return collapse_order(SCORES[by](A, profile)).cpu()
 
 
-def small_type(profile: Profile) -> torch.dtype:
+def small_type(num_tokens: int) -> torch.dtype:
     """The type of one rank in storage: a byte for up to 256 patches."""
-    return torch.uint8 if profile.num_tokens <= 256 else torch.int16
+    return torch.uint8 if num_tokens <= 256 else torch.int16
 
 
 @dataclass(frozen=True)
@@ -313,5 +346,7 @@ def predictor(profile: str | Profile, seed: int = 0, device: str = "auto") -> tu
     artefact = load_or_compute("predictor", config, compute)
     return restored(build, artefact.tensors).to(device).eval(), artefact
 
+
+GRAPHS = {"comae": comae_config, "measured": measured_config}  # whose graph the orders are of, and what determines it
 
 __all__ = ["Sample", "comae", "load_data", "predictor", "rankings", "replace", "sample", "seeded", "tokenizer"]

@@ -16,7 +16,7 @@ from cop.orders.registry import order
 
 @order("collapse", needs="comae", mirror="own", colour="#cf4a8d", width=2.4)
 def collapse(batch) -> Tensor:
-    """The paper's: patches by their PageRank in the dependency graph of CoMAE."""
+    """The paper's: patches by their PageRank in the dependency graph of CoMAE, or in that which `ranking.graph` names."""
     return batch.by("pagerank")
 
 
@@ -66,6 +66,12 @@ def raster(batch) -> Tensor:
 def greedy(batch) -> Tensor:
     """At each step the patch that lowers the entropy of the rest most, in the Gaussian model of the training tokens."""
     return batch.greedy_order
+
+
+@order("measured", needs="measured", mirror="own", trained="never", colour="#2f7f4f", width=2.0)
+def measured(batch) -> Tensor:
+    """Ours: patches by their PageRank in the graph that the predictor of notebook 1 measures, whatever the profile's graph is."""
+    return batch.by("pagerank", "measured")
 
 
 @order("attention", needs="classifier", trained="seed 0", colour="#8a63b8", dash="--")

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from cop.orders.permutations import check_ranking
 
-NEEDS = ("nothing", "comae", "pixels", "classifier", "predictor")
+NEEDS = ("nothing", "comae", "pixels", "classifier", "predictor", "measured")
 MIRROR = ("stays", "moves", "own")
 TRAINED = ("every seed", "seed 0", "never")
 
@@ -83,8 +83,9 @@ _files: set[Path] = set()
 def order(name: str, **properties) -> Callable[[Callable], Callable]:
     """Register the decorated function as the order of that name. Raises ValueError for a name that is taken.
 
-    needs: what it is computed from: `nothing`, `comae` (a trained CoMAE), `pixels`, `classifier` (the ViT trained on whole
-    images) or `predictor` (that of notebook 1). looks: whether it uses patches that have not been seen yet; left out,
+    needs: what it is computed from: `nothing`, `comae` (a trained CoMAE, or the graph that the profile has in its place),
+    `pixels`, `classifier` (the ViT trained on whole images), `predictor` (that of notebook 1) or `measured` (the graph that this
+    predictor measures). looks: whether it uses patches that have not been seen yet; left out,
     whether it needs anything and is not shared. shared: one order (N,) for all images. mirror: what the order of a
     mirrored image is: `moves`, the mirrored order; `own`, computed from the mirrored image; `stays`, the same order, which
     is the rule for shared ones. trained: whether notebook 5 trains and tests a classifier along it: with `every seed`,

@@ -10,32 +10,38 @@ from cop.orders import check_ranking, ranks_of
 SMALLEST = 4  # pixels of a patch in the drawing: a photograph with smaller ones is enlarged
 
 
-def overlay(photo: Image.Image, ranking: Tensor, first: float = 0.22) -> Image.Image:
+def overlay(
+    photo: Image.Image, ranking: Tensor, first: float = 0.22, grid: tuple[int, int] | None = None
+) -> Image.Image:
     """The photograph, RGB and of the same size, with its patches coloured by rank.
 
-    ranking: (N,), [0] the patch seen first, of the centre square (what is outside was not ranked and stays as it is).
+    ranking: (N,), [0] the patch seen first, of the centre square (what is outside was not ranked and stays as it is), or of the
+    whole photograph in `grid` rows and columns.
     Patches are tinted from yellow (first) to blue (last); the first `first` of them have a white frame. A photograph
-    whose patches are smaller than `SMALLEST` px is enlarged by a whole factor. Raises ValueError for no ranking.
+    whose patches are smaller than `SMALLEST` px is enlarged by a whole factor. Raises ValueError for no ranking, and for one of another number of patches.
     """
     check_ranking(ranking, len(ranking))
-    N, G = len(ranking), round(len(ranking) ** 0.5)
-    if G * G != N:
-        raise ValueError(f"ranking has {N} patches; expected a square number of them")
-    times = max(1, -(-SMALLEST * G // min(photo.size)))
+    N = len(ranking)
+    rows, columns = grid or (round(N**0.5), round(N**0.5))
+    if rows * columns != N:
+        raise ValueError(f"ranking has {N} patches; expected {'a square number of them' if grid is None else f'{rows} x {columns}'}")
+    shape = photo.size if grid else (min(photo.size),) * 2  # what was ranked
+    times = max(1, -(-SMALLEST * rows // shape[1]), -(-SMALLEST * columns // shape[0]))
     photo = photo.resize((photo.width * times, photo.height * times), Image.Resampling.NEAREST) if times > 1 else photo
-    side = min(photo.size)
-    left, top = (photo.width - side) // 2, (photo.height - side) // 2
-    edges = np.linspace(0, side, G + 1).round().astype(int)
-    place = ranks_of(ranking[None])[0].numpy().reshape(G, G)  # of each patch in the order
-    cell = np.searchsorted(edges, np.arange(side), side="right") - 1  # patch row or column of each pixel
+    width, height = times * shape[0], times * shape[1]
+    left, top = (photo.width - width) // 2, (photo.height - height) // 2
+    x_edges, y_edges = (np.linspace(0, side, n + 1).round().astype(int) for side, n in ((width, columns), (height, rows)))
+    place = ranks_of(ranking[None])[0].numpy().reshape(rows, columns)  # of each patch in the order
+    row = np.searchsorted(y_edges, np.arange(height), side="right") - 1  # of each pixel
+    column = np.searchsorted(x_edges, np.arange(width), side="right") - 1
     colours = matplotlib.colormaps["plasma_r"](np.arange(N) / max(1, N - 1), bytes=True)[:, :3]  # (N, 3)
-    square = photo.crop((left, top, left + side, top + side))
-    tint = Image.fromarray(colours[place[cell][:, cell]])
-    square = Image.blend(square, tint, 0.45)
-    draw = ImageDraw.Draw(square)
+    ranked = photo.crop((left, top, left + width, top + height))
+    ranked = Image.blend(ranked, Image.fromarray(colours[place[row][:, column]]), 0.45)
+    draw, line = ImageDraw.Draw(ranked), max(1, min(width // columns, height // rows) // 40)
     for patch in ranking[: max(1, round(first * N))].tolist():
-        y, x = divmod(patch, G)
-        draw.rectangle((edges[x], edges[y], edges[x + 1] - 1, edges[y + 1] - 1), outline="white", width=max(1, side // (40 * G)))
+        y, x = divmod(patch, columns)
+        corners = (x_edges[x], y_edges[y], x_edges[x + 1] - 1, y_edges[y + 1] - 1)
+        draw.rectangle(corners, outline="white", width=line)
     drawn = photo.copy()
-    drawn.paste(square, (left, top))
+    drawn.paste(ranked, (left, top))
     return drawn

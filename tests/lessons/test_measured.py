@@ -80,8 +80,8 @@ def test_new_fields_of_profiles_rename_nothing_that_is_stored():
     assert "measured" not in as_dict(demo) and "onepass" not in as_dict(demo)
     changed = replace(demo, measured=replace(demo.measured, unit="nats"))
     assert as_dict(changed)["measured"]["unit"] == "nats"
-    assert measured.measured_config(demo, 0) != measured.measured_config(changed, 0)
-    assert measured.measured_config(demo, 0) == measured.measured_config(
+    assert pipeline.measured_config(demo, 0) != pipeline.measured_config(changed, 0)
+    assert pipeline.measured_config(demo, 0) == pipeline.measured_config(
         replace(demo, measured=replace(demo.measured, chunk_bytes=1)), 0
     )
 
