@@ -199,23 +199,21 @@ changes = {change: masks.compared(config, change, device=device) for change in m
 lesson.objectives(out, changes)
 
 # %%
-lesson.own_part(out, changes)
+lesson.own_part(out, changes, lesson.seeds_of_the_measured_graph(config, device))
 
 # %% [markdown]
 # Every row is a different answer to the question which patches a patch relies on. Compare the columns: how much of a graph is
-# the image's own, and how far two seeds agree on that part. A *budget* and a decoder that knows *any mask* let the masks look at the image, and
-# the seeds still choose differently, because **many sets of patches are equally good**. To see it, ask that decoder for small sets
-# of patches that reconstruct one target, from different random beginnings:
+# the image's own, and how far two seeds agree on that part. A *budget* and a decoder that knows *any mask* let the masks look at the
+# image, and the seeds still choose differently. One reason can be seen directly. Ask the decoder of any mask for the best small
+# set of patches to reconstruct a target from; then for the best one among the patches that are left, and so on:
 
 # %%
-model_of_any_mask, _ = pipeline.comae(masks.changed(config, masks.ANY_MASK), seed, device)
-lesson.redundancy(out, model_of_any_mask.cpu(), sample.tokens[:masks.TARGETS].cpu(), seed)
+lesson.redundancy(out, *masks.disjoint(config, device=device))
 
 # %% [markdown]
-# Sets that share hardly a patch reconstruct a target within five per cent of the best one found. A *selection* among them
-# is a matter of chance; the *influence* of one patch on another is not. Notebook 3 measures that influence.
+# The search knows the target, so the first sets beat everything shown. Sets that have **no patch in common** give away much the same. A *selection* among them is a matter of chance; the *influence* of
+# one patch on another is not. Notebook 3 measures that influence.
 #
-# %% [markdown]
 # ## Paper vs ours
 #
 # The absolute numbers cannot be compared: other tokens, other N, another training length. The *direction* can. Read a row as

@@ -25,8 +25,8 @@
 # | **Before** | [2 · The dependency autoencoder](02_dependency_autoencoder.ipynb) |
 # | **Next** | [4 · Generation along the order](04_generation_along_the_order.ipynb) or [5 · Classification from the first patches](05_first_patches.ipynb) |
 #
-# **You will see** a dependency graph of a real image, its PageRank and order, the orders of many images, and how
-# much of an order is the image rather than mere position.
+# **You will see** a dependency graph of a real image, its PageRank and order, the orders of many images, how
+# much of an order is the image rather than mere position, and, after the paper's graph, one of ours that two trainings agree on.
 
 # %% tags=["colab"]
 import sys
@@ -218,6 +218,82 @@ lesson.photographs(out)
 # shows (Fig. 5 and the first patches of each order, under `natural` in the gallery of figures):
 # tau is nearly 1 within and between classes. Those places hold no more edges than others, while patch variance, which does look,
 # finds many more. One seed, trained for minutes: how far longer training would change it we do not know.
+
+# %% [markdown]
+# ## A graph that is measured
+#
+# An order that belongs to the image needs a graph that the data determine. CoMAE's mask is a *selection*: many sets of
+# patches are equally good, and each training picks its own (notebook [2](02_dependency_autoencoder.ipynb)). An *influence* is no choice. Notebook
+# [1](01_patch_entropy.ipynb)'s predictor of masked tokens says how uncertain it is about a patch, and what patch $j$ gives away about
+# patch $n$ in *this* image can be read off:
+#
+# > $$A_{nj}=1-\frac{s(n\mid j)}{s(n\mid\varnothing)}$$
+#
+# where $s(n\mid j)$ is the predicted scale, summed over the values of patch $n$, when patch $j$ alone is seen. These are $N+1$ passes
+# per image. This graph is **ours**, not the paper's; PageRank on it, and everything after, is the paper's, unchanged.
+
+# %%
+M = lesson.measured(config, sample.tokens[:8], seed, device)  # (8, N, N), laid out like A: by target and source
+lesson.two_graphs(out, sample, A, M)
+
+# %%
+lesson.first_by_graph(out, sample, A, M)
+
+# %%
+lesson.graph_orders(out, config, sample.class_names, device)
+
+# %%
+lesson.graph_statistics(out, config, device)
+
+# %% [markdown]
+# Read the last columns with the pictures: what does "relied upon" mean? A patch has many votes when others become *predictable*
+# once it is seen. That is what a **flat** patch does: sky says that more sky follows, a black corner that the border is black. An
+# edge raises as many doubts as it settles. So contrast and edges below 1 say that the first patches of this well-defined order
+# are those with the least to see, and being relied upon is *not* being informative. It does not say what to look at first, only
+# what others can be guessed from; notebook [5](05_first_patches.ipynb) asks which patches a classifier wants.
+#
+# ### Do two trainings measure the same?
+#
+# The test that CoMAE's order failed, on the same images. Its own rows are those of CoMAEs that were trained to the end
+# (notebook 2). *Own part*: after the mean graph or mean order of all images is taken out, so that position does not count.
+
+# %%
+lesson.graph_seeds(out, config, device)
+
+# %% [markdown]
+# Where the own parts of the measured graph are near 1 and those of CoMAE's near 0, the order is a property of the *image* for the
+# one and of the *training* for the other. Both graphs go through the same PageRank, so it is the graph that makes the
+# difference.
+#
+# ### Where the truth is known
+#
+# If tokens are Gaussian, $s(n\mid j)$ is a closed form and nothing need be trained: with $\Sigma$ the covariance,
+# $\Sigma_{nn\mid j}=\Sigma_{nn}-\Sigma_{nj}\Sigma_{jj}^{-1}\Sigma_{jn}$. So two things can be tested on samples of a small random
+# field: does the measured graph converge to the true one, and is sorting by PageRank the greedy order, as section 6
+# says, or even the optimal one, which brute force finds among nine patches?
+
+# %%
+lesson.exact_and_found(out)
+
+# %% [markdown]
+# Left: what is left of the error with the most samples is the training's, not the data's, whose own error is the dashed line. Right: section 6 needs gains
+# that do not shrink as patches are seen. But two patches that tell the same are *both* relied upon, PageRank takes both, and
+# the second adds nothing: compare the rows from independent hubs to copies. **Coverage** discounts what is already known,
+# on the same graph.
+#
+# ### In one pass
+#
+# A column of $A$ depends on one patch alone: its content and its place. A small network from a patch to its column therefore needs no
+# attention and no $N$ passes. Let it speak of *offsets* $n-j$ from the patch's content alone, and one network ranks any
+# grid. CoMAE's graph is no function of single patches, so there a network with attention predicts the edges, with PageRank
+# as a differentiable layer on top.
+
+# %%
+lesson.one_pass(out, config, device)
+
+# %% [markdown]
+# Multiply-adds are counted for the graph of one image; speeds were taken in one run on one machine, and only their ratio travels. Agreement
+# is with the exact graphs of held-out images, of which a rectangle has the same edges as the whole.
 #
 # ## See for yourself
 #

@@ -13,7 +13,7 @@ from cop import paths, runner
 from cop.data.loading import load_data
 from cop.data.sets.synthetic import synthetic
 from cop.lessons import gallery
-from cop.lessons.classification import build
+from cop.lessons.classifiers import build
 from cop.lessons.generation import mar_sizes
 from cop.lessons.pipeline import tokenizer
 from cop.paper.comae import CoMAE

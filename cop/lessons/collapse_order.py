@@ -10,6 +10,15 @@ from torch import Tensor
 
 from cop import orders
 from cop.lessons import pipeline
+from cop.lessons.comparisons import of_first
+from cop.lessons.influence import exact_and_found as exact_and_found
+from cop.lessons.influence import first_by_graph as first_by_graph
+from cop.lessons.influence import graph_orders as graph_orders
+from cop.lessons.influence import graph_seeds as graph_seeds
+from cop.lessons.influence import graph_statistics as graph_statistics
+from cop.lessons.influence import measured as measured
+from cop.lessons.influence import one_pass as one_pass
+from cop.lessons.influence import two_graphs as two_graphs
 from cop.lessons.ordering import looked_at
 from cop.lessons.ordering import sample_orders as sample_orders
 from cop.measure.metrics import of_mean
@@ -62,13 +71,6 @@ def across_seeds(rankings: Mapping[str, Tensor]) -> pd.DataFrame:
         means = spearman(mean_order(of_a)[None], mean_order(of_b)[None]).item()
         rows.append([f"{a} and {b}", f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]", f"{means:+.2f}"])
     return pd.DataFrame(rows, columns=["seeds", "Spearman, same image", "Spearman, mean orders"])
-
-
-def of_first(values: Tensor, ranking: Tensor, fraction: float) -> Tensor:
-    """The mean of `values` (B, N), one a patch, over the first `fraction` of the patches, over their mean in the image: (B,).
-    With contrast or edges for values it is above 1 when an order starts where something is to be seen."""
-    first = values.gather(1, ranking[:, : max(1, round(fraction * ranking.shape[1]))])
-    return first.mean(1) / values.mean(1).clamp_min(1e-12)
 
 
 def mean_ranks(ranking: Tensor):

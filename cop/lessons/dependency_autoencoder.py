@@ -8,14 +8,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cop.lessons import comparisons
 from cop.lessons import masks as comparison
 from cop.measure.metrics import holm, of_mean
-from cop.paper import reconstruction
 from cop.paper.comae import CoMAE
 from cop.profiles import Profile, get_profile
 from cop.show import diagrams, figures, figures_masks, report
 from cop.show.report import Report
-from cop.train.loop import seeded
 
 NOTEBOOK = "02_dependency_autoencoder"
 shown = partial(report.shown, NOTEBOOK)
@@ -116,7 +115,7 @@ def tab1(out: Report, rows: Mapping[str, Mapping[str, float]], trivial: Mapping[
     return pd.DataFrame(table).fillna("–")
 
 
-@shown("Loss and agreement over a long training", None)
+@shown("Loss and agreement over a long training")
 def on_the_way(out: Report, path: pd.DataFrame, ridge: float):
     """Above, the reconstruction loss of CoMAE with several seeds over a long training, with the loss of ridge regression. Below,
     how alike the graphs and orders of the same images are with two seeds, before and after their mean is taken out.
@@ -129,7 +128,7 @@ def on_the_way(out: Report, path: pd.DataFrame, ridge: float):
     return figures_masks.loss_and_agreement(path, {"ridge regression": ridge}, title), path
 
 
-@shown("CoMAE's objective, changed in one thing at a time", None)
+@shown("CoMAE's objective, changed in one thing at a time")
 def objectives(out: Report, changes: Mapping[str, Mapping[str, Tensor]]):
     """For each change of the objective: losses under the encoder's own mask and under others, density, the image's share of
     graphs and orders, and how far two seeds agree.
@@ -140,35 +139,37 @@ def objectives(out: Report, changes: Mapping[str, Mapping[str, Tensor]]):
     return table.reset_index(names="objective")
 
 
-@shown("What two trainings agree on", None)
-def own_part(out: Report, changes: Mapping[str, Mapping[str, Tensor]]):
-    """One point per objective: how much of a graph is the image's own, against the agreement of two seeds on that part."""
+def seeds_of_the_measured_graph(profile: Profile, device: str) -> Mapping[str, Tensor] | None:
+    """`comparisons.seeds_agree` of the measured graph where it is stored, else None: three predictors are not trained for a point."""
+    return comparisons.seeds_agree(profile, "measured", device=device, train=False)
+
+
+@shown("What two trainings agree on")
+def own_part(out: Report, changes: Mapping[str, Mapping[str, Tensor]], measured: Mapping[str, Tensor] | None):
+    """One point per objective, after equally many steps: how much of a graph is the image's own, against the agreement of two
+    seeds on that part; and the same of the graph that notebook 3 measures.
+
+    measured: of `cop.lessons.comparisons.seeds_agree`, or None where it is not stored."""
+    found = {name: (r, "comae") for name, r in changes.items()} | ({"measured graph (notebook 3)": (measured, "measured")} if measured else {})
     points = pd.DataFrame(
-        {"name": name, "share": float(r["shares_of_graphs"][:, 2].mean()), "agreement": float(r["graphs_own"].mean()), "kind": "comae"}
-        for name, r in changes.items())  # fmt: skip
-    best = points.loc[points.agreement.idxmax()]
-    title = f"Whatever the objective, two seeds agree by at most {best.agreement:.2f} on an image's own part"
+        {"name": name, "share": float(r["shares_of_graphs"][:, 2].mean()), "agreement": float(r["graphs_own"].mean()), "kind": kind}
+        for name, (r, kind) in found.items())  # fmt: skip
+    best = points[points.kind == "comae"].agreement.max()
+    title = f"Whatever the objective of CoMAE, two seeds agree by at most {best:.2f} on an image's own part"
     return figures_masks.agreement_against_share(points, title), points
 
 
-@shown("Different patches reconstruct a target equally well", None)
-def redundancy(out: Report, model: CoMAE, tokens: Tensor, seed: int):
-    """Per image: the least loss of the small sets of patches that were found, how many of the sets are within 5 % of it, and
-    how many patches two of those have in common, beside what two random sets would have.
+@shown("Different patches reconstruct a target")
+def redundancy(out: Report, losses: Tensor, size: int):
+    """What sets of patches without a patch in common reconstruct of a target, the best set first, beside everything and nothing
+    shown: L_r with 95 % intervals over the targets.
 
-    model: with a decoder that was trained on any mask; tokens: (n, N, C). The target is the middle of each image."""
-    N, G = tokens.shape[1], model.grid
-    size, target, rows = max(1, round(0.15 * (N - 1))), G * (G // 2) + G // 2, []
-    for i in range(len(tokens)):
-        loss, sets = reconstruction.redundancy(model, tokens[i : i + 1], target, size, seeded(seed, 5, i))
-        good = sets[loss <= 1.05 * loss.min()].float()
-        pairs = torch.triu_indices(len(good), len(good), 1)
-        common = (good @ good.T)[pairs[0], pairs[1]]
-        rows.append({"image": i, "least L_r": loss.min().item(), "sets within 5 %": len(good), "of": len(loss), "patches in a set": size,
-                     "in common": common.mean().item() if len(common) else float("nan"), "by chance": size**2 / (N - 1)})  # fmt: skip
-    table = pd.DataFrame(rows)
-    out.record(redundant_sets=table["sets within 5 %"].mean(), redundant_in_common=table["in common"].mean())
-    return table.round(2)
+    losses: (targets, 2 + sets) of `cop.lessons.masks.disjoint`; size: patches in a set."""
+    names = ["everything shown", "nothing shown", *(f"{size} patches, set {k}" for k in range(1, losses.shape[1] - 1))]
+    found = [of_mean(column)[0] for column in losses.double().T]
+    out.record(**{f"disjoint_{name.replace(' ', '_')}": i.value for name, i in zip(names, found, strict=True)})
+    cells = [f"{i.value:.1f} ({i.low:.1f} to {i.high:.1f})" for i in found]
+    return pd.DataFrame({"the decoder sees": names, "L_r": cells})
 
 
 def verdicts(out: Report, history: pd.DataFrame, rows: Mapping[str, Mapping[str, float]], trivial: Mapping[str, float],

@@ -19,7 +19,7 @@ from cop.measure.metrics import of_mean
 from cop.orders import ranks_of
 from cop.orders.concordance import correlation, shares
 from cop.paper.comae import CoMAE, mask_statistics
-from cop.paper.reconstruction import mask_swaps
+from cop.paper.reconstruction import disjoint_sets, mask_swaps
 from cop.profiles import Profile, get_profile
 from cop.train.artefacts import load_or_compute, versioned
 from cop.train.loop import seeded
@@ -53,9 +53,9 @@ TARGETS = 6  # images that are searched for equally good sets of patches
 
 
 def rows(profile: str | Profile) -> tuple[str, ...]:
-    """The changes that a notebook shows: all, or in a run that only proves that the code works two of them."""
-    small = get_profile(profile).name not in ("demo", "natural")
-    return ("as printed", ANY_MASK) if small else tuple(CHANGES)
+    """The changes that the notebook shows: of the demo those of price, budget and decoder, otherwise two."""
+    shown = ("as printed", "L1 price", "information price", "budget 15 %", "any-mask decoder", ANY_MASK)
+    return shown if get_profile(profile).name == "demo" else ("as printed", ANY_MASK)
 
 
 def changed(profile: Profile, change: str, threads: int = 1) -> Profile:
@@ -66,7 +66,7 @@ def changed(profile: Profile, change: str, threads: int = 1) -> Profile:
     return replace(profile, comae=short, scale=replace(profile.scale, threads=threads))
 
 
-LONG = {"demo": 20_000}  # steps until twice as many change L_r by less than 2 %; for other profiles their own steps
+LONG = {"demo": 20_000}  # steps of the long training, 40 minutes of one core; for other profiles their own steps
 WATCHED = (200, 500, 1000, 2000, 3500, 5000, 7500, 10_000, 12_500, 15_000, 17_500, 20_000)
 
 
@@ -175,13 +175,42 @@ def on_two_threads(profile: Profile, change: str, seed: int = 0, device: str = "
     return load_or_compute("masks", versioned("masks-threads", 1, config), compute).tensors
 
 
+def disjoint(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[Tensor, int]:
+    """L_r of targets that a decoder of any mask reconstructs from disjoint sets of patches: (targets, 2 + sets), with everything
+    shown, with nothing, and with each set (`reconstruction.disjoint_sets`); and the number of patches in a set. Four targets
+    around the middle of each of `TARGETS` validation images, where all others count."""
+    profile = get_profile(profile)
+    short, G, N = changed(profile, ANY_MASK), profile.grid, profile.num_tokens
+    size = max(1, round(0.15 * (N - 1)))
+    count = min(6, (N - 2) // size)
+    targets = [G * (G // 2 - r) + G // 2 - c for r in (0, 1) for c in (0, 1)]
+
+    def compute(_: Path):
+        model = pipeline.comae(short, seed, device)[0].cpu()
+        rows = []
+        for i, x in enumerate(pipeline.sample_tokens(profile, "val", TARGETS, device).cpu().split(1)):
+            for k, target in enumerate(targets):
+                g = seeded(seed, 5, i, k)
+                sets = disjoint_sets(model, x, target, size, count, g)[0]
+                w = torch.tensor([1.0, 0.0])[None, :, None].expand(1, 2, N)
+                noise = torch.randn(1, 1, *x.shape[1:], generator=g).expand(1, 2, -1, -1)
+                with torch.no_grad():
+                    ends = model.reconstruct(x, torch.full((1, 2), target), w, noise)[0]
+                rows.append(torch.cat([(ends - x[0, target]).abs().sum(-1), sets]))
+        return {"losses": torch.stack(rows)}, None
+
+    config = {"run": pipeline.comae_config(short, seed), "targets": targets, "images": TARGETS, "sets": [count, size]}
+    return load_or_compute("masks", versioned("masks-disjoint", 1, config), compute).tensors["losses"], size
+
+
+def agreed(values: Tensor) -> str:
+    """Agreements of two trainings (pairs, n) as a mean with its 95 % interval: an image's mean over the pairs is one observation."""
+    interval, _ = of_mean(values.mean(0))
+    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+
+
 def table(rows: dict[str, dict[str, Tensor]]) -> pd.DataFrame:
     """One row per change, means over the seeds; agreements of two seeds with 95 % intervals over the images."""
-
-    def agreed(values: Tensor) -> str:  # (pairs, n): an image's mean over the pairs is one observation
-        interval, _ = of_mean(values.mean(0))
-        return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
-
     out = {}
     for name, r in rows.items():
         own, everything, shuffled, nothing = r["losses"].mean(0).tolist()

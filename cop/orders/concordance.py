@@ -55,33 +55,26 @@ def shares(values: Tensor, labels: Tensor) -> dict[str, float]:
     return {"position": float(other / scale), "class": float((same - other) / scale), "image": float(1 - same / scale)}
 
 
-def agreement(
-    ranking: Tensor, labels: Tensor, generator: torch.Generator, pairs: int = 2000
-) -> dict[str, float]:
+def agreement(ranking: Tensor, labels: Tensor, generator: torch.Generator, pairs: int = 2000) -> dict[str, float]:
     """How alike the orders (B, N) of different images are, and what share of one is position, class, image.
 
-    kendall_within, kendall_between: mean Kendall's tau over `pairs` random pairs of different images of the
-    same
-        class, and of different classes.
-    kendall_mean, spearman_mean: mean agreement of an image's order with the mean order of all the OTHER
-    images;
-        with its own order included the mean would agree with anything at small B.
+    labels: (B,). Means over no pair (one class only, or no class twice) are nan. Raises ValueError for B < 2.
+
+    kendall_within, kendall_between: mean Kendall's tau over `pairs` random pairs of different images of the same class,
+        and of different classes.
+    kendall_mean, spearman_mean: mean agreement of an image's order with the mean order of all the other images; with its
+        own order included the mean would agree with anything at small B.
     spearman_within, spearman_between: mean Spearman's rho of the same kinds of pairs, exact over all of them.
-    share_position, share_class, share_image: they sum to 1. Write the rank of patch n in image b of class y
-    as
+    share_position, share_class, share_image: they sum to 1. The rank of patch n in image b of class y is
 
             rank_bn = (N - 1) / 2 + position_n + class_yn + image_bn
 
-        (mean rank per patch; what the class adds to it; what is left). Over the patches of one image the
-        centred ranks always have the variance (N^2 - 1) / 12, and the product of two images' centred ranks,
-        averaged over n, has expectation var(position) + var(class) if they share a class and var(position) if
-        not. The three shares are hence spearman_between, spearman_within - spearman_between and 1 -
-        spearman_within. As no image is compared with itself they are unbiased, unlike the variance of the
-        estimated mean ranks, which counts noise / B as signal (1 / B of all variance even for random orders).
-        The price: a share near 0 can come out slightly negative.
-
-    `labels` (B,). Means over no pair (one class only, or no class twice) are nan. Raises ValueError for B <
-    2.
+        (the mean rank of the patch, what the class adds to it, and what is left). Over the patches of one image the
+        centred ranks always have the variance (N^2 - 1) / 12. The product of two images' centred ranks, averaged over n,
+        has expectation var(position) + var(class) if they share a class and var(position) if not. The three shares are
+        hence spearman_between, spearman_within - spearman_between and 1 - spearman_within. As no image is compared with
+        itself they are unbiased, but a share near 0 can come out slightly negative. The variance of the estimated mean
+        ranks would count noise / B as signal: 1 / B of all variance even for random orders.
     """
     B, N = ranking.shape if ranking.ndim == 2 else (1, 0)
     if B < 2 or N < 2 or labels.shape != (B,):

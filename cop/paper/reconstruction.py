@@ -131,36 +131,52 @@ def shuffled(w: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def redundancy(
-    model: CoMAE, tokens: Tensor, target: int, size: int, generator: torch.Generator, starts: int = 16, rounds: int = 12
-) -> tuple[Tensor, Tensor]:
-    """Different small sets of patches that reconstruct one target about equally well: their losses (starts,) and the sets
-    as booleans (starts, N).
+def best_sets(
+    model: CoMAE, tokens: Tensor, target: int, size: int, generator: torch.Generator, without: Tensor | None = None,
+    starts: int = 4, rounds: int = 12,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Small sets of patches that reconstruct one target well: their losses (starts,) and the sets as booleans (starts, N).
 
-    tokens: (1, N, C). From each random set of `size` patches the best of 32 random exchanges of one patch is taken, `rounds`
-    times, if it lowers L_r. It asks a decoder that was trained on any mask; another one knows its own encoder's masks only.
+    tokens: (1, N, C); without: patches (N,) bool that no set may hold. From each random set of `size` patches the best of 32
+    random exchanges of one patch is taken, `rounds` times, if it lowers L_r. It asks a decoder that was trained on any mask;
+    another one knows its own encoder's masks only.
     """
     N, swaps = tokens.shape[1], 32
     noise = torch.randn(1, 1, N, tokens.shape[2], generator=generator)
+    banned = torch.zeros(N, dtype=torch.bool) if without is None else without.clone()
+    banned[target] = True
 
     def loss(shown: Tensor) -> Tensor:  # (M, N) bool -> (M,)
         where = torch.full((1, len(shown)), target)
         guess = model.reconstruct(tokens, where, shown[None].float(), noise.expand(1, len(shown), -1, -1))  # (1, M, C)
         return (guess[0] - tokens[0, target]).abs().sum(-1)
 
-    keys = torch.rand(starts, N, generator=generator)
-    keys[:, target] = 2.0
-    shown = keys.argsort(1).argsort(1) < size  # (starts, N)
+    shown = torch.rand(starts, N, generator=generator).masked_fill(banned, 2.0).argsort(1).argsort(1) < size
     best = loss(shown)
     for _ in range(rounds):
-        keys = torch.rand(starts, swaps, N, generator=generator)
-        out = keys.masked_fill(~shown[:, None], 2.0).argmin(-1)  # (starts, swaps) a member that leaves
-        keys[..., target] = 2.0
-        new = keys.masked_fill(shown[:, None], 2.0).argmin(-1)  # and one that comes in
+        keys = torch.rand(2, starts, swaps, N, generator=generator)
+        out = keys[0].masked_fill(~shown[:, None], 2.0).argmin(-1)  # (starts, swaps) a member that leaves
+        new = keys[1].masked_fill(shown[:, None] | banned, 2.0).argmin(-1)  # and one that comes in
         tried = shown[:, None].repeat(1, swaps, 1).scatter(2, out[..., None], False).scatter(2, new[..., None], True)
-        losses = loss(tried.flatten(0, 1)).view(starts, swaps)
-        value, which = losses.min(1)
+        value, which = loss(tried.flatten(0, 1)).view(starts, swaps).min(1)
         better = value < best
         shown = torch.where(better[:, None], tried[torch.arange(starts), which], shown)
         best = torch.where(better, value, best)
     return best, shown
+
+
+def disjoint_sets(
+    model: CoMAE, tokens: Tensor, target: int, size: int, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """`count` sets of `size` patches without a patch in common, each the best one found among the patches that are left:
+    losses (count,) and sets (count, N). Raises ValueError where so many do not fit beside the target."""
+    N = tokens.shape[1]
+    if count * size > N - 2:  # one is left over for an exchange
+        raise ValueError(f"{count} disjoint sets of {size} patches do not fit into {N} patches; ask for fewer or smaller ones")
+    used, losses, sets = torch.zeros(N, dtype=torch.bool), [], []
+    for _ in range(count):
+        loss, shown = best_sets(model, tokens, target, size, generator, used)
+        losses.append(loss.min())
+        sets.append(shown[loss.argmin()])
+        used = used | sets[-1]
+    return torch.stack(losses), torch.stack(sets)

@@ -234,24 +234,31 @@ def masks(images: np.ndarray, targets: Sequence[Sequence[int]], weights: np.ndar
     return fig
 
 
+def circles(ax, ranking: np.ndarray, grid: int, size: float) -> None:
+    """An order drawn over an image with patches of `size` px: circles, large and bright where a patch comes early."""
+    radius = np.linspace(1, 0, len(ranking)) ** 2
+    x, y = ((ranking % grid + 0.5) * size - 0.5), ((ranking // grid + 0.5) * size - 0.5)
+    ax.scatter(x, y, s=(4 + 70 * radius) * (8 / grid) ** 2, c=radius, cmap="plasma", alpha=0.85, lw=0)
+
+
+def joined(ax, first: np.ndarray, grid: int, size: float) -> None:
+    """The first patches of an order joined by a line that grows thinner."""
+    points = np.stack([(first % grid + 0.5) * size - 0.5, (first // grid + 0.5) * size - 0.5], 1)
+    widths = np.linspace(3.2, 0.8, max(len(first) - 1, 0))
+    ax.add_collection(LineCollection(np.stack([points[:-1], points[1:]], 1), colors=PINK, linewidths=widths, alpha=0.85))
+
+
 @styled
 def fig4_order(images: np.ndarray, rankings: np.ndarray, grid: int, top: int, titles: Sequence[str]) -> Figure:
     """Fig. 4: top rows, circles sized by rank (large and bright = seen early); bottom, the `top` first patches joined."""
     B, size = len(images), images.shape[1] / grid
     fig, axes = plt.subplots(2, B, figsize=(1.35 * B, 3.3), squeeze=False)
     fig.suptitle("Collapse order on images", fontsize=10)
-    N = grid**2
-    radius = np.linspace(1, 0, N) ** 2
     for b in range(B):
-        x = (rankings[b] % grid + 0.5) * size - 0.5
-        y = (rankings[b] // grid + 0.5) * size - 0.5
         show(axes[0, b], images[b], titles[b])
-        axes[0, b].scatter(x, y, s=(4 + 70 * radius) * (8 / grid) ** 2, c=radius, cmap="plasma", alpha=0.85, lw=0)
+        circles(axes[0, b], rankings[b], grid, size)
         show(axes[1, b], images[b])
-        points = np.stack([x, y], 1)[:top]
-        lines = LineCollection(np.stack([points[:-1], points[1:]], 1), colors=PINK,
-                               linewidths=np.linspace(3.2, 0.8, top - 1), alpha=0.85)  # fmt: skip
-        axes[1, b].add_collection(lines)
+        joined(axes[1, b], rankings[b][:top], grid, size)
     axes[0, 0].text(-0.08, 0.5, "early = large", transform=axes[0, 0].transAxes, rotation=90, va="center", ha="right")
     axes[1, 0].text(-0.08, 0.5, f"first {top} joined", transform=axes[1, 0].transAxes, rotation=90, va="center", ha="right")
     return fig

@@ -29,6 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from cop.files import write
 from cop.paper.blocks import Block
 from cop.profiles import ScaleConfig
+from cop.train.optimizers import optimizer
 from cop.train.processes import processes
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ def restored(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> n
     register = nn.Module.register_parameter
 
     def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(module, name, parameter if parameter is None else nn.Parameter(parameter.to("meta"), parameter.requires_grad))
+        if parameter is not None:
+            parameter = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+        register(module, name, parameter)
 
     nn.Module.register_parameter = on_meta
     try:
@@ -315,36 +318,6 @@ def fit(
         model.load_state_dict(average.module.state_dict())
     accelerator.free_memory()
     return model.eval(), pd.DataFrame(history)
-
-
-def optimizer(part: nn.Module, config) -> torch.optim.Optimizer:
-    """AdamW; or timm's Muon (Jordan et al. 2024) for the matrices of residual layers if `config.optimizer` is "muon".
-
-    Everything else then has AdamW with the same learning rate. Raises ValueError for another name.
-    """
-    name, betas = getattr(config, "optimizer", "adamw"), getattr(config, "betas", (0.9, 0.95))
-    if name == "adamw":
-        return torch.optim.AdamW(decay_groups(part, config.weight_decay), lr=config.lr, betas=betas)
-    if name != "muon":
-        raise ValueError(f"unknown optimizer {name!r}; expected adamw or muon")
-    from timm.optim import Muon
-
-    named = dict(part.named_parameters())
-    inner = {n: p for n, p in named.items() if p.ndim == 2 and ("blocks." in n or "layers." in n)}
-    matrices = {"params": list(inner.values()), "weight_decay": config.weight_decay, "use_fallback": False}
-    others = {"params": [p for n, p in named.items() if n not in inner], "weight_decay": 0.0, "use_fallback": True}
-    return Muon([matrices, others], lr=config.lr, betas=betas)
-
-
-def decay_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """AdamW groups: no weight decay on vectors (biases, norms, read-out tokens), as usual for ViTs.
-
-    Nor is there any on the submodules that `module.undecayed` names.
-    """
-    undecayed, decayed, others = tuple(getattr(module, "undecayed", ())), [], []
-    for name, p in module.named_parameters():
-        (decayed if p.ndim >= 2 and not name.startswith(undecayed) else others).append(p)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cop.lessons import exactness, measured, pipeline
+from cop.lessons import comparisons, exactness, measured, pipeline
 from cop.orders import check_ranking
 from cop.paper.measured import gaussian_graph, measured_graph
 from cop.paper.onepass import OnePass
@@ -117,3 +117,15 @@ def test_what_is_told_twice_misleads_pagerank_and_not_coverage():
     assert mean.loc[(1, "PageRank"), "excess"] > 0.8
     assert (mean["first"] > 0.95).all(), "the first patch is right: what misleads comes after it"
     assert (table.loc[table["order"] != "optimal", "excess"] >= -1e-9).all()
+
+
+def test_trainings_compared_with_themselves_agree_and_nothing_is_trained_unasked():
+    profile = get_profile("smoke")
+    assert comparisons.seeds_agree(profile, seeds=(7, 8), train=False) is None
+    assert comparisons.one_pass_table(profile, 7, train=False) is None
+    same = comparisons.seeds_agree(profile, seeds=(0, 0), device="cpu")
+    other = comparisons.seeds_agree(profile, seeds=(0, 1), device="cpu")
+    assert same["orders_own"].allclose(torch.tensor(1.0), atol=1e-4) and other["orders_own"].mean() < 0.9
+    assert comparisons.behind("demo", "measured") == replace(demo, predictor=replace(demo.predictor, steps=5000))
+    with pytest.raises(ValueError, match="unknown graph 'x'; expected one of CoMAE, measured"):
+        comparisons.graph_config("x", profile, 0)

@@ -136,39 +136,23 @@ def test_logvar_is_clamped():
     assert model.posterior(images(1))[1].unique().tolist() == [-30, 20]
 
 
+DIFFUSERS = "down_blocks. resnets. conv_shortcut downsamplers.0 upsamplers.0 conv_norm_out mid_block.block.0"
+DIFFUSERS += " mid_block.block.1 mid_block.attentions.0 attentions. group_norm to_q to_k to_v to_out.0"
+LDM = "down. block. nin_shortcut downsample upsample norm_out mid.block_1 mid.block_2 mid.attn_1 attn. norm q k v proj_out"
+
+
 @torch.no_grad()
 def test_same_weights_same_result_as_diffusers():
     diffusers = pytest.importorskip("diffusers")
-    oracle = diffusers.AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4 + ("AttnDownEncoderBlock2D",),
-        up_block_types=("UpDecoderBlock2D",) * 5,
-        block_out_channels=(32, 32, 64, 64, 128),
-        layers_per_block=2,
-        latent_channels=16,
-        norm_num_groups=32,
-        sample_size=64,
-    ).eval()
+    down = ("DownEncoderBlock2D",) * 4 + ("AttnDownEncoderBlock2D",)
+    blocks = {"down_block_types": down, "up_block_types": ("UpDecoderBlock2D",) * 5, "layers_per_block": 2}
+    sizes = {"block_out_channels": (32, 32, 64, 64, 128), "latent_channels": 16, "norm_num_groups": 32}
+    oracle = diffusers.AutoencoderKL(**blocks, **sizes, sample_size=64).eval()
     model = small()
     ours, theirs = model.state_dict(), {}
     for key, value in oracle.state_dict().items():
         name = key
-        for old, new in [
-            ("down_blocks.", "down."),
-            ("resnets.", "block."),
-            ("conv_shortcut", "nin_shortcut"),
-            ("downsamplers.0", "downsample"),
-            ("upsamplers.0", "upsample"),
-            ("conv_norm_out", "norm_out"),
-            ("mid_block.block.0", "mid.block_1"),
-            ("mid_block.block.1", "mid.block_2"),
-            ("mid_block.attentions.0", "mid.attn_1"),
-            ("attentions.", "attn."),
-            ("group_norm", "norm"),
-            ("to_q", "q"),
-            ("to_k", "k"),
-            ("to_v", "v"),
-            ("to_out.0", "proj_out"),
-        ]:
+        for old, new in zip(DIFFUSERS.split(), LDM.split(), strict=True):
             name = name.replace(old, new)
         for level in range(5):
             name = name.replace(f"up_blocks.{4 - level}.", f"up.{level}.")

@@ -34,11 +34,8 @@ def once(value: float = 1.5):
     def compute(directory):
         runs.append(directory)
         assert len(runs) == 1, "computed twice"
-        return {
-            "w": torch.full((3,), value),
-            "k": torch.arange(3),
-            "d": torch.tensor([1 / 3], dtype=torch.double),
-        }, pd.DataFrame({"step": [0]})
+        tensors = {"w": torch.full((3,), value), "k": torch.arange(3), "d": torch.tensor([1 / 3], dtype=torch.double)}
+        return tensors, pd.DataFrame({"step": [0]})
 
     return compute
 
@@ -47,9 +44,8 @@ def test_computed_once_and_equal_when_loaded(tmp_path):
     compute = once(0.1)
     first, second = load_or_compute("s", {"a": 1}, compute), load_or_compute("s", {"a": 1}, compute)
     for a in (first, second):
-        assert torch.equal(
-            a.tensors["w"], torch.full((3,), 0.1)
-        )  # all of float32: a fine-tuning moves weights by less than float16's steps
+        # All of float32 is kept: a fine-tuning moves weights by less than float16's steps.
+        assert torch.equal(a.tensors["w"], torch.full((3,), 0.1))
         assert a.tensors["k"].dtype == torch.int64 and a.tensors["d"].item() == 1 / 3
         assert a.history["step"].tolist() == [0]
         assert a.provenance["config"] == {"a": 1} and a.provenance["commit"] and a.provenance["versions"]["torch"]
@@ -73,11 +69,8 @@ def test_versions_of_the_stages_that_a_result_builds_on_are_part_of_its_key():
     base = versioned("tokens", 1, {"a": 1})
     built = versioned("comae", 2, base | {"b": 2})
     assert base["versions"] == {"tokens": 1} and built["versions"] == {"tokens": 1, "comae": 2}
-    assert (
-        key(built)
-        != key(versioned("comae", 3, base | {"b": 2}))
-        != key(versioned("comae", 2, versioned("tokens", 2, {"a": 1, "b": 2})))
-    )
+    other = versioned("comae", 2, versioned("tokens", 2, {"a": 1, "b": 2}))
+    assert key(built) != key(versioned("comae", 3, base | {"b": 2})) != key(other)
 
 
 def test_released_artefacts_serve_an_empty_cache(tmp_path):
@@ -145,7 +138,9 @@ def test_the_message_is_honest(caplog):
     artefacts._say.cache_clear()
     load(load_or_compute("s", {}, once()).directory)
     said = [(r.levelname, r.message) for r in caplog.records]
-    for (level, message), (expected, words) in zip(said, (("WARNING", "nothing stored"), ("WARNING", "done in"), ("INFO", "loaded from your cache")), strict=True):
+    for (level, message), (expected, words) in zip(
+        said, (("WARNING", "nothing stored"), ("WARNING", "done in"), ("INFO", "loaded from your cache")), strict=True
+    ):
         assert level == expected and words in message
 
 
@@ -174,9 +169,10 @@ def needed(name: str, seconds: float) -> list:
         made = compute_shards(directory / "shards", {"of": name}, COUNT, shard, size=SIZE)
         return {"x": made.all("x")}, None
 
+    folder = paths.cache() / f"shards-{name}"
     return [
         lambda: load_or_compute("s", {"of": name}, compute).tensors["x"],
-        lambda: compute_shards(paths.cache() / f"shards-{name}", {"of": name}, COUNT, shard, size=SIZE).all("x"),
+        lambda: compute_shards(folder, {"of": name}, COUNT, shard, size=SIZE).all("x"),
     ]
 
 
@@ -199,10 +195,8 @@ def run_of_two(cache: str, later: bool, barrier, queue) -> None:
 def test_of_two_runs_one_computes_and_the_other_waits(tmp_path):
     spawn = multiprocessing.get_context("spawn")
     barrier, queue = spawn.Barrier(2), spawn.Queue()
-    runs = [
-        spawn.Process(target=run_of_two, args=(str(tmp_path / "cache"), later, barrier, queue), daemon=True)
-        for later in (False, True)
-    ]
+    given = [(str(tmp_path / "cache"), later, barrier, queue) for later in (False, True)]
+    runs = [spawn.Process(target=run_of_two, args=args, daemon=True) for args in given]
     for run in runs:
         run.start()
     errors = [queue.get(timeout=200) for _ in runs]
@@ -211,9 +205,8 @@ def test_of_two_runs_one_computes_and_the_other_waits(tmp_path):
     assert errors == ["", ""]
     computed = (tmp_path / "computed.txt").read_text().splitlines()
     names = [f"{k} {apart}" for k in range(ROUNDS) for apart in (0.0, 0.5)]
-    assert sorted(computed) == sorted(
-        [f"{n} artefact" for n in names] + [f"{n} shard {i}" for n in names for i in (0, 0, 2, 2)]
-    )
+    shards = [f"{n} shard {i}" for n in names for i in (0, 0, 2, 2)]
+    assert sorted(computed) == sorted([*(f"{n} artefact" for n in names), *shards])
     assert not [f.name for f in (tmp_path / "cache").iterdir() if f.suffix in (".lock", ".work", ".tmp")]
 
 
@@ -233,9 +226,8 @@ def test_the_second_run_takes_over_from_one_that_is_killed(tmp_path):
             time.sleep(0.05)
 
     spawn = multiprocessing.get_context("spawn")
-    first, second = (
-        spawn.Process(target=run_until_killed, args=(str(tmp_path / "cache"), s), daemon=True) for s in (600.0, 0.1)
-    )
+    cache = str(tmp_path / "cache")
+    first, second = (spawn.Process(target=run_until_killed, args=(cache, s), daemon=True) for s in (600.0, 0.1))
     first.start()
     until(tmp_path / "computed.txt", "killed shard 0")
     second.start()

@@ -1,6 +1,7 @@
 """Two processes (gloo, on the CPU) do what one does: the same losses, rankings, samples and artefacts, also after one
 of them was killed. This file is also the program that the second process runs."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -57,11 +58,9 @@ def trainings() -> None:
 
 def results() -> dict[str, torch.Tensor]:
     """What is computed in parts from trained models, orders and samples, and what one process computes for all."""
-    found = {
-        f"{by} {flipped}": pipeline.rankings(PROFILE, "test", by=by, device="cpu", flipped=flipped)
-        for by in ("pagerank", "in_strength")
-        for flipped in (False, True)
-    }
+    found = {}
+    for by, flipped in itertools.product(("pagerank", "in_strength"), (False, True)):
+        found[f"{by} {flipped}"] = pipeline.rankings(PROFILE, "test", by=by, device="cpu", flipped=flipped)
     found |= generation.generate(PROFILE, 0, "descending", "train", 2.0, device="cpu").tensors
     found["drafts"] = generation.order_bank(PROFILE, 0, "two_pass", 110, "cpu").ranks
     with pytest.MonkeyPatch.context() as m:
@@ -81,18 +80,9 @@ def slow_training(directory: Path, pause: float = 0.0):
             time.sleep(pause)
         return comae_loss(model, TOKENS[idx], generator)
 
-    return fit(
-        seeded_build(lambda: CoMAE(SLOW, 4, 6), 0),
-        loss,
-        SLOW,
-        size=16,
-        seed=5,
-        directory=directory,
-        alternate=("encoder", "decoder"),
-        ema=0.9,
-        checkpoint_every=1,
-        scale=PROFILE.scale,
-    )
+    how = {"size": 16, "seed": 5, "directory": directory, "ema": 0.9, "checkpoint_every": 1, "scale": PROFILE.scale}
+    model = seeded_build(lambda: CoMAE(SLOW, 4, 6), 0)
+    return fit(model, loss, SLOW, alternate=("encoder", "decoder"), **how)
 
 
 def plumbing(directory: Path) -> None:
@@ -127,26 +117,13 @@ def launch(count: int, what: str, *arguments, cache: Path) -> list[subprocess.Po
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    common = os.environ | {
-        "WORLD_SIZE": str(count),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "COP_CACHE": str(cache),
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-        "LOCAL_WORLD_SIZE": str(count),
-    }
+    common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "COP_CACHE": str(cache)}
+    common |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    common |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    ranks = [common | {"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(count)]
     command = [sys.executable, str(Path(__file__)), what, *map(str, arguments)]
-    return [
-        subprocess.Popen(
-            command,
-            env=common | {"RANK": str(i), "LOCAL_RANK": str(i)},
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for i in range(count)
-    ]
+    pipes = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return [subprocess.Popen(command, env=env, **pipes) for env in ranks]
 
 
 def finish(started: list[subprocess.Popen], seconds: float = 900) -> None:

@@ -107,12 +107,8 @@ t.compute_shards(Path(sys.argv[1]), t.MADE, t.COUNT, slow, size=1)
 
 
 def test_resume_after_sigkill(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path), str(Path(__file__).parent)],
-        stdout=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        text=True,
-    )
+    command, env = [sys.executable, "-c", SCRIPT, str(tmp_path), str(Path(__file__).parent)], {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | env, text=True)
     stop_at = int(torch.randint(1, COUNT - 1, ()))
     for line in process.stdout:
         if int(line) >= stop_at:
@@ -280,9 +276,8 @@ def test_moments_are_those_of_both_flips(paper):
 
 def test_latents_are_encoded_once_for_every_layout_of_imagenet(paper, monkeypatch):
     data, tokens = load_data(paper, "test"), pipeline.tokenizer(paper)
-    named = [
-        replace(paper, data=replace(paper.data, name=n, root=n)) for n in ("imagenet-wds", "imagenet", "imagenet-hf")
-    ]
+    names = ("imagenet-wds", "imagenet", "imagenet-hf")
+    named = [replace(paper, data=replace(paper.data, name=n, root=n)) for n in names]
     first = shards.moments(named[0], "test", data, tokens)
     monkeypatch.setattr(KL16, "posterior", lambda *a: pytest.fail("encoded again"))
     for profile in named[1:]:
@@ -315,11 +310,8 @@ def test_other_weights_another_crop_and_other_classes_have_folders_of_their_own(
     few = replace(paper, data=replace(paper.data, limit=4))
     others = [(paper, 4), (bigger, 3), (few, 3)]
     for k, (profile, seed) in enumerate(others):
-        monkeypatch.setattr(
-            KL16Tokens,
-            "load",
-            classmethod(lambda cls, size=32, seed=seed: cls(seeded_build(lambda: KL16(32, size), seed))),
-        )
+        load = classmethod(lambda cls, size=32, seed=seed: cls(seeded_build(lambda: KL16(32, size), seed)))
+        monkeypatch.setattr(KL16Tokens, "load", load)
         pipeline.token_source(profile, "val")
         assert len(list(Path(os.environ["COP_CACHE"]).glob("moments-folder-val-*"))) == count + k + 1
     assert torch.equal(pipeline.token_source(paper, "val")(torch.arange(6)), first)  # still there

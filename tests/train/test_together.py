@@ -15,8 +15,8 @@ PROFILE = replace(smoke, classifier=replace(smoke.classifier, steps=2))
 
 
 def jobs(*systems):
-    return [Job("classifier", classifiers.system_config(PROFILE, s, 0), classification.classifier, (PROFILE, s, 0, "cpu"))
-            for s in systems]  # fmt: skip
+    configs = {s: classifiers.system_config(PROFILE, s, 0) for s in systems}
+    return [Job("classifier", c, classification.classifier, (PROFILE, s, 0, "cpu")) for s, c in configs.items()]
 
 
 def test_processes_leave_what_a_run_in_turn_leaves(tmp_path, monkeypatch):

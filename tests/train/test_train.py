@@ -25,7 +25,6 @@ from cop.train.loop import (
     batch_indices,
     check_scale,
     cosine,
-    decay_groups,
     fit,
     load_checkpoint,
     optimizer,
@@ -34,6 +33,7 @@ from cop.train.loop import (
     seeded,
     seeded_build,
 )
+from cop.train.optimizers import decay_groups
 
 CONFIG = replace(smoke.comae, steps=12, lr=3e-3)
 TOKENS = torch.randn(16, 16, 6, generator=seeded(9))
@@ -72,9 +72,8 @@ def test_restored_is_the_network_without_drawing_its_weights():
     assert torch.equal(torch.random.get_rng_state(), before)
     tokens, targets = torch.randn(2, 16, 6, generator=seeded(1)), torch.tensor([[0, 5], [3, 15]])
     assert torch.equal(again.weights(tokens, targets), made.weights(tokens, targets))
-    assert all(p.requires_grad and not p.is_meta for p in again.parameters()) and not any(
-        b.is_meta for b in again.buffers()
-    )
+    assert all(p.requires_grad and not p.is_meta for p in again.parameters())
+    assert not any(b.is_meta for b in again.buffers())
     with pytest.raises(RuntimeError, match="log_tau"):
         restored(lambda: CoMAE(CONFIG, 4, 6), {k: v for k, v in made.state_dict().items() if "log_tau" not in k})
 
@@ -113,12 +112,9 @@ t.train(Path(sys.argv[1]), loss=slow)
 
 def test_resume_after_sigkill_at_a_random_step(tmp_path):
     here = str(Path(__file__).parent)
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "run"), here],
-        stdout=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
-        text=True,
-    )
+    env = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "run"), here]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=env, text=True)
     stop_at = int(torch.randint(2, 10, ()))  # truly random: any step must do
     for line in process.stdout:
         if int(line) >= stop_at:
@@ -187,16 +183,8 @@ def test_truncated_and_foreign_checkpoints_are_named_and_left_alone(tmp_path):
 
 def linear(directory: Path, scale: ScaleConfig, loss, **kwargs) -> tuple[nn.Module, pd.DataFrame]:
     config = replace(CONFIG, steps=5, batch_size=8)
-    return fit(
-        seeded_build(lambda: nn.Linear(6, 6), 0),
-        loss,
-        config,
-        size=16,
-        seed=5,
-        directory=directory,
-        scale=scale,
-        **kwargs,
-    )
+    model = seeded_build(lambda: nn.Linear(6, 6), 0)
+    return fit(model, loss, config, size=16, seed=5, directory=directory, scale=scale, **kwargs)
 
 
 @pytest.mark.parametrize("micro_batches", [2, 4, 8])
@@ -336,9 +324,8 @@ def test_the_ema_has_the_configured_decay(tmp_path, warmup):
         return {"loss": model.at.sum()}
 
     config = replace(CONFIG, steps=steps, lr=0.1, weight_decay=0.0)
-    model, _ = fit(
-        Point(), loss, config, size=16, seed=0, directory=tmp_path, ema=d, ema_warmup=warmup, checkpoint_every=100
-    )
+    how = {"size": 16, "seed": 0, "directory": tmp_path, "checkpoint_every": 100}
+    model, _ = fit(Point(), loss, config, ema=d, ema_warmup=warmup, **how)
     path = start[1:]  # the weights after each step but the last, whose learning rate is all but 0
     average = start[0]
     for at in [*path, path[-1]]:
@@ -371,16 +358,8 @@ def train_cvit(directory: Path, scale: ScaleConfig) -> tuple[nn.Module, pd.DataF
     def loss(model, idx, generator, step, u):
         return {"loss": masked_loss(model, IMAGES[idx], LABELS[idx], ORDERS[idx], u)}
 
-    return fit(
-        model,
-        loss,
-        replace(CONFIG, steps=4, batch_size=8),
-        size=16,
-        seed=5,
-        directory=directory,
-        scale=scale,
-        per_step=lambda g: torch.rand((), generator=g).item(),
-    )
+    config, how = replace(CONFIG, steps=4, batch_size=8), {"size": 16, "seed": 5, "directory": directory}
+    return fit(model, loss, config, scale=scale, per_step=lambda g: torch.rand((), generator=g).item(), **how)
 
 
 @pytest.mark.parametrize("run", [train, train_cvit])

@@ -186,17 +186,8 @@ def test_processes_that_want_the_same_file_take_turns(server, tmp_path):
 def test_the_table_is_complete_and_its_loaders_exist():
     names = [e.name for e in weights.TABLE]
     assert len(set(names)) == len(names)
-    assert {
-        "kl16",
-        "mar_base",
-        "mar_large",
-        "mar_huge",
-        "vit_base_orig_in21k",
-        "deit_base",
-        "dynamicvit_deit_base",
-        "inception",
-        "adm_reference",
-    } <= set(names)
+    published = "kl16 mar_base mar_large mar_huge vit_base_orig_in21k deit_base dynamicvit_deit_base inception"
+    assert {*published.split(), "adm_reference"} <= set(names)
     for entry in weights.TABLE:
         module, function = entry.loads.rsplit(".", 1)
         assert callable(getattr(__import__(module, fromlist=[function]), function)), entry.name
@@ -317,16 +308,9 @@ def hollow(shapes):
 
 def deit_shapes():
     """DeiT-B at 224 px: 12 blocks of width 768 on 196 patches and a class token, 1,000 classes."""
-    shapes = {
-        "cls_token": (1, 1, 768),
-        "pos_embed": (1, 197, 768),
-        "patch_embed.proj.weight": (768, 3, 16, 16),
-        "patch_embed.proj.bias": (768,),
-        "norm.weight": (768,),
-        "norm.bias": (768,),
-        "head.weight": (1000, 768),
-        "head.bias": (1000,),
-    }
+    shapes = {"cls_token": (1, 1, 768), "pos_embed": (1, 197, 768), "patch_embed.proj.weight": (768, 3, 16, 16)}
+    shapes |= {"head.weight": (1000, 768), "head.bias": (1000,)}
+    shapes |= dict.fromkeys(("patch_embed.proj.bias", "norm.weight", "norm.bias"), (768,))
     layers = {"attn.qkv": (2304, 768), "attn.proj": (768, 768), "mlp.fc1": (3072, 768), "mlp.fc2": (768, 3072)}
     for i in range(12):
         shapes |= {f"blocks.{i}.{n}.{k}": (768,) for n in ("norm1", "norm2") for k in ("weight", "bias")}
@@ -338,13 +322,8 @@ def deit_shapes():
 def dynamicvit_shapes():
     """DynamicViT-DeiT-B as published: DeiT-B and three score predictors."""
     shapes = deit_shapes()
-    layers = {
-        "in_conv.0": (768,),
-        "in_conv.1": (768, 768),
-        "out_conv.0": (384, 768),
-        "out_conv.2": (192, 384),
-        "out_conv.4": (2, 192),
-    }
+    layers = {"in_conv.0": (768,), "in_conv.1": (768, 768), "out_conv.0": (384, 768)}
+    layers |= {"out_conv.2": (192, 384), "out_conv.4": (2, 192)}
     for i in range(3):
         shapes |= {f"score_predictor.{i}.{n}.weight": s for n, s in layers.items()}
         shapes |= {f"score_predictor.{i}.{n}.bias": s[:1] for n, s in layers.items()}
@@ -469,15 +448,11 @@ def test_mar_is_found_by_its_file_name(tmp_path, monkeypatch):
 def test_kl16_is_found_in_the_folder_of_weights(tmp_path, monkeypatch):
     import cop.paper.kl16
 
-    monkeypatch.setattr(
-        cop.paper.kl16,
-        "load_kl16",
-        lambda path, image_side: (
-            KL16(32, image_side).requires_grad_(False).to(torch.float64)
-            if path == expected
-            else pytest.fail(f"{path} was read, not {expected}")
-        ),
-    )
+    def load(path, image_side):
+        assert path == expected
+        return KL16(32, image_side).requires_grad_(False).to(torch.float64)
+
+    monkeypatch.setattr(cop.paper.kl16, "load_kl16", load)
     for place in (
         paths.cache() / "kl16.ckpt",
         paths.cache() / "weights" / "kl16.ckpt",
@@ -499,9 +474,8 @@ class PublishedPredictor(nn.Module):
     def __init__(self, dim):
         super().__init__()
         self.in_conv = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU())
-        self.out_conv = nn.Sequential(
-            nn.Linear(dim, dim // 2), nn.GELU(), nn.Linear(dim // 2, dim // 4), nn.GELU(), nn.Linear(dim // 4, 2)
-        )
+        first, second = nn.Linear(dim, dim // 2), nn.Linear(dim // 2, dim // 4)
+        self.out_conv = nn.Sequential(first, nn.GELU(), second, nn.GELU(), nn.Linear(dim // 4, 2))
 
     def forward(self, tokens, keep):
         local, everywhere = self.in_conv(tokens).chunk(2, dim=-1)
@@ -560,9 +534,8 @@ def test_timm_reads_a_vit_from_your_path(tmp_path):
     own = timm.create_model("vit_base_patch16_224", num_classes=0)
     save_file(own.state_dict(), tmp_path / "vit.safetensors")
     file = weights.fetch("vit_base_orig_in21k", tmp_path / "vit.safetensors")
-    model = timm.create_model(
-        "cvit_base_patch16_256.orig_in21k", pretrained=True, num_classes=10, pretrained_cfg_overlay={"file": str(file)}
-    )
+    given = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
+    model = timm.create_model("cvit_base_patch16_256.orig_in21k", num_classes=10, **given)
     assert torch.equal(model.blocks[7].mlp.fc2.weight, own.blocks[7].mlp.fc2.weight)
     assert model.pos_embed.shape == (1, 257, 768) and torch.equal(model.pos_embed[:, 0], own.pos_embed[:, 0])
 
@@ -592,10 +565,8 @@ def test_inception_and_reference_statistics_against_torch_fidelity(inception_fil
     import torch_fidelity
 
     generator = torch.Generator().manual_seed(1)
-    sets = [
-        (torch.rand(4, 3, 1, 1, generator=generator) * 200 + torch.rand(4, 3, 40, 40, generator=generator) * 55).byte()
-        for _ in range(2)
-    ]
+    colours, grain = ((2, 4, 3, 1, 1), (2, 4, 3, 40, 40))
+    sets = (torch.rand(colours, generator=generator) * 200 + torch.rand(grain, generator=generator) * 55).byte()
     for name, images in zip(("real", "fake"), sets, strict=True):
         (tmp_path / name).mkdir()
         for i, image in enumerate(images):
@@ -609,22 +580,11 @@ def test_inception_and_reference_statistics_against_torch_fidelity(inception_fil
     reference = metrics.load_statistics(weights.fetch("adm_reference", tmp_path / "VIRTUAL_imagenet256_labeled.npz"))
     assert set(reference) == {"mu", "sigma"} and all(np.array_equal(reference[k], statistics[k]) for k in reference)
 
-    theirs = torch_fidelity.calculate_metrics(
-        input1=str(tmp_path / "fake"),
-        input2=str(tmp_path / "real"),
-        cuda=False,
-        fid=True,
-        isc=True,
-        isc_splits=2,
-        rng_seed=0,
-        samples_shuffle=False,
-        verbose=False,
-        cache=False,
-        save_cpu_ram=True,
-        batch_size=8,
-        feature_extractor="inception-v3-compat",
-        feature_extractor_weights_path=str(inception_file),
-    )
+    folders = {"input1": str(tmp_path / "fake"), "input2": str(tmp_path / "real")}
+    network = {"feature_extractor": "inception-v3-compat", "feature_extractor_weights_path": str(inception_file)}
+    how = dict.fromkeys(("cuda", "samples_shuffle", "verbose", "cache"), False) | {"rng_seed": 0, "batch_size": 8}
+    how |= {"fid": True, "isc": True, "isc_splits": 2, "save_cpu_ram": True}
+    theirs = torch_fidelity.calculate_metrics(**folders, **network, **how)
     assert metrics.frechet(reference, metrics.statistics(fake)) == pytest.approx(
         theirs["frechet_inception_distance"], rel=1e-3
     )

@@ -1,0 +1,184 @@
+"""CoMAE's graph and the measured one compared, as small artefacts: what takes trained models, many images or a clock is computed
+once and kept, so that a notebook shows it without any of them (notebook 3).
+
+Letters: n images, N patches, S trainings.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cop.devices import at_a_time, inference
+from cop.lessons import masks, measured, pipeline
+from cop.lessons.ordering import looked_at
+from cop.orders import agreement, collapse_order, ranks_of, spearman
+from cop.orders.concordance import shares
+from cop.paper.patches import edge_strength
+from cop.paper.ranking import in_strength
+from cop.profiles import Profile, as_dict, for_classifiers, get_profile
+from cop.train.artefacts import Artefact, load_or_compute, stored, versioned
+from cop.train.loop import seeded
+
+GRAPHS = ("CoMAE", "measured")
+SEEDS = (0, 1, 2)
+IMAGES = 500  # test images of the statistics
+ALIKE = 200  # test images that two trainings are compared on
+FRACTION = 0.22  # of the patches that count as the first ones
+
+
+def unless_missing(stage: str, config: dict, compute: Callable, train: bool) -> Artefact | None:
+    """`load_or_compute`; without `train` only what is stored, else None."""
+    return load_or_compute(stage, config, compute) if train or stored(stage, config) else None
+
+
+def trained_to_the_end(profile: str | Profile) -> Profile:
+    """The profile whose CoMAE is compared: trained until more steps do not lower L_r. That of `natural64` is already."""
+    profile = get_profile(profile)
+    return masks.converged(profile) if profile.name in masks.LONG else profile
+
+
+def graph_config(graph: str, profile: Profile, seed: int) -> dict:
+    """What determines a graph of GRAPHS. Raises ValueError for another one."""
+    if graph not in GRAPHS:
+        raise ValueError(f"unknown graph {graph!r}; expected one of {', '.join(GRAPHS)}")
+    return pipeline.comae_config(profile, seed) if graph == "CoMAE" else measured.measured_config(profile, seed)
+
+
+def graphs_of(graph: str, profile: Profile, tokens: Tensor, seed: int, device: str) -> Tensor:
+    """The graphs of images, tokens (n, N, C) -> (n, N, N) on the CPU."""
+    if graph == "measured":
+        exact = measured.graph_function(pipeline.predictor(profile, seed, device)[0], profile, device)
+    else:
+        model = pipeline.comae(profile, seed, device)[0]
+
+        def exact(x: Tensor) -> Tensor:
+            with inference(profile, device):
+                return model.dependencies(x, profile.ranking.chunk_bytes)
+
+    return torch.cat([exact(x.to(device)).float().cpu() for x in tokens.split(at_a_time(pipeline.RANKED))])
+
+
+def of_first(values: Tensor, ranking: Tensor, fraction: float) -> Tensor:
+    """The mean of `values` (B, N), one a patch, over the first `fraction` of the patches, over their mean in the image: (B,).
+    With contrast or edges for values it is above 1 when an order starts where something is to be seen."""
+    first = values.gather(1, ranking[:, : max(1, round(fraction * ranking.shape[1]))])
+    return first.mean(1) / values.mean(1).clamp_min(1e-12)
+
+
+def statistics(
+    profile: str | Profile, seed: int = 0, device: str = "auto", count: int = IMAGES, train: bool = True
+) -> Artefact | None:
+    """What orders of `count` test images by each graph consist of and begin with. Tensors: the orders (n, N) by the names of GRAPHS, and
+    `labels` (n,). History: a row per graph, shares of position, class and image, Kendall's tau within and between classes, Spearman with
+    in-strength, and contrast and edges of the first 22 % of the patches over the image's mean.
+
+    The CoMAE is the one that the notebook's figures show, the predictor that of `measured.measuring`."""
+    profile, device = for_classifiers(profile), pipeline.resolve_device(device)
+    with_graph = {"CoMAE": profile, "measured": measured.measuring(profile)}
+    config = pipeline.rankings_config(profile, "test", seed, count)
+    config = versioned(
+        "graph-statistics", 1, config | {"graphs": {g: graph_config(g, p, seed) for g, p in with_graph.items()}}
+    )
+
+    def compute(_: Path):
+        sample, rows, found = pipeline.sample(profile, "test", count, device), [], {}
+        contrast = looked_at(pipeline.tokenizer(profile, device), sample.images).double().var(-1, correction=0).cpu()
+        edges = edge_strength(sample.images, profile.tokens.patch_size)
+        for graph, own in with_graph.items():
+            A = graphs_of(graph, own, sample.tokens, seed, device)
+            order = pipeline.ranked(A, own)
+            found[graph] = order.to(pipeline.small_type(profile))
+            row = agreement(order, sample.labels, seeded(seed, 4))
+            row |= {"in_strength": spearman(order, collapse_order(in_strength(A))).mean().item()}
+            row |= {name: of_first(v, order, FRACTION).mean().item() for name, v in (("contrast", contrast), ("edges", edges))}
+            rows.append({"graph": graph} | row)
+        return found | {"labels": sample.labels}, pd.DataFrame(rows)
+
+    return unless_missing("graph-statistics", config, compute, train)
+
+
+def agree(runs: Sequence[tuple[Profile, int]], graph: str, device: str, train: bool) -> dict[str, Tensor] | None:
+    """How alike trainings see the same `ALIKE` test images; runs: (profile, seed) of each. `graphs_raw`, `graphs_own`, `orders_raw`
+    and `orders_own` (pairs, n), defined as in `masks.alike`; `shares_of_graphs` and `shares_of_orders` (S, 3): position, class, image."""
+    device = pipeline.resolve_device(device)
+    config = {"runs": [graph_config(graph, *run) for run in runs], "images": ALIKE, "damping": runs[0][0].ranking.damping}
+
+    def compute(_: Path):
+        shown = for_classifiers(runs[0][0])
+        data = pipeline.load_data(shown, "test")
+        labels, tokens = data.labels[pipeline.selection(data, ALIKE)], pipeline.sample_tokens(shown, "test", ALIKE, device)
+        graphs = [graphs_of(graph, run, tokens, seed, device) for run, seed in runs]
+        values = {"graphs": [masks.off_diagonal(A) for A in graphs],
+                  "orders": [ranks_of(pipeline.ranked(A, shown)).double() for A in graphs]}  # fmt: skip
+        found = {}
+        for name, each in values.items():
+            both = [masks.alike(a, b) for a, b in combinations(each, 2)]
+            found |= {f"{name}_{part}": torch.stack([b[part] for b in both]) for part in ("raw", "own")}
+            found[f"shares_of_{name}"] = torch.tensor([list(shares(x, labels).values()) for x in each])
+        return {k: v.float() for k, v in found.items()}, None
+
+    artefact = unless_missing("graphs-agree", versioned("graphs-agree", 1, config), compute, train)
+    return artefact and artefact.tensors
+
+
+def behind(profile: str | Profile, graph: str) -> Profile:
+    """The profile whose model a graph of GRAPHS is taken from when trainings are compared, and costs."""
+    return measured.measuring(profile) if graph == "measured" else trained_to_the_end(profile)
+
+
+def seeds_agree(
+    profile: str | Profile, graph: str = "measured", seeds: Sequence[int] = SEEDS, device: str = "auto", train: bool = True
+) -> dict[str, Tensor] | None:
+    """How alike trainings that differ in their seed see the same images (`agree`)."""
+    return agree([(behind(profile, graph), seed) for seed in seeds], graph, device, train)
+
+
+def threads_agree(
+    profile: str | Profile, graph: str = "measured", seed: int = 0, device: str = "auto", train: bool = True
+) -> dict[str, Tensor] | None:
+    """The same of one training on one thread and on two, which round sums differently."""
+    own = behind(profile, graph)
+    runs = [(replace(own, scale=replace(own.scale, threads=threads)), seed) for threads in (1, 2)]
+    return agree(runs, graph, device, train)
+
+
+KINDS = {
+    "places": "content and place, for each place",
+    "offsets": "content alone, for each offset",
+    "offsets_placed": "content and place, for each offset",
+}  # of the one-pass ranker
+
+
+def one_pass_table(
+    profile: str | Profile, seed: int = 0, device: str = "auto", count: int = IMAGES, train: bool = True
+) -> pd.DataFrame | None:
+    """Networks that know a graph in one pass against the exact graph, on `count` test images: every kind of the one-pass ranker on
+    the grid that it was trained on and on the middle 5/8 of its rows, and the graph network of CoMAE.
+
+    Columns: `graph`, `network`, `grid`, and those of `measured.compare_onepass`; multiply-adds, speeds and ratios only where both
+    rank the same grid. Speeds are those of the machine and the moment, ratios are of one run."""
+    by_pairs, by_comae = behind(profile, "measured"), behind(profile, "CoMAE")
+    config = graph_config("measured", by_pairs, seed) | {"comae": graph_config("CoMAE", by_comae, seed), "kinds": list(KINDS),
+              "onepass": as_dict(by_pairs.onepass), "graphnet": as_dict(by_comae.graphnet), "of": count}  # fmt: skip
+    config |= {"exact": by_pairs.measured.images, "damping": by_pairs.ranking.damping}
+
+    def compute(_: Path):
+        G, rows = by_pairs.grid, []
+        for kind, says in KINDS.items():
+            for shape in (None, (max(1, 5 * G // 8), G)):
+                row = measured.compare_onepass(by_pairs, seed, kind, count, device, shape)
+                if shape:  # the exact passes were those of the whole grid
+                    row = row[["graphs", "graphs_own", "orders", "orders_own"]]
+                R, Q = shape or (G, G)
+                rows.append({"graph": "measured", "network": says, "grid": f"{R} x {Q}"} | row.to_dict())
+        row = measured.compare_graphnet(by_comae, seed, count, device)
+        rows.append({"graph": "CoMAE", "network": "graph network", "grid": f"{G} x {G}"} | row.to_dict())
+        return {"seed": torch.tensor(seed)}, pd.DataFrame(rows)
+
+    artefact = unless_missing("one-pass-table", versioned("one-pass-table", 1, config), compute, train)
+    return artefact and artefact.history
