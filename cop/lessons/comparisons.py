@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cop.devices import at_a_time, inference
+from cop.devices import at_a_time
 from cop.lessons import masks, measured, pipeline
 from cop.lessons.ordering import looked_at
 from cop.orders import agreement, collapse_order, ranks_of, spearman
@@ -46,20 +46,12 @@ def graph_config(graph: str, profile: Profile, seed: int) -> dict:
     """What determines a graph of GRAPHS. Raises ValueError for another one."""
     if graph not in GRAPHS:
         raise ValueError(f"unknown graph {graph!r}; expected one of {', '.join(GRAPHS)}")
-    return pipeline.comae_config(profile, seed) if graph == "CoMAE" else measured.measured_config(profile, seed)
+    return pipeline.comae_config(profile, seed) if graph == "CoMAE" else pipeline.measured_config(profile, seed)
 
 
 def graphs_of(graph: str, profile: Profile, tokens: Tensor, seed: int, device: str) -> Tensor:
     """The graphs of images, tokens (n, N, C) -> (n, N, N) on the CPU."""
-    if graph == "measured":
-        exact = measured.graph_function(pipeline.predictor(profile, seed, device)[0], profile, device)
-    else:
-        model = pipeline.comae(profile, seed, device)[0]
-
-        def exact(x: Tensor) -> Tensor:
-            with inference(profile, device):
-                return model.dependencies(x, profile.ranking.chunk_bytes)
-
+    exact = pipeline.exact_graph(pipeline.with_graph(profile, graph.lower()), seed, device)
     return torch.cat([exact(x.to(device)).float().cpu() for x in tokens.split(at_a_time(pipeline.RANKED))])
 
 
