@@ -84,7 +84,7 @@ def statistics(
         for graph, own in with_graph.items():
             A = graphs_of(graph, own, sample.tokens, seed, device)
             order = pipeline.ranked(A, own)
-            found[graph] = order.to(pipeline.small_type(profile))
+            found[graph] = order.to(pipeline.small_type(profile.num_tokens))
             row = agreement(order, sample.labels, seeded(seed, 4))
             row |= {"in_strength": spearman(order, collapse_order(in_strength(A))).mean().item()}
             row |= {name: of_first(v, order, FRACTION).mean().item() for name, v in (("contrast", contrast), ("edges", edges))}

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -12,7 +12,6 @@ from cop.data.loading import load_data
 from cop.devices import at_a_time
 from cop.lessons import pipeline
 from cop.measure.cost import macs
-from cop.measure.metrics import Interval, of_jackknife
 from cop.orders import collapse_order, ranks_of, reversed_order
 from cop.paper.entropy import TokenPredictor
 from cop.paper.graphnet import GraphNet, graph_loss
@@ -23,6 +22,11 @@ from cop.profiles import Profile, all_classes, as_dict, get_profile, replace, sc
 from cop.train import shards
 from cop.train.artefacts import Artefact, load_or_compute, stored, versioned
 from cop.train.loop import fit, restored, seeded_build
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cop.measure.metrics import Interval
 
 TOGETHER = 50  # images whose exact graphs are computed before they are stored
 RANKED = 64  # images compared at a time
@@ -190,7 +194,7 @@ def variant_orders(
     return found
 
 
-def agreement_of_graphs(A: Tensor, B: Tensor, damping: float = 0.85) -> dict[str, Interval]:
+def agreement_of_graphs(A: Tensor, B: Tensor, damping: float = 0.85) -> "dict[str, Interval]":
     """How much two graphs of each image agree, A and B (n, N, N), and their PageRank orders: correlations over all images with the
     jackknife's 95 % intervals over images. `graphs`, `orders`: as they are; `graphs_own`, `orders_own`: after the mean of all images
     is taken out of each, so that what position alone explains does not count."""
@@ -203,8 +207,10 @@ def agreement_of_graphs(A: Tensor, B: Tensor, damping: float = 0.85) -> dict[str
     return {name: correlation_interval(a, b) for name, (a, b) in pairs.items()}
 
 
-def correlation_interval(a: Tensor, b: Tensor) -> Interval:
+def correlation_interval(a: Tensor, b: Tensor) -> "Interval":
     """The correlation of all values of centred a and b (n, M), one image a row, with the jackknife over images."""
+    from cop.measure.metrics import of_jackknife  # imports much that ranking a photograph can do without
+
     sums = torch.stack([(a * b).sum(1), (a * a).sum(1), (b * b).sum(1)])  # (3, n)
 
     def r(s: Tensor) -> Tensor:
@@ -216,7 +222,7 @@ def correlation_interval(a: Tensor, b: Tensor) -> Interval:
 def compare_onepass(
     profile: str | Profile, seed: int = 0, kind: str | None = None, count: int = 500, device: str = "auto",
     shape: tuple[int, int] | None = None, image_size: int | None = None,
-) -> pd.Series:  # fmt: skip
+) -> "pd.Series":  # fmt: skip
     """The one-pass ranker against N + 1 passes of the predictor on `count` test images: agreement of graphs and orders, and images
     per second of graph and PageRank, both measured in this call, so that their ratio does not depend on the machine's load.
 
@@ -238,7 +244,7 @@ def compare_onepass(
                      pipeline.tokenizer(there, device).encode(images), profile.ranking.damping)  # fmt: skip
 
 
-def compare_graphnet(profile: str | Profile, seed: int = 0, count: int = 500, device: str = "auto") -> pd.Series:
+def compare_graphnet(profile: str | Profile, seed: int = 0, count: int = 500, device: str = "auto") -> "pd.Series":
     """The graph network against CoMAE's N encoder passes, as `compare_onepass`."""
     profile, device = all_classes(get_profile(profile)), pipeline.resolve_device(device)
     fast = graphnet(profile, seed, device)[0]
@@ -252,9 +258,11 @@ def compare_graphnet(profile: str | Profile, seed: int = 0, count: int = 500, de
     return _compared(edges, exact, tokens, tokens, profile.ranking.damping)
 
 
-def _compared(fast: Callable, exact: Callable, tokens: Tensor, exact_tokens: Tensor, damping: float) -> pd.Series:
+def _compared(fast: Callable, exact: Callable, tokens: Tensor, exact_tokens: Tensor, damping: float) -> "pd.Series":
     """Both graphs of the same images, from the tokens of each, compared. `macs` are the multiply-adds of one image's graph, counted,
     without PageRank, which is the same for both."""
+    import pandas as pd  # which ranking a photograph can do without
+
     B = torch.cat([fast(x) for x in tokens.split(at_a_time(RANKED))]).float().cpu()
     A = torch.cat([exact(x) for x in exact_tokens.split(at_a_time(RANKED))]).float().cpu()
     few, many = exact_tokens[:8], tokens[:RANKED]

@@ -11,10 +11,14 @@ import networkx as nx
 import pytest
 import torch
 
+from cop.orders import collapse_order
 from cop.paper.blocks import rope_angles
 from cop.paper.comae import CoMAE
+from cop.paper.entropy import TokenPredictor
+from cop.paper.measured import measured_graph
+from cop.paper.onepass import OnePass
 from cop.paper.ranking import pagerank, to_networkx
-from cop.profiles import demo
+from cop.profiles import demo, natural, natural64
 from cop.train.loop import seeded, seeded_build
 
 
@@ -84,6 +88,24 @@ def test_dependencies_against_a_plain_loop(benchmark, grid):
     print(f"\ndependencies, {N} tokens: {a:.3f} s, plain loop {b:.3f} s: {b / a:.1f} x; {rate / 1e9:.0f} of the {peak / 1e9:.0f} "
           "G multiply-adds a second that a matrix product reaches")  # fmt: skip
     benchmark.pedantic(ours, rounds=2)
+
+
+@pytest.mark.parametrize("profile", [natural64, natural])
+def test_one_pass_and_pagerank_against_the_exact_measured_graph(benchmark, profile):
+    """Untrained networks of the profile's sizes: time does not depend on the weights."""
+    grid, dim, N = profile.grid, profile.tokens.dim, profile.num_tokens
+    fast = seeded_build(lambda: OnePass(grid, dim, profile.onepass), 0)
+    slow = seeded_build(lambda: TokenPredictor(N, dim, profile.predictor), 0).eval()
+    tokens = torch.randn(16, N, dim, generator=seeded(4))
+
+    def ours():
+        return collapse_order(pagerank(fast.graph(tokens)))
+
+    a, b = alternate(ours, lambda: collapse_order(pagerank(measured_graph(slow, tokens[:1], chunk_bytes=16 << 20))), 3)
+    benchmark.extra_info["ratio"] = b / (a / len(tokens))
+    print(f"\none pass and PageRank, {N} tokens: {a / len(tokens) * 1e3:.2f} ms an image, exact {b * 1e3:.0f} ms: {b / a * len(tokens):.0f} x")
+    assert b / (a / len(tokens)) > 10 and a / len(tokens) < 0.05
+    benchmark.pedantic(ours, rounds=3)
 
 
 MEMORY = """

@@ -109,10 +109,10 @@ def test_images_without_content_have_an_order(images):
 def test_weights_of_another_grid_are_one_error_that_names_both(stage, images, tmp_path, monkeypatch):
     """Foreign weights under the name of the right ones, as after a change of the code."""
     monkeypatch.setenv("COP_CACHE", str(tmp_path))
-    other = replace(smoke, data=replace(smoke.data, image_size=16), predictor=replace(smoke.predictor, steps=1))
+    other = replace(smoke, data=replace(smoke.data, image_size=28), predictor=replace(smoke.predictor, steps=1))
     made = getattr(pipeline if stage == "predictor" else measured, stage)(other, device="cpu")[1]
     config = (pipeline if stage == "predictor" else measured).__dict__[f"{stage}_config"](smoke, 0)
     artefacts._write(tmp_path / f"{stage}-{key(config)}", made.tensors, None, made.provenance | {"config": config})
-    with pytest.raises((ValueError, RuntimeError), match=r"grid 4.*grid 8|16.*64") as error:
+    with pytest.raises((ValueError, RuntimeError), match=r"grid 7.*grid 8|49.*64") as error:
         cop.rank(images, smoke, device="cpu", graph="comae" if stage == "graphnet" else "measured")
     assert "\n" not in str(error.value)
