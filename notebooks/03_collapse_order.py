@@ -247,10 +247,10 @@ lesson.graph_statistics(out, config, device)
 
 # %% [markdown]
 # Read the last columns with the pictures: what does "relied upon" mean? A patch has many votes when others become *predictable*
-# once it is seen. That is what a **flat** patch does: sky says that more sky follows, a black corner that the border is black. An
-# edge raises as many doubts as it settles. So contrast and edges below 1 say that the first patches of this well-defined order
-# are those with the least to see, and being relied upon is *not* being informative. It does not say what to look at first, only
-# what others can be guessed from; notebook [5](05_first_patches.ipynb) asks which patches a classifier wants.
+# once it is seen. On photographs that is what a **flat** patch does: sky says that more sky follows, and an edge raises as many
+# doubts as it settles. There the contrast of the first patches lies far below 1: this well-defined order begins with the least to
+# see. On clothes the black border is certain anyway, and what tells most about the rest is the garment itself. So being relied
+# upon is not the same as being informative; notebook [5](05_first_patches.ipynb) asks which patches a classifier wants.
 #
 # ### Do two trainings measure the same?
 #
