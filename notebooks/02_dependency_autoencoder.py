@@ -47,7 +47,7 @@ import pandas as pd
 import torch
 
 from cop.lessons import dependency_autoencoder as lesson
-from cop.lessons import exercises, masks, pipeline
+from cop.lessons import exercises, pipeline
 from cop.paper import comae, reconstruction
 
 pd.options.display.max_colwidth = None  # whole sentences in tables
@@ -184,8 +184,7 @@ lesson.tab1(out, rows, trivial)
 # the mean is taken out.
 
 # %%
-path = masks.on_the_way(config, device=device)
-lesson.on_the_way(out, path, trivial["ridge regression"])
+lesson.on_the_way(out, config, trivial["ridge regression"], device)
 
 # %% [markdown]
 # The loss falls as it should, and two seeds see the *same image* less and less alike. So it is not the number of steps.
@@ -195,7 +194,7 @@ lesson.on_the_way(out, path, trivial["ridge regression"])
 # that works. Both can be changed, one at a time, with the same number of steps and three seeds each:
 
 # %%
-changes = {change: masks.compared(config, change, device=device) for change in masks.rows(config)}
+changes = lesson.changes_of(config, device)
 lesson.objectives(out, changes)
 
 # %%
@@ -208,7 +207,7 @@ lesson.own_part(out, changes, lesson.seeds_of_the_measured_graph(config, device)
 # set of patches to reconstruct a target from; then for the best one among the patches that are left, and so on:
 
 # %%
-lesson.redundancy(out, *masks.disjoint(config, device=device))
+lesson.redundancy(out, config, device)
 
 # %% [markdown]
 # The search knows the target, so the first sets beat everything shown. Sets that have **no patch in common** give away much the same. A *selection* among them is a matter of chance; the *influence* of

@@ -116,16 +116,22 @@ def tab1(out: Report, rows: Mapping[str, Mapping[str, float]], trivial: Mapping[
 
 
 @shown("Loss and agreement over a long training")
-def on_the_way(out: Report, path: pd.DataFrame, ridge: float):
+def on_the_way(out: Report, profile: Profile, ridge: float, device: str):
     """Above, the reconstruction loss of CoMAE with several seeds over a long training, with the loss of ridge regression. Below,
     how alike the graphs and orders of the same images are with two seeds, before and after their mean is taken out.
 
-    path: of `cop.lessons.masks.on_the_way`. The last values are recorded."""
+    The data are those of `cop.lessons.masks.on_the_way`; the last values are recorded."""
+    path = comparison.on_the_way(profile, device=device)
     last = path[path.step == path.step.max()].groupby("quantity").value.mean()
     out.record(**{f"long_{name}": value for name, value in last.items()}, long_steps=int(path.step.max()))
     better = "below" if last["L_r"] < ridge else "above"
     title = f"$L_r$ ends {better} ridge regression; orders agree by {last['orders_own']:.2f} without their mean"
     return figures_masks.loss_and_agreement(path, {"ridge regression": ridge}, title), path
+
+
+def changes_of(profile: Profile, device: str) -> dict[str, dict[str, Tensor]]:
+    """`cop.lessons.masks.compared` of every change that the notebook shows, by name."""
+    return {change: comparison.compared(profile, change, device=device) for change in comparison.rows(profile)}
 
 
 @shown("CoMAE's objective, changed in one thing at a time")
@@ -160,11 +166,12 @@ def own_part(out: Report, changes: Mapping[str, Mapping[str, Tensor]], measured:
 
 
 @shown("Different patches reconstruct a target")
-def redundancy(out: Report, losses: Tensor, size: int):
+def redundancy(out: Report, profile: Profile, device: str):
     """What sets of patches without a patch in common reconstruct of a target, the best set first, beside everything and nothing
     shown: L_r with 95 % intervals over the targets.
 
-    losses: (targets, 2 + sets) of `cop.lessons.masks.disjoint`; size: patches in a set."""
+    The losses are those of `cop.lessons.masks.disjoint`."""
+    losses, size = comparison.disjoint(profile, device=device)
     names = ["everything shown", "nothing shown", *(f"{size} patches, set {k}" for k in range(1, losses.shape[1] - 1))]
     found = [of_mean(column)[0] for column in losses.double().T]
     out.record(**{f"disjoint_{name.replace(' ', '_')}": i.value for name, i in zip(names, found, strict=True)})
