@@ -144,6 +144,7 @@ class Budget(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, logits: Tensor, total: float) -> Tensor:
+        """Weights (..., N) whose rows sum to `total`."""
         least = logits.masked_fill(logits.isinf(), math.inf).amin(-1, keepdim=True)
         low, high = -logits.amax(-1, keepdim=True) - 20, 20 - least
         for _ in range(40):
@@ -156,6 +157,7 @@ class Budget(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        """The gradient with respect to the logits, of the shape of `grad`."""
         (w,) = ctx.saved_tensors
         s = w * (1 - w)
         return s * (grad - (s * grad).sum(-1, keepdim=True) / s.sum(-1, keepdim=True).clamp_min(1e-12)), None
