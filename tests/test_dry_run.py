@@ -50,7 +50,7 @@ def test_counts_shrink_and_names_lead_to_it():
     assert dry.data.limit == dry.data.num_classes == g.count == 2 and g.checkpoint is None
     assert len(g.cfg_sweep) == 3 and g.cfg_scale != 1  # Table 3 has three rows; guidance takes its own path
     assert get_profile("paper") is paper
-    with pytest.raises(ValueError, match="unknown profile 'huge-dry-run'; expected one of smoke"):
+    with pytest.raises(ValueError, match="unknown profile 'huge'; expected one of smoke"):
         get_profile("huge-dry-run")
 
 
@@ -92,6 +92,7 @@ def test_a_notebook_writes_stamped_figures_to_its_own_folder_and_nothing_else(tm
     assert done.is_relative_to(tmp_path / "build" / "smoke-dry-run") and not (tmp_path / "users-cache").exists()
     assert {f.name.split("-")[0] for f in (tmp_path / "build" / "smoke-dry-run" / "cache").iterdir()} == {
         "comae",
+        "masks",
         "tokens",
     }
     assert "smoke" not in gallery.gallery(tmp_path / "figures")

@@ -123,7 +123,7 @@ def on_the_way(out: Report, profile: Profile, ridge: float, device: str):
     The data are those of `cop.lessons.masks.on_the_way`; the last values are recorded."""
     path = comparison.on_the_way(profile, device=device)
     last = path[path.step == path.step.max()].groupby("quantity").value.mean()
-    out.record(**{f"long_{name}": value for name, value in last.items()}, long_steps=int(path.step.max()))
+    out.record(**{f"long_{name}": value for name, value in last.items()})
     better = "below" if last["L_r"] < ridge else "above"
     title = f"$L_r$ ends {better} ridge regression; orders agree by {last['orders_own']:.2f} without their mean"
     return figures_masks.loss_and_agreement(path, {"ridge regression": ridge}, title), path

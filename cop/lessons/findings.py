@@ -11,6 +11,7 @@ import pandas as pd
 
 from cop import paths
 from cop.files import write
+from cop.lessons import masks
 from cop.show.report import Seeds, markdown
 
 Name = str | tuple[str, str]  # a number of the records, or a difference of two
@@ -62,7 +63,7 @@ def claims() -> list[tuple[str, str]]:
          f"({each(('mask_entropy_with', 'mask_entropy_without'), 1, 3)})"),
         ("the order belongs to the image (assumed)", f"{each('share_position_collapse', 100, 0)} % of an order is the patch's position, "
          f"{each('share_class_collapse', 100, 0)} % the class; orders of one image by CoMAEs of two seeds correlate by {pairs}"),
-        ("the order is arbitrary, and not for want of training (not in the paper)", f"after {n.of('long_steps').iloc[0]:,.0f} steps L_r is "
+        ("the order is arbitrary, and not for want of training (not in the paper)", f"after {masks.LONG['demo']:,} steps L_r is "
          f"{n.of('long_L_r').iloc[0]:.2f}, below ridge regression, and the orders of one image by two seeds correlate by "
          f"{n.of('long_orders_raw').iloc[0]:+.2f}, without their mean order by {n.of('long_orders_own').iloc[0]:+.2f} (means of three seeds)"),
         ("orders agree moderately within and between classes (C4)", f"Kendall's tau {each('kendall_within_collapse')} within, "
