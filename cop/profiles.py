@@ -191,7 +191,19 @@ class MeasuredConfig:
 
 
 @dataclass(frozen=True)
-class OnePassConfig:
+class DistilledConfig:
+    """How the networks that know a graph in one pass are trained."""
+
+    steps: int = 3000
+    batch_size: int = 32
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    grad_clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class OnePassConfig(DistilledConfig):
     """Ours: a network from one patch to what it tells all others, in the place of N passes of the predictor."""
 
     kind: str = "offsets_placed"  # places | offsets (any grid) | offsets_placed
@@ -199,17 +211,11 @@ class OnePassConfig:
     loss: str = "l1"  # of the distillation: l1 | mse
     width: int = 128
     depth: int = 3  # hidden layers
-    steps: int = 3000
-    batch_size: int = 32
-    lr: float = 2e-3
-    weight_decay: float = 0.01
-    warmup: float = 0.05
-    grad_clip: float = 1.0
     floor: float = 0.05  # of the likelihood, as the predictor's
 
 
 @dataclass(frozen=True)
-class GraphNetConfig:
+class GraphNetConfig(DistilledConfig):
     """Ours: attention over the patches predicts all edges of CoMAE's graph in one pass, with PageRank on top."""
 
     dim: int = 64
@@ -217,12 +223,6 @@ class GraphNetConfig:
     heads: int = 4
     order_weight: float = 0.1  # of the loss of PageRank's scores, beside that of the edges
     images: int = 3000  # training images with exact graphs
-    steps: int = 3000
-    batch_size: int = 32
-    lr: float = 2e-3
-    weight_decay: float = 0.01
-    warmup: float = 0.05
-    grad_clip: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Letters: n images, N patches, S trainings.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +16,6 @@ from cop.devices import at_a_time
 from cop.lessons import masks, measured, pipeline
 from cop.lessons.ordering import looked_at
 from cop.orders import agreement, collapse_order, ranks_of, spearman
-from cop.orders.concordance import shares
 from cop.paper.patches import edge_strength
 from cop.paper.ranking import in_strength
 from cop.profiles import Profile, as_dict, for_classifiers, get_profile
@@ -25,7 +23,6 @@ from cop.train.artefacts import Artefact, load_or_compute, stored, versioned
 from cop.train.loop import seeded
 
 GRAPHS = ("CoMAE", "measured")
-SEEDS = (0, 1, 2)
 IMAGES = 500  # test images of the statistics
 ALIKE = 200  # test images that two trainings are compared on
 FRACTION = 0.22  # of the patches that count as the first ones
@@ -105,14 +102,8 @@ def agree(runs: Sequence[tuple[Profile, int]], graph: str, device: str, train: b
         data = pipeline.load_data(shown, "test")
         labels, tokens = data.labels[pipeline.selection(data, ALIKE)], pipeline.sample_tokens(shown, "test", ALIKE, device)
         graphs = [graphs_of(graph, run, tokens, seed, device) for run, seed in runs]
-        values = {"graphs": [masks.off_diagonal(A) for A in graphs],
-                  "orders": [ranks_of(pipeline.ranked(A, shown)).double() for A in graphs]}  # fmt: skip
-        found = {}
-        for name, each in values.items():
-            both = [masks.alike(a, b) for a, b in combinations(each, 2)]
-            found |= {f"{name}_{part}": torch.stack([b[part] for b in both]) for part in ("raw", "own")}
-            found[f"shares_of_{name}"] = torch.tensor([list(shares(x, labels).values()) for x in each])
-        return {k: v.float() for k, v in found.items()}, None
+        ranks = [ranks_of(pipeline.ranked(A, shown)) for A in graphs]
+        return masks.agreements([masks.off_diagonal(A) for A in graphs], ranks, labels), None
 
     artefact = unless_missing("graphs-agree", versioned("graphs-agree", 1, config), compute, train)
     return artefact and artefact.tensors
@@ -124,7 +115,7 @@ def behind(profile: str | Profile, graph: str) -> Profile:
 
 
 def seeds_agree(
-    profile: str | Profile, graph: str = "measured", seeds: Sequence[int] = SEEDS, device: str = "auto", train: bool = True
+    profile: str | Profile, graph: str = "measured", seeds: Sequence[int] = masks.SEEDS, device: str = "auto", train: bool = True
 ) -> dict[str, Tensor] | None:
     """How alike trainings that differ in their seed see the same images (`agree`)."""
     return agree([(behind(profile, graph), seed) for seed in seeds], graph, device, train)

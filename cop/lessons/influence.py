@@ -11,8 +11,6 @@ from torch import Tensor
 
 from cop.lessons import comparisons, exactness, masks, pipeline
 from cop.lessons import measured as stages
-from cop.orders import collapse_order
-from cop.paper.ranking import pagerank
 from cop.profiles import Profile, get_profile
 from cop.show import figures, figures_measured, report
 from cop.show.report import Report
@@ -43,17 +41,12 @@ def measured(profile: Profile, tokens: Tensor, seed: int, device: str) -> Tensor
     return comparisons.graphs_of("measured", own, tokens, seed, pipeline.resolve_device(device))
 
 
-def orders_of(A: Tensor, profile: Profile) -> Tensor:
-    """The paper's order of graphs (B, N, N), whichever they are: (B, N)."""
-    return collapse_order(pagerank(A, profile.ranking.damping))
-
-
 @shown("One image and its two graphs", "a graph drawn over an image, in Fig. 2")
 def two_graphs(out: Report, sample, A: Tensor, M: Tensor, example: int = 0):
     """One test image with CoMAE's graph above and the measured graph below: the graph as a matrix, what each patch gives all
     others as a map, the order as circles, its first patches joined, and these patches alone."""
     graphs = {name: G[example].numpy() for name, G in zip(comparisons.GRAPHS, (A, M), strict=True)}
-    rankings = {name: orders_of(G[example : example + 1], out.settings)[0].numpy() for name, G in zip(graphs, (A, M), strict=True)}
+    rankings = {name: pipeline.ranked(G[example : example + 1], out.settings)[0].numpy() for name, G in zip(graphs, (A, M), strict=True)}
     N, label = A.shape[-1], sample.class_names[int(sample.labels[example])]
     k = max(1, round(comparisons.FRACTION * N))
     return figures_measured.two_graphs(
@@ -65,7 +58,7 @@ def two_graphs(out: Report, sample, A: Tensor, M: Tensor, example: int = 0):
 def first_by_graph(out: Report, sample, A: Tensor, M: Tensor):
     """Test images in columns; below each whole image its first 22 percent of the patches by PageRank on CoMAE's graph, on the measured
     graph, and on the measured graph from the end."""
-    theirs, ours = (orders_of(G, out.settings) for G in (A, M))
+    theirs, ours = (pipeline.ranked(G, out.settings) for G in (A, M))
     first = {"CoMAE": theirs, "measured": ours, "… reversed": ours.flip(-1)}
     N, names = A.shape[-1], [sample.class_names[int(y)] for y in sample.labels[: len(A)]]
     k = max(1, round(comparisons.FRACTION * N))

@@ -18,7 +18,7 @@ from cop.lessons import pipeline
 from cop.measure.metrics import of_mean
 from cop.orders import ranks_of
 from cop.orders.concordance import correlation, shares
-from cop.paper.comae import CoMAE, mask_statistics
+from cop.paper.comae import mask_statistics
 from cop.paper.reconstruction import disjoint_sets, mask_swaps
 from cop.profiles import Profile, get_profile
 from cop.train.artefacts import load_or_compute, versioned
@@ -58,12 +58,12 @@ def rows(profile: str | Profile) -> tuple[str, ...]:
     return shown if get_profile(profile).name == "demo" else ("as printed", ANY_MASK)
 
 
-def changed(profile: Profile, change: str, threads: int = 1) -> Profile:
-    """The profile of one row of the table: the same steps for all, on so many threads. Raises ValueError for another name."""
+def changed(profile: Profile, change: str) -> Profile:
+    """The profile of one row of the table: the same steps for all. Raises ValueError for another name."""
     if change not in CHANGES:
         raise ValueError(f"unknown change {change!r}; expected one of {', '.join(CHANGES)}")
     short = replace(profile.comae, optimizer="muon", lr=2e-3, steps=min(1500, profile.comae.steps), watched=(), **CHANGES[change])
-    return replace(profile, comae=short, scale=replace(profile.scale, threads=threads))
+    return replace(profile, comae=short)
 
 
 LONG = {"demo": 20_000}  # steps of the long training, 40 minutes of one core; for other profiles their own steps
@@ -104,12 +104,6 @@ def on_the_way(profile: str | Profile, seeds: Sequence[int] = SEEDS, device: str
     return pd.DataFrame({"step": found[:, 0].int(), "quantity": [QUANTITIES[int(k)] for k in found[:, 1]], "value": found[:, 2]})
 
 
-def graphs_and_orders(profile: Profile, model: CoMAE, device: str) -> tuple[Tensor, Tensor]:
-    """Of `IMAGES` validation images: the graphs (n, N, N), and the ranks of all patches (n, N)."""
-    A = model.dependencies(pipeline.sample_tokens(profile, "val", IMAGES, device).to(device), profile.ranking.chunk_bytes)
-    return A.cpu(), ranks_of(pipeline.collapse_order(pipeline.scores_of(A, profile))).cpu()
-
-
 def alike(a: Tensor, b: Tensor) -> dict[str, Tensor]:
     """How alike two seeds see each image, values (n, ...) each: `raw` (n,), and `own` (n,) after the mean over the images is
     taken out of both. Pearson's correlation; of ranks it is Spearman's."""
@@ -123,6 +117,19 @@ def off_diagonal(A: Tensor) -> Tensor:
     return A.flatten(1)[:, 1:].view(n, N - 1, N + 1)[:, :, :-1].flatten(1)
 
 
+def agreements(graphs: Sequence[Tensor], ranks: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:
+    """What several trainings make of the same images: `alike` of every pair of them, `graphs_raw`, `graphs_own`, `orders_raw` and
+    `orders_own` (pairs, n), and `shares_of_graphs` and `shares_of_orders` (S, 3), position, class and image.
+
+    graphs: `off_diagonal` of each of S trainings; ranks: (n, N) of each; labels: (n,)."""
+    found = {}
+    for name, values in (("graphs", graphs), ("orders", ranks)):
+        both = [alike(a, b) for a, b in combinations(values, 2)]
+        found |= {f"{name}_{part}": torch.stack([b[part] for b in both]).float() for part in ("raw", "own")}
+        found[f"shares_of_{name}"] = torch.tensor([list(shares(x, labels).values()) for x in values])
+    return found
+
+
 def compared(profile: Profile, change: str, seeds: Sequence[int] = SEEDS, device: str = "auto") -> dict[str, Tensor]:
     """Everything that the table says about one change, from CoMAEs of S seeds: `losses` (S, 4), `weights` (S, 4),
     `shares_of_orders` and `shares_of_graphs` (S, 3), and the agreements of images between seeds: `graphs_raw`,
@@ -133,46 +140,27 @@ def compared(profile: Profile, change: str, seeds: Sequence[int] = SEEDS, device
     config = {"runs": [pipeline.comae_config(*run) for run in runs], "images": IMAGES}
 
     def compute(_: Path):
-        found: dict[str, list] = {"losses": [], "weights": [], "shares_of_orders": [], "shares_of_graphs": []}
         data = load_data(profile, "val")
         labels = data.labels[pipeline.selection(data, IMAGES)]
-        graphs, ranks = [], []
+        tokens = pipeline.sample_tokens(profile, "val", IMAGES, device).to(device)
+        losses, weights, graphs, ranks = [], [], [], []
         for run in runs:
             model, _ = pipeline.comae(*run, device)
-            A, order = graphs_and_orders(run[0], model, device)
-            graphs.append(off_diagonal(A).double())
-            ranks.append(order.double())
-            swaps = mask_swaps(model, pipeline.sample_tokens(profile, "val", IMAGES, device).to(device), seeded(0, 4))
+            A = model.dependencies(tokens, profile.ranking.chunk_bytes)
+            ranks.append(ranks_of(pipeline.ranked(A, profile)).cpu())
+            A = A.cpu()
+            graphs.append(off_diagonal(A))
+            swaps = mask_swaps(model, tokens, seeded(0, 4))
             stats = mask_statistics(A, torch.arange(A.shape[1]).expand(len(A), -1))
-            found["losses"].append([float(swaps[k].mean()) for k in LOSSES])
-            found["weights"].append([float(stats[k]) for k in ("mean_weight", "share_low", "share_high", "mask_entropy")])
-            found["shares_of_orders"].append(list(shares(order, labels).values()))
-            found["shares_of_graphs"].append(list(shares(graphs[-1], labels).values()))
-        tensors = {k: torch.tensor(v) for k, v in found.items()}
+            losses.append([float(swaps[k].mean()) for k in LOSSES])
+            weights.append([float(stats[k]) for k in ("mean_weight", "share_low", "share_high", "mask_entropy")])
+        found = {"losses": torch.tensor(losses), "weights": torch.tensor(weights)} | agreements(graphs, ranks, labels)
         for name, values in (("graphs", graphs), ("orders", ranks)):
-            both = [alike(a, b) for a, b in combinations(values, 2)]
-            rest = [alike(sum(values) - own, own) for own in values]
-            for k in ("raw", "own"):
-                tensors[f"{name}_{k}"] = torch.stack([b[k] for b in both])
-                tensors[f"{name}_{k}_mean_of_two"] = torch.stack([r[k] for r in rest])
-        return {k: v.float() for k, v in tensors.items()}, None
+            rest = [alike(sum(x.double() for x in values) - own, own) for own in values]
+            found |= {f"{name}_{k}_mean_of_two": torch.stack([r[k] for r in rest]).float() for k in ("raw", "own")}
+        return found, None
 
     return load_or_compute("masks", versioned("masks", 1, config), compute).tensors
-
-
-def on_two_threads(profile: Profile, change: str, seed: int = 0, device: str = "auto") -> dict[str, Tensor]:
-    """The agreement of the same training on one thread and on two, which round sums differently: `graphs_raw`, `graphs_own`,
-    `orders_raw` and `orders_own` (n,)."""
-    profile, device = get_profile(profile), pipeline.resolve_device(device)
-    runs = [(changed(profile, change, threads), seed) for threads in (1, 2)]
-    config = {"runs": [pipeline.comae_config(*run) for run in runs], "images": IMAGES}
-
-    def compute(_: Path):
-        seen = [graphs_and_orders(run[0], pipeline.comae(*run, device)[0], device) for run in runs]
-        found = {"graphs": alike(*(off_diagonal(A) for A, _ in seen)), "orders": alike(*(ranks for _, ranks in seen))}
-        return {f"{name}_{k}": v.float() for name, r in found.items() for k, v in r.items()}, None
-
-    return load_or_compute("masks", versioned("masks-threads", 1, config), compute).tensors
 
 
 def disjoint(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[Tensor, int]:

@@ -247,15 +247,11 @@ def compare_onepass(
 def compare_graphnet(profile: str | Profile, seed: int = 0, count: int = 500, device: str = "auto") -> "pd.Series":
     """The graph network against CoMAE's N encoder passes, as `compare_onepass`."""
     profile, device = all_classes(get_profile(profile)), pipeline.resolve_device(device)
-    fast = graphnet(profile, seed, device)[0]
+    fast = torch.no_grad()(graphnet(profile, seed, device)[0].forward)
     exact = pipeline.exact_graph(pipeline.with_graph(profile, "comae"), seed, device)
     tokens = pipeline.sample_tokens(profile, "test", count, device).to(device)
 
-    @torch.no_grad()
-    def edges(x: Tensor) -> Tensor:
-        return fast(x)
-
-    return _compared(edges, exact, tokens, tokens, profile.ranking.damping)
+    return _compared(fast, exact, tokens, tokens, profile.ranking.damping)
 
 
 def _compared(fast: Callable, exact: Callable, tokens: Tensor, exact_tokens: Tensor, damping: float) -> "pd.Series":

@@ -87,16 +87,10 @@ def agreement(ranking: Tensor, labels: Tensor, generator: torch.Generator, pairs
     loo = (total - ranks).argsort(dim=-1, stable=True)  # (B, N) the mean order without the image itself
     stats = {"kendall_mean": kendall_tau(ranking, loo).mean(), "spearman_mean": spearman(ranking, loo).mean()}
 
+    found = shares(ranks, labels)
+    stats |= {"spearman_within": 1 - found["image"], "spearman_between": found["position"]}
+    stats |= {f"share_{name}": share for name, share in found.items()}
     _, label, count = labels.unique(return_inverse=True, return_counts=True)  # label in 0..classes-1
-    centred = ranks.double() - (N - 1) / 2
-    by_class = torch.zeros(len(count), N, dtype=torch.float64).index_add_(0, label, centred)  # sums per class
-    norm = N * (N * N - 1) / 12  # |centred row|^2 of any permutation
-    same = (by_class.square().sum() - B * norm) / norm  # sum of rho over ordered pairs b != b' of one class
-    other = (centred.sum(0).square().sum() - by_class.square().sum()) / norm  # ... of two classes
-    within = same / (count * (count - 1)).sum()  # 0 / 0 = nan where there is no such pair
-    between = other / (B * B - count.square().sum())
-    stats |= {"spearman_within": within, "spearman_between": between, "share_position": between,
-              "share_class": within - between, "share_image": 1 - within}  # fmt: skip
 
     # Sorted by label, an image's class is a run of neighbours: partners are drawn by stepping round the run
     # or round the rest, first images in proportion to their number of partners, so every pair is equally
