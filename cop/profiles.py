@@ -339,7 +339,7 @@ natural64 = replace(
     tokens=TokenConfig("components", patch_size=8, dim=16),
     comae=CoMAEConfig(optimizer="muon", lr=2e-3, steps=8000),
     predictor=PredictorConfig(steps=5000, batch_size=48),
-    base=BaseConfig(steps=8000),
+    base=BaseConfig(steps=8000, lr=3e-3),
     classifier=ClassifierConfig(class_step=10, folds=True, dim=128, depth=6, steps=1000, lr=5e-4, ema=0.99, ema_warmup=False),
 )
 
