@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cop.lessons import cross_validation, ordering, pipeline
 from cop.lessons.costs import looking_costs as looking_costs
-from cop.lessons.cross_validation import at_rate, compared, differences
+from cop.lessons.cross_validation import compared, differences
 from cop.measure.metrics import Interval, of_mean
 from cop.orders import get
 from cop.orders.looking import bilateral_graph, coverage_order, mean_colours
@@ -24,7 +24,6 @@ from cop.profiles import Profile, for_classifiers
 from cop.show import figures_looking, report
 from cop.show.figures import to_array
 from cop.show.report import Report
-from cop.train.artefacts import stored
 from cop.train.loop import seeded
 
 NOTEBOOK = "06_an_order_that_looks"
