@@ -129,6 +129,18 @@ def on_the_way(out: Report, profile: Profile, ridge: float, device: str):
     return figures_masks.loss_and_agreement(path, {"ridge regression": ridge}, title), path
 
 
+def doubling(out: Report, profile: Profile, device: str) -> str:
+    """What a training of half or twice the length ends with: a sentence, whose numbers are recorded. None of them is trained here."""
+    lengths = comparison.doubling(profile, device=device, train=False)
+    found = {steps: loss for steps, loss in lengths.items() if loss is not None}
+    out.record(**{f"L_r_after_{steps}": loss for steps, loss in found.items()})
+    says = [f"L_r of seed 0 after a whole schedule of {steps:,} steps: {loss:.2f}" for steps, loss in found.items()]
+    says += [f"A doubling from {steps:,} to {2 * steps:,} steps changes it by {found[2 * steps] / loss - 1:+.1%}"
+             for steps, loss in found.items() if 2 * steps in found]
+    says += [f"A training of {steps:,} steps is not stored, and is left out" for steps in lengths if steps not in found]
+    return ". ".join(says) + "."
+
+
 def changes_of(profile: Profile, device: str) -> dict[str, dict[str, Tensor]]:
     """`cop.lessons.masks.compared` of every change that the notebook shows, by name."""
     return {change: comparison.compared(profile, change, device=device) for change in comparison.rows(profile)}
@@ -140,9 +152,36 @@ def objectives(out: Report, changes: Mapping[str, Mapping[str, Tensor]]):
     graphs and orders, and how far two seeds agree.
 
     changes: of `cop.lessons.masks.compared`, by name. Means over seeds; intervals over images."""
-    table = comparison.table(changes)
-    out.record(**{f"{column}_{name}": row[column] for name, row in table.iterrows() for column in ("L_r", "graph: image")})
-    return table.reset_index(names="objective")
+    for name, r in changes.items():
+        numbers = {"L_r": r["losses"][:, 0], "graph: image": r["shares_of_graphs"][:, 2], "graphs_own": r["graphs_own"]}
+        out.record(**{f"{column}_{name}": value.mean() for column, value in numbers.items()})
+    return comparison.table(changes).reset_index(names="objective")
+
+
+def mean_of_seeds(out: Report, changes: Mapping[str, Mapping[str, Tensor]]) -> str:
+    """Whether the mean graph of the other seeds knows more of a seed's than one of them does: a sentence, whose numbers are recorded.
+
+    changes: as of `objectives`."""
+    says = []
+    for name in ("as printed", comparison.ANY_MASK):
+        one, two = (float(changes[name][f"graphs_own{of}"].mean()) for of in ("", "_mean_of_two"))
+        out.record(**{f"graphs_own_mean_of_two_{name}": two})
+        says.append(f"{name}: {one:.2f} with one other seed, {two:.2f} with the mean graph of the others")
+    return "Agreement of a seed on the image's own part of a graph. " + "; ".join(s[0].upper() + s[1:] for s in says) + "."
+
+
+@shown("Tokens in one scale, and whitened ones")
+def whitening(out: Report, profile: Profile, device: str):
+    """CoMAE as printed on photographs whose tokens are principal components in one scale, and whitened: losses under the encoder's
+    own mask and under others, density, the image's share, and how far two seeds agree.
+
+    Of another profile than that of the photographs only what is stored is shown."""
+    photographs, train = get_profile("natural64"), profile.name == "natural64"
+    names = {"in one scale": "as printed", "whitened": comparison.WHITENED}
+    found = {says: comparison.compared(photographs, change, device=device, train=train) for says, change in names.items()}
+    missing = pd.DataFrame({"L_r": "not stored"}, index=[says for says, r in found.items() if r is None])
+    table = pd.concat([comparison.table({says: r for says, r in found.items() if r}), missing])
+    return table.loc[list(names)].fillna("–").reset_index(names="tokens of photographs")
 
 
 def seeds_of_the_measured_graph(profile: Profile, device: str) -> Mapping[str, Tensor] | None:
@@ -153,15 +192,18 @@ def seeds_of_the_measured_graph(profile: Profile, device: str) -> Mapping[str, T
 @shown("What two trainings agree on")
 def own_part(out: Report, changes: Mapping[str, Mapping[str, Tensor]], measured: Mapping[str, Tensor] | None):
     """One point per objective, after equally many steps: how much of a graph is the image's own, against the agreement of two
-    seeds on that part; and the same of the graph that notebook 3 measures.
+    seeds on that part; and the same of the graph that notebook 3 measures. Blue: price, budget and decoder; grey: other changes.
 
     measured: of `cop.lessons.comparisons.seeds_agree`, or None where it is not stored."""
-    found = {name: (r, "comae") for name, r in changes.items()} | ({"measured graph (notebook 3)": (measured, "measured")} if measured else {})
+    found = {name: (r, "main" if name in comparison.MAIN else "further") for name, r in changes.items()}
+    if measured:
+        found["measured graph (notebook 3)"] = (measured, "measured")
     points = pd.DataFrame(
-        {"name": name, "share": float(r["shares_of_graphs"][:, 2].mean()), "agreement": float(r["graphs_own"].mean()), "kind": kind}
-        for name, (r, kind) in found.items())  # fmt: skip
-    best = points[points.kind == "comae"].agreement.max()
-    title = f"Whatever the objective of CoMAE, two seeds agree by at most {best:.2f} on an image's own part"
+        [name, kind, float(r["shares_of_graphs"][:, 2].mean()), float(r["graphs_own"].mean())]
+        for name, (r, kind) in found.items()
+    ).set_axis(["name", "kind", "share", "agreement"], axis=1)
+    best = points[points.kind != "measured"].agreement.max()
+    title = f"Two seeds of CoMAE agree by at most {best:.2f} on what is the image's own"
     return figures_masks.agreement_against_share(points, title), points
 
 

@@ -102,6 +102,23 @@ def graph_statistics(out: Report, profile: Profile, device: str):
     return pd.DataFrame(rows).round(2)
 
 
+@shown("Other readings of the measured graph")
+def other_readings(out: Report, profile: Profile, device: str):
+    """Other orders that the measured graph gives: contrast of their first 22 percent of the patches over the image's mean, how far these
+    lie apart over the distance of any two patches, and Spearman with the order by patch variance.
+
+    The notebook's own contrasts are recorded."""
+    tables = {}
+    for name, (of, train) in studied(profile).items():
+        if (found := comparisons.variants(of, 0, device, train=train)) is None:
+            continue
+        if train:
+            out.record(**{f"contrast_{row.reading}": row.contrast for row in found.itertuples()})
+        columns = {"contrast": "contrast", "spread": "spread", "variance": "Spearman with variance"}
+        tables[name] = found.set_index("reading").rename(columns=columns).round(2).add_prefix(f"{name}: ")
+    return pd.concat(tables.values(), axis=1).reset_index(names="order by") if tables else pd.DataFrame({"order by": []})
+
+
 @shown("Agreement of trainings, by either graph",
        here=[("agreement of two seeds on the image's own part of the measured graph", "measured_graphs_own", 1, 2),
              ("of its order", "measured_orders_own", 1, 2)])  # fmt: skip
@@ -109,12 +126,13 @@ def graph_seeds(out: Report, profile: Profile, device: str):
     """How alike trainings that differ in the seed, or in the number of threads, see the same test images: correlation of the graphs and
     Spearman of the orders, as they are and after the mean of all images is taken out, with 95 percent intervals over images.
 
-    The CoMAEs are those that were trained to the end. What is computed of the notebook's own profile is recorded."""
+    The CoMAEs are those that were trained to the end, but for the row of threads: those of notebook 2's table. What is computed of the notebook's own profile is recorded."""
     rows = []
     for name, (of, train) in studied(profile).items():
         for graph in comparisons.GRAPHS:
-            found = {"seeds 0, 1, 2": comparisons.seeds_agree(of, graph, device=device, train=train),
-                     "one and two threads": comparisons.threads_agree(of, graph, device=device, train=False)}  # fmt: skip
+            threads = comparisons.threads_agree(of, graph, device=device, train=False)
+            found = {"seeds 0, 1, 2": comparisons.seeds_agree(of, graph, device=device, train=train)}
+            found |= {"one and two threads" + (", short" if graph == "CoMAE" else ""): threads}
             for between, r in found.items():
                 if r is not None:
                     rows.append({"data": name, "graph": graph, "between": between, "image's share of a graph": f"{r['shares_of_graphs'][:, 2].mean():.0%}",
