@@ -93,7 +93,8 @@ def statistics(
             found[graph] = order.to(pipeline.small_type(profile.num_tokens))
             row = agreement(order, sample.labels, seeded(seed, 4))
             row |= {"in_strength": spearman(order, collapse_order(in_strength(A))).mean().item()}
-            row |= {name: of_first(v, order, FRACTION).mean().item() for name, v in (("contrast", contrast), ("edges", edges))}
+            for name, values in (("contrast", contrast), ("edges", edges)):
+                row[name] = of_first(values, order, FRACTION).mean().item()
             rows.append({"graph": graph} | row)
         return found | {"labels": sample.labels}, pd.DataFrame(rows)
 
@@ -104,12 +105,14 @@ def agree(runs: Sequence[tuple[Profile, int]], graph: str, device: str, train: b
     """How alike trainings see the same `ALIKE` test images; runs: (profile, seed) of each. `graphs_raw`, `graphs_own`, `orders_raw`
     and `orders_own` (pairs, n), defined as in `masks.alike`; `shares_of_graphs` and `shares_of_orders` (S, 3): position, class, image."""
     device = pipeline.resolve_device(device)
-    config = {"runs": [graph_config(graph, *run) for run in runs], "images": ALIKE, "damping": runs[0][0].ranking.damping}
+    config = {"runs": [graph_config(graph, *run) for run in runs], "images": ALIKE}
+    config |= {"damping": runs[0][0].ranking.damping}
 
     def compute(_: Path):
         shown = for_classifiers(runs[0][0])
         data = pipeline.load_data(shown, "test")
-        labels, tokens = data.labels[pipeline.selection(data, ALIKE)], pipeline.sample_tokens(shown, "test", ALIKE, device)
+        labels = data.labels[pipeline.selection(data, ALIKE)]
+        tokens = pipeline.sample_tokens(shown, "test", ALIKE, device)
         graphs = [graphs_of(graph, run, tokens, seed, device) for run, seed in runs]
         ranks = [ranks_of(pipeline.ranked(A, shown)) for A in graphs]
         return masks.agreements([masks.off_diagonal(A) for A in graphs], ranks, labels), None
@@ -124,7 +127,11 @@ def behind(profile: str | Profile, graph: str) -> Profile:
 
 
 def seeds_agree(
-    profile: str | Profile, graph: str = "measured", seeds: Sequence[int] = masks.SEEDS, device: str = "auto", train: bool = True
+    profile: str | Profile,
+    graph: str = "measured",
+    seeds: Sequence[int] = masks.SEEDS,
+    device: str = "auto",
+    train: bool = True,
 ) -> dict[str, Tensor] | None:
     """How alike trainings that differ in their seed see the same images (`agree`)."""
     return agree([(behind(profile, graph), seed) for seed in seeds], graph, device, train)
@@ -154,8 +161,8 @@ def variants(
         pixels = looked_at(pipeline.tokenizer(profile, device), sample.images).double().cpu()
         contrast, by_variance, rows = pixels.var(-1, correction=0), variance_order(pixels), []
         predictor = pipeline.predictor(profile, seed, device)[0]
-        for reading, order in measured.variant_orders(predictor, sample.tokens.to(device), profile, hidden=True).items():
-            order = order.cpu()
+        found = measured.variant_orders(predictor, sample.tokens.to(device), profile, hidden=True)
+        for reading, order in ((reading, order.cpu()) for reading, order in found.items()):
             row = {"contrast": of_first(contrast, order, FRACTION), "spread": spread(order, FRACTION)}
             row |= {"variance": spearman(order, by_variance)}
             rows.append({"reading": reading} | {k: v.mean().item() for k, v in row.items()})
@@ -181,8 +188,13 @@ def one_pass_table(
     Columns: `graph`, `network`, `grid`, and those of `measured.compare_onepass`; multiply-adds, speeds and ratios only where both
     rank the same grid. Speeds are those of the machine and the moment, ratios are of one run."""
     by_pairs, by_comae = behind(profile, "measured"), behind(profile, "CoMAE")
-    config = graph_config("measured", by_pairs, seed) | {"comae": graph_config("CoMAE", by_comae, seed), "kinds": list(KINDS),
-              "onepass": as_dict(by_pairs.onepass), "graphnet": as_dict(by_comae.graphnet), "of": count}  # fmt: skip
+    config = graph_config("measured", by_pairs, seed) | {
+        "comae": graph_config("CoMAE", by_comae, seed),
+        "kinds": list(KINDS),
+        "onepass": as_dict(by_pairs.onepass),
+        "graphnet": as_dict(by_comae.graphnet),
+        "of": count,
+    }
     config |= {"exact": by_pairs.measured.images, "damping": by_pairs.ranking.damping}
 
     def compute(_: Path):

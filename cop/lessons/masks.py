@@ -26,10 +26,7 @@ from cop.train.loop import seeded
 
 SEEDS = (0, 1, 2)
 IMAGES = 100  # validation images that graphs and orders are compared on
-LOSSES = {
-    "its own mask": "own", "everything shown, w = 1": "everything",
-    "its own weights, shuffled": "shuffled", "nothing shown, w = 0": "nothing",
-}  # fmt: skip
+LOSSES = ("its own mask", "everything shown, w = 1", "its own weights, shuffled", "nothing shown, w = 0")
 CHANGES: dict[str, dict] = {
     "as printed": {},
     "L1 price": {"sparsity_weight": 2.0},
@@ -104,7 +101,8 @@ def on_the_way(profile: str | Profile, seeds: Sequence[int] = SEEDS, device: str
         return {"rows": torch.tensor(rows)}, None
 
     found = load_or_compute("masks", versioned("masks-way", 1, config), compute).tensors["rows"]
-    return pd.DataFrame({"step": found[:, 0].int(), "quantity": [QUANTITIES[int(k)] for k in found[:, 1]], "value": found[:, 2]})
+    quantity = [QUANTITIES[int(k)] for k in found[:, 1]]
+    return pd.DataFrame({"step": found[:, 0].int(), "quantity": quantity, "value": found[:, 2]})
 
 
 def doubling(
@@ -219,6 +217,15 @@ def disjoint(profile: str | Profile, seed: int = 0, device: str = "auto") -> tup
     return load_or_compute("masks", versioned("masks-disjoint", 1, config), compute).tensors["losses"], size
 
 
+AGREE = ("graphs agree", "own part", "orders agree", "own part of orders")  # columns of tables, as of `agreements`
+
+
+def agree_cells(found: dict[str, Tensor]) -> dict[str, str]:
+    """The cells of AGREE from `agreements`."""
+    keys = (f"{what}_{part}" for what in ("graphs", "orders") for part in ("raw", "own"))
+    return {column: agreed(found[key]) for column, key in zip(AGREE, keys, strict=True)}
+
+
 def agreed(values: Tensor) -> str:
     """Agreements of two trainings (pairs, n) as a mean ± half its 95 % interval: an image's mean over the pairs is one observation."""
     interval, _ = of_mean(values.mean(0))
@@ -236,9 +243,5 @@ def table(rows: dict[str, dict[str, Tensor]]) -> pd.DataFrame:
             "everything, shuffled, nothing shown": ", ".join(f"{loss:.2f}" for loss in others),
             "mean weight (polarised)": f"{weights[0]:.2f} ({weights[1:3].sum():.0%})",
             "image's share of graph, order": f"{graph:.1%}, {order:.0%}",
-            "graphs agree": agreed(r["graphs_raw"]),
-            "own part": agreed(r["graphs_own"]),
-            "orders agree": agreed(r["orders_raw"]),
-            "own part of orders": agreed(r["orders_own"]),
-        }
+        } | agree_cells(r)
     return pd.DataFrame(out).T

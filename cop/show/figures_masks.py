@@ -23,8 +23,12 @@ def loss_and_agreement(path: pd.DataFrame, levels: Mapping[str, float], title: s
         ax.axhline(level, color=BLUE, lw=1, ls=":")
         ax.text(0.005, level, name, transform=ax.get_yaxis_transform(), color=BLUE, fontsize=8, va="bottom")
     ax.set(ylabel="$L_r$ on validation images\n(lower is better)", ylim=(0, None), xscale="log", title=title)
-    lines = {"graphs_raw": ("graphs", BLUE, ":"), "graphs_own": ("graphs, mean graph taken out", BLUE, "-"),
-             "orders_raw": ("orders", PINK, ":"), "orders_own": ("orders, mean order taken out", PINK, "-")}  # fmt: skip
+    lines = {
+        "graphs_raw": ("graphs", BLUE, ":"),
+        "graphs_own": ("graphs, mean graph taken out", BLUE, "-"),
+        "orders_raw": ("orders", PINK, ":"),
+        "orders_own": ("orders, mean order taken out", PINK, "-"),
+    }
     for quantity, (label, colour, dash) in lines.items():
         found = path[path.quantity == quantity]
         below.plot(found.step, found.value, ".", color=colour, ms=4, alpha=0.5)
@@ -56,7 +60,9 @@ def agreement_against_share(points: pd.DataFrame, title: str) -> Figure:
         ax.annotate(p.name, (p.share, p.agreement), **where, fontsize=7.5, color=PINK)
     ax.axhline(0, color=GREY, lw=0.8, zorder=0)
     ax.set(ylabel="agreement of two seeds on that share\n(correlation, 1: the same)", ylim=(-0.15, 1.03), title=title)
-    ax.set(xlabel="share of a graph that is the image's own", xlim=(-0.03 * width, max(1.05 * width, column + 0.4 * width)))
+    ax.set(
+        xlabel="share of a graph that is the image's own", xlim=(-0.03 * width, max(1.05 * width, column + 0.4 * width))
+    )
     return fig
 
 
