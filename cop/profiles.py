@@ -17,6 +17,8 @@ from pathlib import Path
 
 from cop import settings
 
+FOLDS = 5  # parts that all images of a few classes are cross-validated in: each is the test split once
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -32,6 +34,7 @@ class DataConfig:
     class_step: int | None = field(default=None, metadata={"optional": True})  # every so-manyth class only; paper: all
     without_step: int | None = field(default=None, metadata={"optional": True})  # all but every so-manyth class, where class_step is None; paper: all
     per_class: int | None = field(default=None, metadata={"optional": True})  # first training images of each class, before the split; paper: all
+    fold: int | None = field(default=None, metadata={"optional": True})  # of FOLDS parts of all images the one that is the test split; paper: none
 
     @property
     def classes(self) -> int:
@@ -129,6 +132,30 @@ class ClassifierConfig:
     ema_warmup: bool = True  # from scratch the decay rises to `ema`; never when training starts from given weights, as in the paper
     pretrained: str | None = field(default=None, metadata={"optional": True})  # of cop.weights; paper: ImageNet-21k
     class_step: int | None = field(default=None, metadata={"optional": True})  # classify and rank every so-manyth class; paper: all
+    folds: bool = field(default=False, metadata={"optional": True})  # cross-validated, in FOLDS parts; paper: no
+    rate: float | None = field(default=None, metadata={"optional": True})  # the only mask rate of the training; paper: a schedule of rates
+    optimizer: str = field(default="adamw", metadata={"optional": True})  # "muon": fewer seconds to the same loss; paper: *open*
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """The ViT that all systems are fine-tuned from, trained on whole images. Paper: ViT-B/16, ImageNet-21k weights."""
+
+    steps: int = 0  # 0: none, every system starts from random or from `classifier.pretrained` weights
+    batch_size: int = 64
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    grad_clip: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    ema: float = 0.999  # paper: *open*
+    optimizer: str = "muon"
+    crop: float = 0.35  # least share of the area of a random crop, which is scaled to the image size; 1: no crops
+    mixup: float = 0.2  # of Beta(mixup, mixup), the share of a second image; 0: none
+    smoothing: float = 0.1  # of labels
+    masked: float = 0.5  # share of steps with a random 40 of 64 patches: cheaper, and it has met missing patches; paper: *open*, likely 0
+    masked_rate: float = 0.375  # of these steps
+    pool: bool = True  # learns from the test images too, where they are not of the classes that are judged
 
 
 @dataclass(frozen=True)
@@ -242,6 +269,7 @@ class Profile:
     measured: MeasuredConfig = field(default_factory=MeasuredConfig, metadata={"optional": True})
     onepass: OnePassConfig = field(default_factory=OnePassConfig, metadata={"optional": True})
     graphnet: GraphNetConfig = field(default_factory=GraphNetConfig, metadata={"optional": True})
+    base: BaseConfig = field(default_factory=BaseConfig, metadata={"optional": True})
 
     @property
     def grid(self) -> int:
@@ -311,6 +339,8 @@ natural64 = replace(
     tokens=TokenConfig("components", patch_size=8, dim=16),
     comae=CoMAEConfig(optimizer="muon", lr=2e-3, steps=8000),
     predictor=PredictorConfig(steps=5000, batch_size=48),
+    base=BaseConfig(steps=8000, lr=3e-3),
+    classifier=ClassifierConfig(class_step=10, folds=True, dim=128, depth=6, steps=1000, lr=5e-4, ema=0.99, ema_warmup=False),
 )
 
 PROFILES = {p.name: p for p in (smoke, demo, natural, natural64, paper)}
@@ -392,10 +422,17 @@ def for_classifiers(profile: str | Profile) -> Profile:
     return replace(profile, data=replace(profile.data, class_step=profile.classifier.class_step))
 
 
+def in_fold(profile: str | Profile, fold: int | None) -> Profile:
+    """The profile with which a fold of a cross-validation is trained and tested: all images of the classifiers' classes, of
+    which `fold` is tested. None: all of them, as the split `pool`."""
+    profile = for_classifiers(profile)
+    return replace(profile, data=replace(profile.data, fold=fold))
+
+
 def all_classes(profile: Profile) -> Profile:
     """The profile as tokens and CoMAE are trained: they know no classes, and see the images of all, or of those that
     `data.without_step` leaves where no model that orders an image may have seen the classes it is judged on."""
-    return replace(profile, data=replace(profile.data, class_step=None))
+    return replace(profile, data=replace(profile.data, class_step=None, fold=None))
 
 
 def scale_config(profile: Profile) -> dict:

@@ -67,8 +67,8 @@ class ImageSet(torch.utils.data.Dataset):
 
 
 def check_split(split: str) -> None:
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
+    if split not in (*SPLITS, "pool"):
+        raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}, or pool for all of them")
 
 
 def rank_in_class(labels) -> np.ndarray:

@@ -18,17 +18,21 @@ The subset's train (val) lies inside the full Fashion-MNIST's train (val). `imag
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from cop.data import sets
-from cop.data.images import DATASETS, ImageSet, Source, check_split, first_stratified
-from cop.profiles import DataConfig, Profile, as_dict, get_profile
+from cop.data.images import DATASETS, SPLITS, ImageSet, Source, check_split, first_stratified, rank_in_class
+from cop.profiles import FOLDS, DataConfig, Profile, as_dict, get_profile
 
 
 def load_data(profile: str | Profile, split: str, root: str | os.PathLike | None = None) -> ImageSet:
-    """The images of a profile's split (train | val | test).
+    """The images of a profile's split: train | val | test, or pool: these three one after another, whatever `per_class` says.
 
     root: where data that are not embedded lie; otherwise `profile.data.root`, otherwise `$COP_DATA`.
     Raises ValueError for an unknown profile, data name or split, an image size that the patches do not
@@ -60,6 +64,14 @@ def load_data(profile: str | Profile, split: str, root: str | os.PathLike | None
 
 @lru_cache(maxsize=8)
 def _read(load: Callable, cfg: DataConfig, split: str, root: Path | None) -> ImageSet:
+    if split == "pool" or cfg.fold is not None:
+        whole = replace(cfg, fold=None, per_class=None)
+        if split == "pool":
+            return joined([_read(load, whole, part, root) for part in SPLITS])
+        pool = _read(load, whole, "pool", root)
+        part = pool.subset(fold_rows(pool.labels, cfg.fold, split))
+        part.split = split
+        return part
     data = load(cfg, split, root)
     if len(data.class_names) > cfg.num_classes:
         found = len(data.class_names)
@@ -112,6 +124,23 @@ def data_config(cfg: DataConfig) -> dict:
 
 
 _fingerprints: dict[tuple, str | None] = {}
+
+
+def joined(parts: Sequence[ImageSet]) -> ImageSet:
+    """Splits in memory, one after another, as the split `pool`."""
+    images, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("images", "labels"))
+    return ImageSet(images, labels, parts[0].class_names, "pool", parts[0].name)
+
+
+def fold_rows(labels, fold: int, split: str) -> Tensor:
+    """The images of a split where every image is the test image of one of FOLDS folds: indices into the pool with these labels.
+    Of each class every fifth image is tested, of the others every tenth is for choices. Raises ValueError for no such fold."""
+    if not 0 <= fold < FOLDS:
+        raise ValueError(f"fold is {fold}; expected 0 to {FOLDS - 1}, or None for no cross-validation")
+    rank = torch.from_numpy(rank_in_class(labels))
+    tested, chosen_by = rank % FOLDS == fold, rank // FOLDS % 10 == 9
+    asked = {"test": tested, "val": ~tested & chosen_by, "train": ~tested & ~chosen_by, "pool": torch.ones_like(tested)}
+    return asked[split].nonzero()[:, 0]
 
 
 def every_class(data: ImageSet, step: int) -> ImageSet:

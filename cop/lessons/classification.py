@@ -18,12 +18,12 @@ from cop.data.images import ImageSet
 from cop.data.loading import load_data
 from cop.devices import at_a_time, inference
 from cop.lessons import classifiers, ordering, pipeline
-from cop.lessons.classifiers import order_trained_on, system_config
+from cop.lessons.classifiers import name_of, order_trained_on, system_config
 from cop.orders import Order, as_order, check_ranking, registered
 from cop.orders.registry import NEEDS
 from cop.paper.cvit import CViT, keep_count
 from cop.paper.dynamicvit import DynamicViT, matched_base_rate, mean_tokens
-from cop.profiles import Profile, get_profile
+from cop.profiles import FOLDS, Profile, get_profile, in_fold
 from cop.train.artefacts import Artefact, load_or_compute, stored, versioned
 from cop.train.loop import progress
 from cop.train.processes import processes
@@ -149,6 +149,9 @@ def hits_config(profile: Profile, system: str | Order, order: str | Order | None
     if counts is None:
         curve = (system, order and order.name) in CURVES
         counts = [N] if system == "coarser" else tested_counts(N) if curve else spread_counts(N)
+        if profile.classifier.rate is not None:
+            asked = {"coarser": {N}, "ViT": {keep_count(N, profile.classifier.rate), N}}
+            counts = sorted(asked.get(name_of(system), {keep_count(N, profile.classifier.rate)}))
     if matched:
         counts = [k for k in counts if k >= mean_tokens(N, 0.0, profile.classifier.depth)]
     config = system_config(profile, system, seed) | {"tested": pipeline.order_config(profile, order, seed)}
@@ -170,6 +173,8 @@ def hits(profile: str | Profile, system: str | Tensor | Callable, order: str | T
     asked for, and `spread_counts` for controls.
     """
     profile, device = get_profile(profile), pipeline.resolve_device(device)
+    if cross_validated(profile):
+        return pooled(profile, [hits(in_fold(profile, f), system, order, seed, counts, matched, device) for f in range(FOLDS)])
     system = system if isinstance(system, str) else as_order(system)
     order = tested_along(system) if order is None else order
     order = None if order is None else ordering.fixed(profile, "test", order, seed, device)
@@ -195,12 +200,28 @@ def hits(profile: str | Profile, system: str | Tensor | Callable, order: str | T
     return Hits(tuple(counts), top1, top5, profile.num_tokens // (4 if system == "coarser" else 1))
 
 
+def cross_validated(profile: Profile) -> bool:
+    """Whether all images of the profile's classes are test images, each in one of FOLDS folds."""
+    return profile.classifier.folds and profile.data.fold is None
+
+
+def pooled(profile: Profile, parts: Sequence[Hits]) -> Hits:
+    """The hits of every image of the pool, each by the systems that were not trained on it."""
+    rows = [pipeline.rows_of(in_fold(profile, f), "test") for f in range(len(parts))]
+    back = torch.cat(rows).argsort().numpy()
+    top1, top5 = (np.concatenate([getattr(p, k) for p in parts], 1)[:, back] for k in ("top1", "top5"))
+    return Hits(parts[0].counts, top1, top5, parts[0].num_patches)
+
+
 def all_hits(
     profile: str | Profile, tests: Mapping[str, tuple[str, str | None]], seed: int = 0, device: str = "auto"
 ) -> dict[str, Hits]:
     """`hits` of several tests, name -> (system, order), side by side where they are missing: first what several need
     (rankings, ViT, RViT), then one process per network, then one per test."""
     profile, device = get_profile(profile), pipeline.resolve_device(device)
+    if cross_validated(profile):
+        folds = [all_hits(in_fold(profile, f), tests, seed, device) for f in range(FOLDS)]
+        return {name: pooled(profile, [found[name] for found in folds]) for name in tests}
     named = [test for test in tests.values() if all(x is None or isinstance(x, str) for x in test)]  # others are no jobs
     jobs = [Job("hits", hits_config(profile, *test, seed, None, False), hits, (profile, *test, seed), {"device": device})
             for test in named]  # fmt: skip

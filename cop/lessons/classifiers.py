@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cop.data.loading import load_data
-from cop.lessons import pipeline
+from cop.lessons import base, pipeline
 from cop.orders import Order, as_order, mirrored, random_order
 from cop.paper.cvit import CViT, masked_loss
 from cop.paper.dynamicvit import DynamicViT, dynamicvit_loss
@@ -47,6 +47,14 @@ def untrained(build: Callable[[], nn.Module], seed: int, pretrained: str | None)
     return model
 
 
+def start_from(model: nn.Module, base: nn.Module) -> None:
+    """Give a network the weights of the base: all that it has, and the head only where both know as many classes."""
+    weights = {k: v.cpu() for k, v in base.state_dict().items() if model.num_classes == base.num_classes or not k.startswith("head.")}
+    _, unknown = model.load_state_dict(weights, strict=False)
+    if unknown:
+        raise ValueError(f"the base has weights {unknown[:3]}, which the network of {type(model).__name__} has not")
+
+
 def order_trained_on(system: str | Order) -> Order | None:
     """The order a system is trained along: a control is named after its order; None sees whole images. Raises ValueError
     for an unknown name."""
@@ -63,6 +71,7 @@ def system_config(profile: Profile, system: str | Order, seed: int) -> dict:
     order = order_trained_on(system)
     config = pipeline.images_config(profile) | {"classifier": as_dict(profile.classifier), "seed": seed}
     config |= scale_config(profile)
+    config |= {"start": base.base_config(profile, 2 if system == "coarser" else 1)} if profile.base.steps else {}
     config |= {"base_rate": BASE_RATE, "fine_tuning": FINE_TUNING} if system == "DynamicViT" else {}
     config |= {"system": name_of(system), "trained": pipeline.order_config(profile, order, seed)}
     return versioned("classifier", 2 if system == "DynamicViT" else 1, config)
@@ -73,6 +82,7 @@ def classifier_config(profile: Profile, system: str | Order, seed: int) -> dict:
     if system != "RViT":
         return system_config(profile, system, seed)
     config = pipeline.images_config(profile) | {"classifier": as_dict(profile.classifier), "seed": seed, "order": "random"}
+    config |= {"start": base.base_config(profile)} if profile.base.steps else {}
     return versioned("classifier", 1, config | scale_config(profile))
 
 
@@ -111,13 +121,15 @@ def trained(profile: str | Profile, system: str | Order, seed: int = 0, device: 
                 seen = torch.where(flip[:, None], mirror[idx].long(), seen)
             elif seen is not None and flip is not None and order.mirror != "stays":
                 seen = mirrored(seen, profile.grid, flip)
-            return {"loss": masked_loss(model, images, labels, seen, u)}
+            return {"loss": masked_loss(model, images, labels, seen, u, rate=profile.classifier.rate)}
 
         # DynamicViT starts from the trained ViT, and no pretrained weights fit coarser patches.
         named = None if system in ("DynamicViT", "coarser") else profile.classifier.pretrained
         model, settings = untrained(lambda: build(profile, system), seed, named), profile.classifier
         warmup = settings.ema_warmup and not named and teacher is None
-        if teacher is not None:  # everything but the predictors, which the ViT does not have
+        if profile.base.steps:
+            start_from(model, base.base(profile, 2 if system == "coarser" else 1, device)[0])
+        elif teacher is not None:  # everything but the predictors, which the ViT does not have
             model.load_state_dict(teacher.state_dict(), strict=False)
             settings = replace(settings, steps=max(1, settings.steps // FINE_TUNING))
         model, history = fit(model, loss, settings,

@@ -23,7 +23,7 @@ from cop.orders import Order, as_order, get, mean_order, registered
 from cop.paper.comae import CoMAE
 from cop.paper.entropy import GaussianTokens, TokenPredictor
 from cop.paper.patches import patchify
-from cop.profiles import Profile, all_classes, as_dict, for_classifiers, get_profile
+from cop.profiles import Profile, all_classes, as_dict, for_classifiers, get_profile, in_fold
 from cop.train.artefacts import load_or_compute, versioned
 from cop.train.loop import seeded
 
@@ -236,7 +236,10 @@ def ranking_of(
         images = of_split(profile, split, seed, device, seeded(seed, 50), flipped)
         return {"order": images.ranked(order, torch.arange(images.total))}, None
 
-    if order.stored:
+    if profile.data.fold is not None and (order.stored or order.looks):  # an image is in another split of every fold
+        whole = ranking_of(in_fold(profile, None), "pool", order, seed, device, flipped, compact=True)[pipeline.rows_of(profile, split)]
+        return whole if compact else whole.long()
+    if order.stored or split == "pool":
         config = pipeline.order_config(profile, order, seed) | pipeline.images_config(profile)
         config |= {"classifier": as_dict(profile.classifier)} if order.needs == "classifier" else {}
         config |= {"seed": seed, "split": split, "flipped": flipped}

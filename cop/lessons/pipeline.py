@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cop import paths
 from cop.data.images import ImageSet, first_stratified
-from cop.data.loading import data_config, load_data
+from cop.data.loading import data_config, fold_rows, load_data
 from cop.data.tokens import Tokens, fit_tokens, tokens_from_state
 from cop.devices import at_a_time, inference
 from cop.files import write
@@ -26,7 +26,7 @@ from cop.paper.entropy import TokenPredictor, predictor_loss
 from cop.paper.measured import measured_graph
 from cop.paper.patches import patchify
 from cop.paper.reconstruction import evaluate
-from cop.profiles import Profile, all_classes, as_dict, get_profile, key, scale_config
+from cop.profiles import Profile, all_classes, as_dict, get_profile, in_fold, key, scale_config
 from cop.train import shards
 from cop.train.artefacts import Artefact, clear_if_old, load_or_compute, versioned
 from cop.train.loop import fit, restored, seeded, seeded_build
@@ -218,6 +218,9 @@ def rankings(
     if by not in SCORES:
         raise ValueError(f"unknown score {by!r}; expected one of {', '.join(SCORES)}")
     profile, device = get_profile(profile), resolve_device(device)
+    if profile.data.fold is not None:  # an image is in another split of every fold, and ranked once
+        whole = in_fold(profile, None)
+        return rankings(whole, "pool", seed, None, by, device, flipped, compact)[rows_of(profile, split)]
     config = rankings_config(profile, split, seed, limit)
 
     def in_shards(directory: Path, flips: tuple[bool, ...], size: int) -> shards.Shards:
@@ -254,6 +257,11 @@ def rankings(
     config |= {"flipped": True} if flipped else {}
     found = load_or_compute("ranking", config, compute).tensors[by]
     return found if compact else found.long()
+
+
+def rows_of(profile: Profile, split: str) -> Tensor:
+    """Which images of the pool are those of a split of a fold."""
+    return fold_rows(load_data(in_fold(profile, None), "pool").labels, profile.data.fold, split)
 
 
 def selection(images: ImageSet, limit: int | None) -> Tensor:

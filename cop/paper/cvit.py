@@ -168,9 +168,10 @@ def cvit_base_patch16_256(pretrained: bool = False, **kwargs) -> CViT:
 
 
 def masked_loss(
-    model: CViT, images: Tensor, labels: Tensor, ranking: Tensor | None, u: float, label_smoothing: float = 0.0
+    model: CViT, images: Tensor, labels: Tensor, ranking: Tensor | None, u: float, label_smoothing: float = 0.0,
+    rate: float | None = None,
 ) -> Tensor:
-    """Cross-entropy of one training batch at the mask rate drawn by u (section 3.4).
+    """Cross-entropy of one training batch at the mask rate drawn by u (section 3.4), or at `rate`.
 
     Args:
         images: (B, C, H, W); labels: LongTensor (B,).
@@ -183,7 +184,7 @@ def masked_loss(
         raise ValueError(f"{found}, the head has classes 0 to {model.num_classes - 1}")
     keep_idx = None
     if ranking is not None:
-        keep_idx = kept(ranking, mask_rate_schedule(u), model.patch_embed.num_patches)  # (B, K)
+        keep_idx = kept(ranking, mask_rate_schedule(u) if rate is None else rate, model.patch_embed.num_patches)  # (B, K)
     return F.cross_entropy(model(images, keep_idx), labels, label_smoothing=label_smoothing)
 
 

@@ -92,9 +92,9 @@ def test_an_order_for_all_images_is_not_mirrored_with_the_image(profile, order, 
     mirroring = replace(profile, data=replace(profile.data, hflip=True), classifier=replace(profile.classifier, steps=2))
     own, seen = ranking_of(mirroring, "train", order), []
 
-    def loss(model, images, labels, ranking, u):
+    def loss(model, images, labels, ranking, u, **rate):
         seen.append(ranking)
-        return cvit.masked_loss(model, images, labels, ranking, u)
+        return cvit.masked_loss(model, images, labels, ranking, u, **rate)
 
     monkeypatch.setattr(classifiers, "masked_loss", loss)
     classification.classifier(mirroring, order)
