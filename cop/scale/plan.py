@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from cop.data.sets import imagenettewoof
 from cop.data.sets.imagenet import LAYOUTS, OFFICIAL
 from cop.data.tokens import BATCH as ENCODED
 from cop.lessons.classification import tested_counts
@@ -37,6 +38,7 @@ from cop.train.loop import seeded
 # train + val (the official training images), test
 IMAGES = {"fashion-subset": (12_000, 2_000), "fashion": (60_000, 10_000), "tiny-imagenet": (100_000, 10_000)}
 IMAGES |= dict.fromkeys(LAYOUTS, (OFFICIAL["train"], OFFICIAL["val"]))
+IMAGES["imagenette-woof"] = imagenettewoof.IMAGES["train"], imagenettewoof.IMAGES["val"]
 INCEPTION = 5.7e9  # multiply-adds of Inception v3 on an image
 CLASSIFIERS = ("ViT", "RViT", "CViT", "DynamicViT")  # Table 5; the controls of notebook 5 cost as much as CViT each
 TESTED = ("ViT", "ViT+C", "RViT", "CViT", "DynamicViT")
@@ -262,7 +264,7 @@ def main(profile: str, devices: Sequence[str] | None = None, utilisation: float 
 def reading(profile: str | Profile, stages: Sequence[Stage], device: budget.Device, assumptions: Assumptions) -> str:
     """How many images a second CViT's training takes, and how many cores decode so many; "" if all are in memory."""
     profile = get_profile(profile)
-    if profile.data.name not in LAYOUTS:
+    if profile.data.name not in (*LAYOUTS, "imagenette-woof"):
         return ""
     (stage,) = (s for s in stages if s.name == "CViT training")
     rate = profile.classifier.steps * profile.classifier.batch_size / hours(stage, device, assumptions) / 3600
