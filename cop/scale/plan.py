@@ -294,8 +294,8 @@ def cuts(profile: str | Profile, assumptions: Assumptions | None = None, name: s
 
     def smaller(change: str, stages: list[Stage], price: str) -> None:
         after = spent(in_precision(profile, stages))
-        touched = [n for n in after if after[n] < 0.999 * before[n]]
-        rows.append([change, sum(before[n] for n in touched), sum(after[n] for n in touched), price])
+        if touched := [n for n in after if after[n] < 0.999 * before[n]]:
+            rows.append([change, sum(before[n] for n in touched), sum(after[n] for n in touched), price])
 
     moved = "unknown; over its last quarter the paper's Fig. 6 moves in the fourth digit"
     smaller("CoMAE for a fifth of its steps", comae(steps=c.steps // 5), moved)
@@ -313,7 +313,8 @@ def cuts(profile: str | Profile, assumptions: Assumptions | None = None, name: s
     ours = "nothing of the paper; ours: whose order it must be"
     rows.append(["no order sources but the training bank", sources, 0.0, ours])
     change, ranking = "rank only what fine-tuning shows, in the flip shown", before["ranking"]
-    rows.append([change, ranking, seen * ranking, "CViT's training needs every order"])
+    if seen < 1:
+        rows.append([change, ranking, seen * ranking, "CViT's training needs every order"])
     interpolated = "AuC and curve are interpolated; what notebook 5 does"
     rows.append(["15 kept counts instead of 100 ratios", curves, curves * few, interpolated])
     columns = ["cut", f"h before, {name}", "h after", "price"]

@@ -150,6 +150,20 @@ def test_paper_profile_is_mar_b():
     from cop.paper.mar import MAR_CONFIGS
 
     assert generation.mar_sizes(PROFILES["paper"]) == MAR_CONFIGS["mar_base"]
+    assert replace(generation.mar_sizes(PROFILES["evening"]), num_classes=1000) == MAR_CONFIGS["mar_base"]
+
+
+def test_a_few_classes_of_a_checkpoint_keep_their_rows(tmp_path):
+    """As in the profile evening: label 0 is class 3 of the weights; what is drawn is what the whole model draws of class 3."""
+    whole = generation.MAR(replace(generation.mar_sizes(SMALL), num_classes=30), seeded(5)).eval()
+    torch.save({"model_ema": whole.state_dict()}, tmp_path / "mar.pth")
+    rows = tuple(range(3, 30, 3))[:9] + (1,)
+    few = replace(SMALL, generation=replace(SMALL.generation, checkpoint=str(tmp_path / "mar.pth"), checkpoint_classes=rows))
+    model, artefact = generation.mar(few, 0)
+    assert artefact is None and generation.mar_config(few, 0) != generation.mar_config(replace(few, generation=replace(few.generation, checkpoint_classes=rows[::-1])), 0)
+    labels, order = torch.tensor([0, 9]), random_order(2, few.num_tokens, seeded(1))
+    drawn, expected = (m.cpu().sample(y, [1, 2], order, num_iter=2, num_sampling_steps=2, cfg_scale=2.0) for m, y in ((model, labels), (whole, torch.tensor([3, 1]))))
+    assert torch.equal(drawn, expected)
 
 
 # ---------------------------------------------------------------------------------------------------- images
