@@ -7,8 +7,8 @@ What does not lie at the root is looked for where `python -m cop weights imagene
 the archives. An archive is unpacked once, into the cache. Splits, order and unreadable images are as in `imagenet`: every 25th
 training image of a class is `val`, the official validation images are `test`.
 
-ImageNet has 50 validation images of each class, and 393 of a class are tested here: the others are training images of ImageNet.
-Weights that were trained on ImageNet (MAR's, and ViTs of ImageNet-21k) have seen them.
+ImageNet has 50 validation images of each class, and 393 of a class are tested here: 343 of these or more are training images of
+ImageNet. Weights that were trained on it (MAR's, and ViTs of ImageNet-21k) have seen them.
 """
 
 import gzip
