@@ -83,7 +83,9 @@ def test_archives_and_folders_are_one_data_set_with_the_splits_of_imagenet(archi
         assert data.labels.tolist() == [c for c in range(20) for _ in range(per_class)] and len(data.class_names) == 20
         own = load_data(PROFILE, split, unpacked)
         assert own is not data and torch.equal(own.images[torch.arange(len(own))], data.images[torch.arange(len(data))])
-    assert torch.equal(data.images[torch.tensor([6])][0], pixels(wnids[3], f"val/{wnids[3]}/ILSVRC2012_val_00000001.JPEG"))
+    assert torch.equal(
+        data.images[torch.tensor([6])][0], pixels(wnids[3], f"val/{wnids[3]}/ILSVRC2012_val_00000001.JPEG")
+    )
     held_out = load_data(PROFILE, "val", archives).images[19]  # the 25th by name, which is sorted as text
     assert torch.equal(held_out, pixels(wnids[19], f"train/{wnids[19]}/{wnids[19]}_34.JPEG"))
     assert data_config(replace(PROFILE.data, root=str(archives))) == data_config(PROFILE.data), "known by its name"
@@ -96,8 +98,14 @@ def test_an_archive_is_unpacked_once(archives, monkeypatch):
 
 
 def test_fetched_archives_are_found_where_the_command_puts_them(archives, monkeypatch, capsys):
-    sums = {weights.find(name).file: weights.file_sha256(archives / weights.find(name).file) for name in imagenettewoof.ARCHIVES}
-    table = tuple(replace(e, source=(archives / e.file).as_uri(), size=1000, sha256=sums[e.file]) if e.file in sums else e for e in weights.TABLE)
+    sums = {
+        weights.find(name).file: weights.file_sha256(archives / weights.find(name).file)
+        for name in imagenettewoof.ARCHIVES
+    }
+    table = tuple(
+        replace(e, source=(archives / e.file).as_uri(), size=1000, sha256=sums[e.file]) if e.file in sums else e
+        for e in weights.TABLE
+    )
     monkeypatch.setattr(weights, "TABLE", table)
     for name in imagenettewoof.ARCHIVES:
         command.main(name)
@@ -108,7 +116,9 @@ def test_classes_are_those_of_imagenet_and_the_profile_names_their_rows():
     numbers = [i for i, _ in imagenettewoof.CLASSES.values()]
     info = imagenet_info()
     assert [info.label_names()[i] for i in numbers] == list(imagenettewoof.CLASSES) == sorted(NETTE + WOOF)
-    assert [info.index_to_description(i).split(",")[0] for i in numbers] == [n for _, n in imagenettewoof.CLASSES.values()]
+    assert [info.index_to_description(i).split(",")[0] for i in numbers] == [
+        n for _, n in imagenettewoof.CLASSES.values()
+    ]
     assert evening.generation.checkpoint_classes == tuple(numbers) and evening.data.num_classes == 20
 
 
@@ -120,25 +130,48 @@ def refused(root, split, kind, message):
 
 
 def test_missing_and_damaged_data(archives, unpacked, tmp_path):
-    refused(None, "train", FileNotFoundError, r"no imagenette2-320/ and no imagenette2-320.tgz in .*weights; run python -m cop weights")
+    refused(
+        None,
+        "train",
+        FileNotFoundError,
+        r"no imagenette2-320/ and no imagenette2-320.tgz in .*weights; run python -m cop weights",
+    )
     one = tmp_path / "one"
     one.mkdir()
     shutil.copy(archives / "imagenette2-320.tgz", one)
-    refused(one, "train", FileNotFoundError, "no imagewoof2-320/ .* in .*one or .*weights; run python -m cop weights imagewoof")
+    refused(
+        one,
+        "train",
+        FileNotFoundError,
+        "no imagewoof2-320/ .* in .*one or .*weights; run python -m cop weights imagewoof",
+    )
     whole = (archives / "imagewoof2-320.tgz").read_bytes()
     for content in (whole[: len(whole) // 2], b"<html>", b""):
         (one / "imagewoof2-320.tgz").write_bytes(content)
-        refused(one, "test", ValueError, r"imagewoof2-320.tgz is no whole archive \(.*\); delete it and download it again")
+        refused(
+            one, "test", ValueError, r"imagewoof2-320.tgz is no whole archive \(.*\); delete it and download it again"
+        )
     shutil.copy(archives / "imagenette2-320.tgz", one / "imagewoof2-320.tgz")
     refused(one, "test", ValueError, r"holds no folder imagewoof2-320\); delete it")
-    assert not [f for f in os.listdir(tmp_path / "cache" / "data") if f.startswith("imagewoof") and not f.endswith(".lock")]
+    assert not [
+        f for f in os.listdir(tmp_path / "cache" / "data") if f.startswith("imagewoof") and not f.endswith(".lock")
+    ]
 
     woof = unpacked / "imagewoof2-320"
     (woof / "val" / WOOF[4] / f"{WOOF[4]}_1.JPEG").unlink()
     refused(unpacked, "test", ValueError, "has 39 val images; expected 40, as published: .*imagewoof2-320")
     shutil.rmtree(woof / "train" / WOOF[4])
-    refused(unpacked, "train", ValueError, f"has no train images of class {WOOF[4]} .1 classes have none.; found 494 images")
+    refused(
+        unpacked, "train", ValueError, f"has no train images of class {WOOF[4]} .1 classes have none.; found 494 images"
+    )
     (woof / "train" / "n02123045").mkdir()
-    refused(unpacked, "train", ValueError, "has a class n02123045; expected those of Imagenette and Imagewoof, n01440764, ")
+    refused(
+        unpacked, "train", ValueError, "has a class n02123045; expected those of Imagenette and Imagewoof, n01440764, "
+    )
     shutil.rmtree(woof / "val")
-    refused(unpacked, "test", FileNotFoundError, "imagewoof2-320 has no folder val/; expected train/ and val/: unpack imagewoof again")
+    refused(
+        unpacked,
+        "test",
+        FileNotFoundError,
+        "imagewoof2-320 has no folder val/; expected train/ and val/: unpack imagewoof again",
+    )

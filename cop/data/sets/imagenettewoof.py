@@ -61,17 +61,23 @@ def imagenette_woof(cfg: DataConfig, split: str, root: Path | None) -> ImageSet:
     for name in ARCHIVES:
         folder = folder_of(name, root) / part
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder.parent} has no folder {part}/; expected train/ and val/: unpack {name} again")
+            raise FileNotFoundError(
+                f"{folder.parent} has no folder {part}/; expected train/ and val/: unpack {name} again"
+            )
         for wnid in sorted(p.name for p in os.scandir(folder) if p.is_dir() and not p.name.startswith(".")):
             if wnid not in CLASSES:
-                raise ValueError(f"{folder} has a class {wnid}; expected those of Imagenette and Imagewoof, {', '.join(CLASSES)}")
+                raise ValueError(
+                    f"{folder} has a class {wnid}; expected those of Imagenette and Imagewoof, {', '.join(CLASSES)}"
+                )
             found = [entry.path for entry in image_files(folder / wnid)]
             files += found
             labels += [list(CLASSES).index(wnid)] * len(found)
     data = image_set(Files(Path(), np.array([os.fsencode(f) for f in files])), labels, files, list(CLASSES), cfg, split)
     if len(files) != IMAGES[part]:
-        raise ValueError(f"{cfg.name} has {len(files):,} {part} images; expected {IMAGES[part]:,}, as published: get {folder.parent} "
-                         "and its companion again (DataConfig.limit takes fewer, equally of each class)")  # fmt: skip
+        raise ValueError(
+            f"{cfg.name} has {len(files):,} {part} images; expected {IMAGES[part]:,}, as published: get {folder.parent} "
+            "and its companion again (DataConfig.limit takes fewer, equally of each class)"
+        )
     data.class_names = [english for _, english in CLASSES.values()]
     return data
 
@@ -85,8 +91,10 @@ def folder_of(name: str, root: Path | None) -> Path:
     archive = next((p / entry.file for p in places if (p / entry.file).is_file()), None)
     if archive is None:
         looked = " or ".join(map(str, places))
-        raise FileNotFoundError(f"no {stem}/ and no {entry.file} in {looked}; run python -m cop weights {name}, or get {entry.source} "
-                                "and give its folder as root=... or COP_DATA")  # fmt: skip
+        raise FileNotFoundError(
+            f"no {stem}/ and no {entry.file} in {looked}; run python -m cop weights {name}, or get {entry.source} "
+            "and give its folder as root=... or COP_DATA"
+        )
     target = paths.cache() / "data" / f"{stem}-{archive.stat().st_size}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f"{target.name}.lock")):
