@@ -199,7 +199,7 @@ def test_two_folders_have_two_tokenizers_and_two_rankings(tmp_path, monkeypatch)
 
 def test_orders_are_permutations_of_the_sampled_images():
     zoo = ordering.sample_orders("smoke", "test", 20)
-    assert set(zoo) == set(registered()) - {"attention"}
+    assert set(zoo) == {name for name, o in registered().items() if o.needs != "classifier" and o.settings != "looking"}
     for name, r in zoo.items():
         assert r.shape == (20, N), name
         check_ranking(r.contiguous(), N)
