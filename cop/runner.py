@@ -42,8 +42,8 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
 
     retrain: ignore stored artefacts older than this run, print `retraining.plan` first and a line per finished artefact, and
     compare the records with those of all seeds at the end (retrained.csv). Interrupted, the same call goes on. resume: skip
-    notebooks already executed for this seed from the same source (and in this retraining). parameters: further values for the parameters cell; seeds other than 0 are `brief` unless they say
-    otherwise. dry_run: `profiles.dry_run` of the profile and `DRY_COUNTS`, with a cache of its own in build/ that is
+    notebooks already executed for this seed from the same source (and in this retraining). parameters: further values for
+    the parameters cell; seeds other than 0 are `brief` unless they say otherwise. dry_run: `profiles.dry_run` of the profile and `DRY_COUNTS`, with a cache of its own in build/ that is
     emptied first (not under `only`), and then `memory.check`; figures are not compared, and the gallery stays as it is.
     check: a difference is a RuntimeError, and nothing is replaced. keep: also write the executed notebooks to notebooks/.
     timings: also write the seconds of every notebook to the committed timings.json, as keep does. Raises ValueError for an unknown profile,
@@ -106,7 +106,8 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
             print(memory.table(memory.check(full)).to_string(index=False), flush=True)
     if dry_run:
         return done
-    begun.unlink(missing_ok=True)
+    if retrain:
+        begun.unlink(missing_ok=True)
     if len(own) < len(chosen):
         print(f"Some parameters are not the profile's own: what was drawn with them stays in {fresh}", flush=True)
     if own:
