@@ -201,6 +201,10 @@ class Batch:
             return self._whole.by(score)[self.rows].long()
         return pipeline.ranked(self.A if own else self.graph(graph), self.profile, score)
 
+    def by_pagerank(self, A: Tensor) -> Tensor:
+        """The order by PageRank of any graphs (B, N, N)."""
+        return pipeline.ranked(A, self.profile)
+
     @property
     def mean_order(self) -> Tensor:
         """The mean collapse order of the training images, (N,)."""

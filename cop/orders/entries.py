@@ -146,6 +146,13 @@ def coverage_one_pass(batch) -> Tensor:
     return _covered(batch, batch.graph("measured", one_pass=True))
 
 
+@looking("PageRank bilateral", needs="pixels", colour="#b07aa1", dash="--")
+def pagerank_bilateral(batch) -> Tensor:
+    """PageRank on the graph of `coverage`: only the rule differs."""
+    c = batch.profile.looking
+    return batch.by_pagerank(bilateral_graph(mean_colours(batch.images, batch.shape), batch.shape, c.near, c.alike))
+
+
 @looking("surprise", needs="predictor", colour="#2471a3", dash="--")
 def surprise(batch) -> Tensor:
     """A sender's order: where the predictor errs most, given the patches sent so far."""
