@@ -40,7 +40,7 @@ def studied(profile: Profile) -> dict[str, tuple[Profile, bool]]:
 
 def proof(profile: Profile) -> bool:
     """Whether a run only proves that the code works."""
-    return profile.name not in ("demo", "natural", "natural64", "paper")
+    return profile.name not in ("demo", "natural", "natural64", "evening", "paper")
 
 
 def measured(profile: Profile, tokens: Tensor, seed: int, device: str) -> Tensor:
