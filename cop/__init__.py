@@ -7,6 +7,7 @@ import importlib
 
 _WHERE = {
     "rank": "cop.lessons.ordering",
+    "look": "cop.lessons.look",
     "read_images": "cop.data.inputs",
     "load_data": "cop.data.loading",
     "get_profile": "cop.profiles",

@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--order", default="collapse", help="name of a registered order")
     p.add_argument("--graph", choices=("comae", "measured"), help="of the order: the paper's, or the one a predictor measures")
     p.add_argument("--exact", action="store_true", help="N passes per photograph, also where one would do")
+    p.add_argument("--strip", action="store_true", help="beside each drawing, what had been seen before each choice: NAME.strip.png")
     p.add_argument("--no-crop", action="store_true", help="rank whole photographs, by the measured graph in one pass")
     p.add_argument("--out", help="folder for the drawings, or NAME.png for one; beside each photograph, if left out")
     commands.add_parser("gallery", help="rebuild paper_figures/README.md")
@@ -75,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
             from cop.lessons.photographs import draw  # names wrong paths before it imports torch
 
             written, left_out = draw(args.photos, args.profile, out=args.out, order=args.order, graph=args.graph,
-                                     exact=args.exact, crop=not args.no_crop)  # fmt: skip
+                                     exact=args.exact, crop=not args.no_crop, strip=args.strip)  # fmt: skip
             print(*written, sep="\n", end="\n" if written else "")
             if left_out:
                 print(f"cop: {len(written)} drawn, {len(left_out)} left out", file=sys.stderr)

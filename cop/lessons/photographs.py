@@ -49,14 +49,17 @@ def places(photos: list[Path], out: str | Path | None) -> list[Path]:
 
 def draw(paths: Sequence[str | Path], profile: str | Profile, seed: int = 0, out: str | Path | None = None,
          device: str = "auto", order: str = "collapse", graph: str | None = None, exact: bool = False,
-         crop: bool = True) -> tuple[list[Path], dict[Path, str]]:  # fmt: skip
+         crop: bool = True, strip: bool = False) -> tuple[list[Path], dict[Path, str]]:  # fmt: skip
     """Order photographs one after the other and write the drawing of each to its place (`places`).
 
     Returns what was written; and what was left out, because it could not be read or its drawing not written, with the
-    reason: it is logged, and the others are drawn all the same. order, graph, exact, crop: as in `rank`. Raises as
-    `cop.data.pictures.photographs` and `places`, and for an unknown order.
+    reason: it is logged, and the others are drawn all the same. order, graph, exact, crop: as in `rank`. strip: also
+    write the film strip of each order, NAME.strip.png beside NAME.png. Raises as `cop.data.pictures.photographs` and
+    `places`, for an unknown order, and ValueError for strips of whole photographs, which are not square.
     """
     profile, written = get_profile(profile), []
+    if strip and not crop:
+        raise ValueError("--strip draws the square that was ranked; leave out --no-crop")
     photos, left_out = photographs(paths)
     targets = places(photos, out)
     for line in told(left_out):
@@ -65,27 +68,33 @@ def draw(paths: Sequence[str | Path], profile: str | Profile, seed: int = 0, out
         return written, left_out
     from cop.data.inputs import read_images, read_whole
     from cop.lessons.ordering import grid_of, ranker
-    from cop.show.overlay import overlay
+    from cop.orders import get
+    from cop.show.overlay import film_strip, overlay
     from cop.train.loop import progress
 
     rank = ranker(profile, seed, device, order, graph, exact, crop)  # an order or a model that cannot be had ends the run before any photograph is blamed
+    per_step = profile.looking.per_step if get(order).needs == "predictor" else 1
     mark, failed = PngInfo(), {}
     mark.add_text("Software", DRAWN_BY)
     for path, target in progress(list(zip(photos, targets, strict=True)), "ranking"):
         try:
             photo = read(path)
             image = (read_images if crop else read_whole)(photo, profile)[0]
-            drawing = overlay(photo, rank(image[None])[0], grid=None if crop else grid_of(image, profile))
+            ranking = rank(image[None])[0]
+            drawings = {target: overlay(photo, ranking, grid=None if crop else grid_of(image, profile))}
+            if strip:
+                drawings[target.with_suffix(".strip.png")] = film_strip(photo, ranking, per_step)
         except (ValueError, OSError) as error:
             failed[path] = str(error)
             continue
-        buffer = io.BytesIO()
-        drawing.save(buffer, "PNG", pnginfo=mark)
         try:
-            write(target, buffer.getvalue())
-            written.append(target)
+            for place, drawing in drawings.items():
+                buffer = io.BytesIO()
+                drawing.save(buffer, "PNG", pnginfo=mark)
+                write(place, buffer.getvalue())
+                written.append(place)
         except OSError as error:
-            failed[path] = f"cannot write {target}, the drawing of {path}: {error.strerror}; give --out another folder"
+            failed[path] = f"cannot write {place}, the drawing of {path}: {error.strerror}; give --out another folder"
     for line in told(failed):
         log.error("%s", line)
     return written, left_out | failed

@@ -94,6 +94,13 @@ def next_patches(doubt: Tensor, seen: Tensor, kernel: Tensor, beside: Tensor, co
     return torch.cat(chosen, 1)
 
 
+def check_steps(num_tokens: int, per_step: int, patches: int) -> None:
+    """Raises ValueError for numbers of patches that an image of `num_tokens` does not have."""
+    for name, value in (("patches", patches), ("per_step", per_step)):
+        if not isinstance(value, int) or not 1 <= value <= num_tokens:
+            raise ValueError(f"{name} is {value!r}; expected a whole number from 1 to {num_tokens}, the patches of the image")
+
+
 def greedy_looks(doubt: Callable[[Tensor], Tensor], shape: tuple[int, int], width: float | None, per_step: int,
                  patches: int | None = None) -> Tensor:  # fmt: skip
     """The order of one who looks where most doubt is left, step by step: (B, patches) long, all N of them by default.
@@ -107,9 +114,7 @@ def greedy_looks(doubt: Callable[[Tensor], Tensor], shape: tuple[int, int], widt
     """
     N = shape[0] * shape[1]
     patches = N if patches is None else patches
-    for name, value in (("patches", patches), ("per_step", per_step)):
-        if not isinstance(value, int) or not 1 <= value <= N:
-            raise ValueError(f"{name} is {value!r}; expected a whole number from 1 to {N}, the patches of the image")
+    check_steps(N, per_step, patches)
     first = doubt(torch.empty(1, 0, dtype=torch.long))
     kernel = torch.eye(N, dtype=torch.float64) if width is None else gaussian_kernel(shape, width)
     kernel, beside = kernel.to(first.device), (distances(shape) <= 2).to(first.device)

@@ -45,3 +45,36 @@ def overlay(
     drawn = photo.copy()
     drawn.paste(ranked, (left, top))
     return drawn
+
+
+def film_strip(photo: Image.Image, ranking: Tensor, per_step: int = 1, first: float = 0.22, frames: int = 7, side: int = 192) -> Image.Image:
+    """What had been seen before each choice: frames in a row, the patches not yet seen grey, those chosen next framed white.
+
+    ranking: (N,), of the centre square of the photograph; per_step: patches of one choice. At most `frames` choices, evenly
+    from the first one to that which completes the first `first` of the patches, and at the end what they show; each frame is
+    `side` px wide. Raises ValueError for no ranking, and for one whose patches are no square.
+    """
+    check_ranking(ranking, len(ranking))
+    N, G = len(ranking), round(len(ranking) ** 0.5)
+    if G * G != N:
+        raise ValueError(f"ranking has {N} patches; expected a square number of them")
+    short = min(photo.size)
+    left, top = (photo.width - short) // 2, (photo.height - short) // 2
+    whole = photo.crop((left, top, left + short, top + short)).resize((side, side), Image.Resampling.BICUBIC).convert("RGB")
+    edges = np.linspace(0, side, G + 1).round().astype(int)
+    total, gap = max(1, round(first * N)), max(2, side // 24)
+    steps = list(range(0, total, per_step))
+    shown = [steps[i] for i in np.linspace(0, len(steps) - 1, min(frames, len(steps))).round().astype(int)]
+    drawn = Image.new("RGB", ((len(shown) + 1) * (side + gap) - gap, side), "white")
+    for i, seen in enumerate([*shown, total]):
+        frame = Image.new("RGB", (side, side), (70, 70, 78))
+        draw = ImageDraw.Draw(frame)
+        for k, patch in enumerate(ranking[: min(total, seen + per_step)].tolist()):
+            y, x = divmod(patch, G)
+            box = tuple(int(e) for e in (edges[x], edges[y], edges[x + 1], edges[y + 1]))
+            if k < seen:
+                frame.paste(whole.crop(box), box[:2])
+            else:
+                draw.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline="white", width=max(1, side // G // 10))
+        drawn.paste(frame, (i * (side + gap), 0))
+    return drawn

@@ -66,6 +66,21 @@ def test_orientation_is_applied(tmp_path, profile):
     assert Image.open(photographs.draw([path], profile)[0][0]).size == (40, 80)
 
 
+def test_a_film_strip_shows_what_had_been_seen_before_each_choice(tmp_path, profile):
+    path = save(tmp_path / "photo.png", Image.fromarray(pixels(80, 64, 3)))
+    assert main(["rank", str(path), "--profile", "smoke", "--order", "active", "--strip"]) == 0
+    assert photographs.draw([tmp_path], profile, order="active", strip=True)[0] == [
+        tmp_path / f"photo.png.order{end}" for end in (".png", ".strip.png")
+    ], "neither is taken for a photograph"
+    with pytest.raises(ValueError, match="leave out --no-crop"):
+        photographs.draw([path], profile, strip=True, crop=False)
+    strip = overlay.film_strip(Image.new("RGB", (64, 64), "red"), torch.arange(16), per_step=2, first=0.25, side=48)
+    frames = np.asarray(strip)[:, [*range(48), *range(50, 98), *range(100, 148)]].reshape(48, 3, 48, 3)
+    red = (frames == (255, 0, 0)).all(-1).sum((0, 2))
+    assert strip.width == 148 and red.tolist() == [0, 2 * 144, 4 * 144], "before the first choice, before the second, at the end"
+    assert (frames[:12, 1, 24] == 255).all() and not (frames[:, 2] == 255).all(-1).any(), "what is chosen next is framed"
+
+
 def test_tints_and_frames_stand_where_the_ranking_says():
     photo = Image.new("RGB", (100, 64), "black")
     ranking = torch.tensor([2, 0, 1, 3])

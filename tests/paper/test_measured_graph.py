@@ -125,21 +125,6 @@ def test_weighed_votes_are_as_loud_as_there_is_to_learn():
     assert torch.allclose(weighed(A, torch.ones(1, 3)), A / A.sum(-1, keepdim=True))
 
 
-def test_coverage_takes_the_best_gain_at_every_step_by_brute_force():
-    g = gen(3)
-    A, u = torch.rand(4, 6, 6, generator=g) ** 3, torch.rand(4, 6, generator=g)
-    A.diagonal(dim1=1, dim2=2).zero_()
-    full = A + torch.eye(6)
-
-    def F(b, S):
-        return float((u[b] * (1 - (1 - full[b][:, S]).prod(1))).sum())
-
-    for b, order in enumerate(coverage_order(A, u).tolist()):
-        assert sorted(order) == list(range(6))
-        for k in range(6):
-            assert F(b, order[: k + 1]) >= max(F(b, [*order[:k], p]) for p in order[k:]) - 1e-6
-
-
 def test_coverage_does_not_take_two_patches_that_tell_the_same():
     A = torch.zeros(1, 6, 6)
     A[0, 2:5, 0] = A[0, 2:5, 1] = 0.95  # 0 and 1 each tell 2, 3 and 4 nearly all
