@@ -20,7 +20,7 @@ $(VENV)/.installed-book: $(VENV)/.installed
 
 install: $(VENV)/.installed  ## the virtual environment, and nothing else
 
-figures: $(VENV)/.installed  ## run the notebooks, compare with paper_figures/PROFILE, replace what differs (RETRAIN=1: ignore what is stored; DRY_RUN=1: one step of each stage)
+figures: $(VENV)/.installed  ## run the notebooks, compare with paper_figures/PROFILE, replace what differs (RETRAIN=1: ignore what is stored, after a plan; interrupted, it goes on; DRY_RUN=1: one step of each stage)
 	$(PY) -m cop figures --profile $(PROFILE) $(if $(RETRAIN),--retrain) $(if $(DRY_RUN),--dry-run)
 
 test: $(VENV)/.installed $(VENV)/.installed-book  ## lint, unit tests, then the committed notebooks against a fresh run

@@ -8,7 +8,7 @@ from cop import paths
 from cop.profiles import PROFILES, get_profile
 from cop.settings import value
 
-CLONE = ("figures", "gallery", "readme", "book", "student", "address", "release")  # commands that need the project's files
+CLONE = ("figures", "gallery", "readme", "book", "student", "address", "release", "cards")  # commands that need the project's files
 
 
 def takes_profile(parser: argparse.ArgumentParser, default: str, whose: str = "") -> None:
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     p = commands.add_parser("figures", help="run the notebooks, compare with paper_figures/<profile>, replace what differs")
     takes_profile(p, "demo")
     p.add_argument("--seeds", type=int, nargs="+", default=[0], help="0 draws the figures; others leave a record")
-    p.add_argument("--retrain", action="store_true", help="ignore artefacts stored before this run")
+    p.add_argument("--retrain", action="store_true", help="ignore artefacts stored before this run; interrupted, the same command goes on")
     p.add_argument("--keep", action="store_true", help="write the executed notebooks back to notebooks/, with --timings")
     p.add_argument("--timings", action="store_true", help="write the seconds to paper_figures/<profile>/timings.json too")
     p.add_argument("--check", action="store_true", help="a difference is an error, and paper_figures stays as it is")
@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("address", help="let all badges lead to the Repository of pyproject.toml")
     p = commands.add_parser("release", help="ship the artefacts of the cache with the package")
     p.add_argument("names", nargs="+", help="folders of the cache, such as comae-0123456789ab")
+    commands.add_parser("cards", help="rebuild the model cards of what is released, as release does")
     p = commands.add_parser("weights", help="list the weights of the paper profile, or fetch and convert one of them")
     p.add_argument("name", nargs="?", help="left out: the list")
     p.add_argument("--path", help="a file that you have already")
@@ -108,10 +109,13 @@ def main(argv: list[str] | None = None) -> int:
 
             command.main(args.name, args.path)
         else:
+            from cop.lessons import cards
             from cop.train import artefacts
 
-            size = artefacts.release([artefacts.load(paths.cache() / name) for name in args.names])
-            print(f"released artefacts: {size / 1e6:.2f} MB in all (30 MB at most)")
+            if args.command == "release":
+                size = artefacts.release([artefacts.load(paths.cache() / name) for name in args.names])
+                print(f"released artefacts: {size / 1e6:.2f} MB in all (30 MB at most)")
+            print(cards.main())
     except (ValueError, OSError, RuntimeError) as error:
         if isinstance(error, OSError) and error.strerror:  # of the system, which names no path but in `filename`
             error = f"{error.filename}: {error.strerror}" if error.filename else error.strerror

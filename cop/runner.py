@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import jupytext
@@ -21,7 +22,7 @@ from cop.files import write
 from cop.lessons import classifiers, gallery, generation, pipeline
 from cop.paths import sources
 from cop.profiles import DRY, Profile, for_classifiers, get_profile, replace, spelled
-from cop.scale import memory
+from cop.scale import memory, retraining
 from cop.scale.rehearsal import environment, place_of_dry_run
 from cop.show import report, reproduction
 from cop.train.together import Job, together
@@ -39,9 +40,10 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
     paper_figures/<profile>, and replace what does not agree; the report is printed and saved beside them. Those of
     notebooks whose parameters are not the profile's own, and of profiles that are not the package's, stay in build/.
 
-    retrain: ignore stored artefacts older than this run. resume: skip notebooks already executed for this seed from
-    the same source. parameters: further values for the parameters cell; seeds other than 0 are `brief` unless they say
-    otherwise. dry_run: `profiles.dry_run` of the profile and `DRY_COUNTS`, with a cache of its own in build/ that is
+    retrain: ignore stored artefacts older than this run, print `retraining.plan` first and a line per finished artefact, and
+    compare the records with those of all seeds at the end (retrained.csv). Interrupted, the same call goes on. resume: skip
+    notebooks already executed for this seed from the same source (and in this retraining). parameters: further values for
+    the parameters cell; seeds other than 0 are `brief` unless they say otherwise. dry_run: `profiles.dry_run` of the profile and `DRY_COUNTS`, with a cache of its own in build/ that is
     emptied first (not under `only`), and then `memory.check`; figures are not compared, and the gallery stays as it is.
     check: a difference is a RuntimeError, and nothing is replaced. keep: also write the executed notebooks to notebooks/.
     timings: also write the seconds of every notebook to the committed timings.json, as keep does. Raises ValueError for an unknown profile,
@@ -77,11 +79,16 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
     fresh = Path(os.environ.get("COP_FIGURES") or (paths.figures if dry_run and profile == name else folder / "figures"))
     if fresh == folder / "figures" and not resume:
         shutil.rmtree(fresh, ignore_errors=True)
-    done = []
-    extra = {"COP_RETRAIN_SINCE": str(time.time())} if retrain else {}
-    extra |= place_of_dry_run(config, fresh=only is None) if dry_run else {}
+    done, since, training = [], 0.0, nullcontext()
+    extra = place_of_dry_run(config, fresh=only is None) if dry_run else {}
+    begun = folder / f"retraining-{only or 'all'}.begun"
     times = [paths.build / name / "timings.json"] + [paths.figures / name / "timings.json"] * (keep or timings)
-    with environment(COP_PROGRESS="0", COP_FIGURES=str(fresh), **extra):
+    if retrain:
+        times = [] if begun.exists() else times  # the rest of a retraining says nothing about the whole
+        since = time.time() if dry_run else retraining.since(begun)
+        extra |= {"COP_RETRAIN_SINCE": str(since)}
+        training = nullcontext() if dry_run else retraining.told(config, seed, pipeline.resolve_device())
+    with environment(COP_PROGRESS="0", COP_FIGURES=str(fresh), **extra), training:
         if only is None and not dry_run:
             start = time.time()
             if train_shared(config, seed):
@@ -89,7 +96,7 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
         for source, values in prepared:
             notebook, output = folder / f"{source.stem}.input.ipynb", folder / f"{source.stem}.ipynb"
             jupytext.write(jupytext.read(source), notebook)
-            if not (resume and output.exists() and same_source(output, notebook, values)):
+            if not (resume and output.exists() and output.stat().st_mtime > since and same_source(output, notebook, values)):
                 start = time.time()
                 execute(source, notebook, output, values, name, seed)
                 took(source.stem, time.time() - start, retrain, times if seed == 0 and source.stem in own else [])
@@ -99,6 +106,8 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
             print(memory.table(memory.check(full)).to_string(index=False), flush=True)
     if dry_run:
         return done
+    if retrain:
+        begun.unlink(missing_ok=True)
     if len(own) < len(chosen):
         print(f"Some parameters are not the profile's own: what was drawn with them stays in {fresh}", flush=True)
     if own:
@@ -115,7 +124,10 @@ def reproduced(profile: str, seed: int, notebooks: list[str], fresh: Path, folde
     fresh, committed = fresh / profile, paths.figures / profile
     found = reproduction.compare(fresh, committed, notebooks, seed)
     text = reproduction.text(found, f"paper_figures/{profile}, seed {seed}")
-    text += reproduction.interval(fresh, committed, seed) if retrain else ""
+    if retrain:
+        table = reproduction.retrained(fresh, committed, seed)
+        write(folder / "retrained.csv", table.to_csv(index=False, float_format="%.6g").encode())
+        text += reproduction.retrained_text(table)
     place = folder / "reproduction.txt"
     write(place, text.encode())
     print(f"{text}This report: {place}", flush=True)

@@ -193,8 +193,13 @@ exercises.check((alone, together), (lesson.covered(torch.eye(2), torch.ones(2), 
 #    by how much of the set $\{1, 2\}$?
 
 # %% tags=["exercise"]
-graph = A[0].clone().fill_diagonal_(1)
-F = lambda chosen: lesson.covered(graph, u[0], chosen)
+graph, weights = A[0].clone().fill_diagonal_(1), u[0]
+
+
+def F(chosen):
+    return lesson.covered(graph, weights, chosen)
+
+
 to_nothing, to_two = ..., ...
 exercises.check((to_nothing, to_two), (F([0]), F([0, 1, 2]) - F([1, 2])))
 

@@ -6,14 +6,17 @@ import pandas as pd
 import timm
 import torch
 
+from cop.lessons import pipeline
 from cop.lessons.classification import spread_counts
 from cop.lessons.classifiers import build
 from cop.measure import cost
-from cop.orders import registered
+from cop.orders import coverage_order, looking_order, registered
+from cop.orders.looking import bilateral_graph, mean_colours
 from cop.paper.comae import CoMAE
 from cop.paper.cvit import keep_count
 from cop.paper.entropy import TokenPredictor
 from cop.paper.kl16 import KL16
+from cop.paper.onepass import OnePass
 from cop.profiles import Profile, as_dict, get_profile, replace
 from cop.train.artefacts import load_or_compute, versioned
 from cop.train.loop import seeded, threads
@@ -116,3 +119,48 @@ def macs_at(profile: Profile, kept: int) -> int:
         model = build(profile).eval()
         image = torch.empty(1, profile.data.channels, profile.data.image_size, profile.data.image_size)
     return cost.macs(model, image, torch.arange(kept)[None])
+
+
+def looking_costs(profile: Profile, rate: float, batch: int = 32, rounds: int = 5) -> pd.DataFrame:
+    """What an order and the classifier on the first patches cost together, in units of the classifier on the whole image: counted
+    in multiply-adds, and measured, images per second of a batch on one thread, all in one run, the fastest of `rounds`.
+
+    Networks are untrained: what they compute does not change what it costs."""
+    N, K, c = profile.num_tokens, keep_count(profile.num_tokens, rate), profile.looking
+    g, d, b = seeded(71), profile.data, bill(profile, rate)
+    images = torch.randn(batch, d.channels, d.image_size, d.image_size, generator=g)
+    tokens = torch.randn(batch, N, profile.tokens.dim, generator=g)
+    model, shape = build(profile).eval(), (profile.grid, profile.grid)
+    predictor = TokenPredictor(N, profile.tokens.dim, profile.predictor).eval()
+    comae = CoMAE(profile.comae, profile.grid, profile.tokens.dim).eval()
+    ranker = OnePass(profile.grid, profile.tokens.dim, profile.onepass).eval()
+    chance = torch.rand(batch, N, generator=g).argsort(1)
+    seen = torch.zeros(1, N, dtype=torch.bool)
+
+    def active(per_step: int):
+        return lambda: looking_order(predictor, tokens, "active", c.width, per_step, K)
+
+    def of_graph(graph):
+        return lambda: pipeline.ranked(graph(tokens), profile)
+
+    with torch.no_grad():
+        a_pass, one_pass = cost.macs(predictor, tokens[:1], seen), cost.macs(ranker, tokens[:1])
+    rows = {"whole image": (None, 0), "one order for all": (lambda: chance, 0),
+            "collapse, exact": (of_graph(lambda x: comae.dependencies(x, profile.ranking.chunk_bytes)), b["ranking"]),
+            "measured, one pass": (of_graph(lambda x: ranker(x).clamp(0, 1)), one_pass),
+            "coverage": (lambda: coverage_order(bilateral_graph(mean_colours(images, shape), shape, c.near, c.alike)), N * N * K)}  # fmt: skip
+    rows |= {f"active, {p} a step": (active(p), -(-K // p) * a_pass) for p in (1, 2, 4, 8) if p <= K}
+
+    def run(order) -> None:
+        model(images) if order is None else model(images, order()[:, :K])
+
+    with threads(1):
+        speed = {name: 0.0 for name in rows}
+        for _ in range(rounds):
+            for name, (order, _) in rows.items():
+                speed[name] = max(speed[name], cost.throughput(lambda _, o=order: run(o), images, repeats=1, warmup=0))
+    whole = speed["whole image"]
+    return pd.DataFrame([{"order": name, "order / whole image": f"{macs / b['all']:.2f}×",
+                          "with the classifier": f"{(macs + (b['kept'] if order else b['all']) + b['tokenizer'] * (order is not None)) / b['all']:.2f}×",
+                          "images per second": f"{speed[name]:.0f}", "time / whole image": f"{whole / speed[name]:.2f}×"}
+                         for name, (order, macs) in rows.items()])  # fmt: skip

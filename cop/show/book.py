@@ -40,7 +40,7 @@ def build(out: Path | None = None) -> Path:
 def lay_out(folder: Path) -> None:
     """The book's pages in a folder as Sphinx wants them, with every file of the project that a page links to."""
     shutil.rmtree(folder, ignore_errors=True)
-    pages = [paths.root / "README.md", paths.root / "CONTRIBUTING.md", paths.figures / "README.md"]
+    pages = [paths.root / "README.md", paths.root / "CONTRIBUTING.md", paths.figures / "README.md", paths.released / "MODEL_CARDS.md"]
     pages += sorted(paths.notebooks.glob("*.ipynb"))
     for page in pages:
         name = page.relative_to(paths.root)

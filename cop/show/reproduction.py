@@ -80,29 +80,37 @@ def text(findings: Sequence[Finding], where: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def interval(fresh: Path, committed: Path, seed: int) -> str:
-    """For a retraining: which fresh numbers lie where 95 % of further seeds would, going by the committed records of several
-    seeds (Student's t, for one more run). Lines of text; empty where no number has two seeds on record."""
-    new = fresh / "records" / f"seed{seed}.csv"
-    if not new.exists():
-        return ""
-    outside, inside = [], 0
-    seen = records.records(committed.name, committed.parent)
-    for row in pd.read_csv(new).itertuples():
-        x = seen[(seen["notebook"] == row.notebook) & (seen["name"] == row[2])]["value"].dropna()
-        if (n := len(x)) > 1:
+def retrained(fresh: Path, committed: Path, seed: int) -> pd.DataFrame:
+    """For a retraining: every number of its record against the committed records of all seeds. Columns notebook, number, here,
+    committed (the same seed's), seeds (how many have it), low and high (where 95 % of further runs would lie: Student's t, for
+    one more run), verdict: inside, outside, or no interval, where fewer than two seeds have the number."""
+    new, seen, rows = fresh / "records" / f"seed{seed}.csv", records.records(committed.name, committed.parent), []
+    made = pd.read_csv(new)[["notebook", "name", "value"]].itertuples(index=False) if new.exists() else ()
+    for notebook, name, here in made:
+        of = seen[(seen["notebook"] == notebook) & (seen["name"] == name)].dropna(subset="value")
+        x, own, low, high = of["value"], of[of["seed"] == seed]["value"], np.nan, np.nan
+        verdict, n = "no interval", len(of)
+        if n > 1:
             half = stats.t.ppf(0.975, n - 1) * x.std() * (1 + 1 / n) ** 0.5
             low, high = x.mean() - half, x.mean() + half
             slack = RTOL * max(abs(low), abs(high))  # seeds that do not differ at all
-            if low - slack <= row.value <= high + slack:
-                inside += 1
-            else:
-                outside.append(f"  outside  {row.notebook}: {row[2]} is {row.value:.6g}, not from {low:.6g} to {high:.6g}")
-    if not outside and not inside:
+            verdict = "inside" if low - slack <= here <= high + slack else "outside"
+        rows.append([notebook, name, here, *(own if len(own) else [np.nan]), n, low, high, verdict])
+    return pd.DataFrame(rows, columns=["notebook", "number", "here", "committed", "seeds", "low", "high", "verdict"])
+
+
+def retrained_text(table: pd.DataFrame) -> str:
+    """The table of `retrained` in short: counts by notebook, then every number that is not inside its interval."""
+    if table.empty:
         return ""
-    seeds = ", ".join(map(str, sorted(seen["seed"].unique())))
-    return "\n".join([f"Retrained: {inside} of {inside + len(outside)} recorded numbers lie in the 95 % interval of one more "
-                      f"run beside seeds {seeds}.", *outside]) + "\n"  # fmt: skip
+    counts = table.pivot_table(index="notebook", columns="verdict", values="number", aggfunc="count", fill_value=0)
+    counts = counts.reindex(columns=["inside", "outside", "no interval"], fill_value=0)
+    rest = table[table["verdict"] != "inside"].sort_values(["verdict", "notebook"], ascending=[False, True])
+    head = "Retrained: how many recorded numbers lie in the 95 % interval of one more run beside the committed seeds:"
+    lines = [head, counts.to_string()]
+    if len(rest):
+        lines += ["The others:", rest.to_string(index=False, na_rep="–", float_format="{:.6g}".format)]
+    return "\n".join(lines) + "\n"
 
 
 def _finding(name: str, differences: Sequence[tuple[float, str]]) -> Finding:

@@ -2,8 +2,9 @@
 
 Looked up in the user's cache, then among the artefacts released with the package, else computed. What is computed is
 logged as a warning, since it takes time, and what is loaded as information. An artefact is a folder `<stage>-<key>/` of
-tensors.safetensors, history.csv (if it was trained) and provenance.json (configuration, seed, commit, versions). `COP_RETRAIN_SINCE=<unix time>` hides everything older,
-released artefacts included; `make figures RETRAIN=1` sets it. Of many processes (`cop.train.processes`) the first one
+tensors.safetensors, history.csv (if it was trained) and provenance.json: configuration, commit, versions, the seconds it
+took (interrupted runs included, other artefacts not) and `uses`, the artefacts that it asked for with their seconds.
+`COP_RETRAIN_SINCE=<unix time>` hides everything older, released artefacts included; `make figures RETRAIN=1` sets it. Of many processes (`cop.train.processes`) the first one
 looks and writes; they must share the cache folder. Of several runs that need the same artefact one computes it, and the
 others wait and load it (`alone`).
 """
@@ -18,7 +19,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cop import paths
-from cop.files import write_folder
+from cop.files import write, write_folder
 from cop.profiles import key
 from cop.train.processes import agreed, processes, wait
 
@@ -54,6 +55,29 @@ class Artefact:
         return pd.read_csv(csv) if csv.exists() else pd.DataFrame()
 
 
+@dataclass
+class Running:
+    """A computation of this process. uses: the artefacts that it asked for, with their seconds; apart: the seconds in which it
+    waited for them."""
+
+    uses: dict[str, float] = field(default_factory=dict)
+    apart: float = 0.0
+
+
+_running: list[Running] = []  # innermost last
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """The time inside belongs to other artefacts, and not to the one that is computed around it."""
+    start = time.time()
+    try:
+        yield
+    finally:
+        if _running:
+            _running[-1].apart += time.time() - start
+
+
 def versioned(stage: str, number: int, config: dict) -> dict:
     """The configuration with the version of the code of a stage, beside those of the stages it builds on.
 
@@ -74,11 +98,14 @@ def load_or_compute(
     Raises ValueError for a stored artefact that is truncated or foreign; it is left untouched.
     """
     name = f"{stage}-{key(config)}"
-    found = _look_up(stage, name)
-    if found:
-        return found
-    with alone(paths.cache() / name):
-        return _look_up(stage, name) or _compute(stage, name, config, compute)
+    with apart():
+        found = _look_up(stage, name)
+        if found is None:
+            with alone(paths.cache() / name):
+                found = _look_up(stage, name) or _compute(stage, name, config, compute)
+    if _running:
+        _running[-1].uses |= found.provenance.get("uses", {}) | {name: found.provenance["seconds"]}
+    return found
 
 
 def _look_up(stage: str, name: str) -> Artefact | None:
@@ -96,15 +123,19 @@ def _compute(stage: str, name: str, config: dict, compute: Callable) -> Artefact
         work.mkdir(parents=True, exist_ok=True)
     wait()
     _say(f"{stage}: nothing stored under {name}, so it is computed now")
-    start = time.time()
-    tensors, history = compute(work)
+    before, start = _spent(work) if processes()[0] == 0 else 0.0, time.time()
+    _running.append(own := Running())
+    try:
+        tensors, history = compute(work)
+    finally:
+        _running.pop()
     wait()  # another process may still read what lies in `work`
     if processes()[0] == 0:
         tensors = {k: v.contiguous().cpu() for k, v in tensors.items()}
         versions = {p: _version(p) for p in ("cop", "torch", "numpy", "timm", "accelerate")}
         provenance = {"stage": stage, "config": config, "commit": _commit(), "versions": versions}
-        provenance |= {"seconds": round(time.time() - start, 1), "created": round(time.time(), 1)}
-        provenance |= {"threads": torch.get_num_threads()}
+        provenance |= {"seconds": round(before + time.time() - start - own.apart, 1), "created": round(time.time(), 1)}
+        provenance |= {"threads": torch.get_num_threads(), "uses": own.uses}
         _write(paths.cache() / name, tensors, history, provenance)
         shutil.rmtree(work, ignore_errors=True)
         _say(f"{stage}: done in {provenance['seconds']:.0f} s, stored as {name}")
@@ -112,9 +143,25 @@ def _compute(stage: str, name: str, config: dict, compute: Callable) -> Artefact
     return load(paths.cache() / name)
 
 
+def _spent(work: Path) -> float:
+    """The seconds that interrupted runs put into what lies in `work`, each from its begin to the last file it left there;
+    and note that one begins now."""
+    note, spent = work / "begun.json", 0.0
+    if note.exists():
+        spent, start = json.loads(note.read_text())
+        spent += max(0.0, max(f.stat().st_mtime for f in work.rglob("*") if f.is_file()) - start)
+    write(note, json.dumps([round(spent, 1), time.time()]).encode())
+    return spent
+
+
 def stored(stage: str, config: dict) -> bool:
     """Whether `load_or_compute` would find the artefact."""
     return _found(f"{stage}-{key(config)}") is not None
+
+
+def unless_missing(stage: str, config: dict, compute: Callable, train: bool) -> Artefact | None:
+    """`load_or_compute`; without `train` only what is stored, else None."""
+    return load_or_compute(stage, config, compute) if train or stored(stage, config) else None
 
 
 @contextmanager
@@ -158,7 +205,7 @@ def _places(name: str) -> dict[str, Path]:
 
 def _found(name: str) -> str | None:
     """The first of `_places` that has the artefact, in words."""
-    return next((where for where, directory in _places(name).items() if _is_visible(directory)), None)
+    return next((where for where, directory in _places(name).items() if visible(directory)), None)
 
 
 def load(directory: Path) -> Artefact:
@@ -187,7 +234,8 @@ def release(artefacts: list[Artefact]) -> int:
     return sum(f.stat().st_size for f in paths.released.rglob("*") if f.is_file())
 
 
-def _is_visible(directory: Path) -> bool:
+def visible(directory: Path) -> bool:
+    """Whether an artefact lies there that is not hidden by `COP_RETRAIN_SINCE`."""
     if not directory.is_dir():
         return False
     since = os.environ.get("COP_RETRAIN_SINCE")
@@ -198,12 +246,17 @@ def _is_visible(directory: Path) -> bool:
     return load(directory).provenance["created"] >= float(since)
 
 
-def clear_if_old(directory: Path) -> None:
-    """Under RETRAIN, remove a folder of checkpoints or shards from before this run: as old as a stored artefact."""
+def old(directory: Path) -> bool:
+    """Whether a folder of checkpoints or shards is, under RETRAIN, from before this run."""
     since = float(os.environ.get("COP_RETRAIN_SINCE") or 0)
-    if since and directory.exists():
+    return any(f.stat().st_mtime < since for f in directory.rglob("*") if f.is_file())
+
+
+def clear_if_old(directory: Path) -> None:
+    """Remove a folder of checkpoints or shards that is `old`: as a stored artefact is hidden."""
+    if os.environ.get("COP_RETRAIN_SINCE") and directory.exists():
         with locked(directory):
-            if any(f.stat().st_mtime < since for f in directory.rglob("*") if f.is_file()):
+            if old(directory):
                 shutil.rmtree(directory)
 
 

@@ -11,7 +11,7 @@ from multiprocessing import get_context
 
 import torch
 
-from cop.train.artefacts import stored
+from cop.train.artefacts import apart, stored
 
 MOST = 8  # processes; each holds torch and a model
 
@@ -39,7 +39,8 @@ def together(jobs: Sequence[Job], device: str = "cpu") -> int:
     if device != "cpu" or threads < 2 or len(missing) < 2:
         return 0
     workers = min(threads, len(missing), MOST)
-    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (threads // workers,)) as pool:
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (threads // workers,))
+    with apart(), pool:
         running = [pool.submit(_run, job) for job in missing]
     for done in running:
         done.result()

@@ -136,13 +136,18 @@ def test_what_is_new_missing_or_made_otherwise_is_named(both):
 def test_a_retraining_is_held_against_the_interval_of_the_seeds(tmp_path, monkeypatch):
     monkeypatch.setenv("COP_FIGURES", str(tmp_path / "committed"))
     for seed, a in ((0, 0.50), (1, 0.54), (2, 0.58)):
-        report.Report("09_test", "demo", seed).record(a=a, b=1.0, c=a)
+        report.Report("09_test", "demo", seed).record(a=a, b=1.0, c=a, **({} if seed else {"d": 7.0}))
     monkeypatch.setenv("COP_FIGURES", str(tmp_path / "fresh"))
-    report.Report("09_test", "demo", 0).record(a=0.70, b=1.0, c=0.80)  # 0.54 ± 4.303 x 0.04 x (4/3)^.5 = 0.199
-    text = reproduction.interval(tmp_path / "fresh" / "demo", tmp_path / "committed" / "demo", 0)
-    assert text.startswith("Retrained: 2 of 3 recorded numbers lie in the 95 % interval of one more run beside seeds 0, 1, 2.\n")
-    assert "outside  09_test: c is 0.8, not from 0.341" in text and text.count("outside") == 1
-    assert not reproduction.interval(tmp_path / "fresh" / "demo", tmp_path / "none" / "demo", 0)
+    report.Report("09_test", "demo", 0).record(a=0.70, b=1.0, c=0.80, d=8.0, e=1.0)  # 0.54 ± 4.303 x 0.04 x (4/3)^.5 = 0.199
+    table = reproduction.retrained(tmp_path / "fresh" / "demo", tmp_path / "committed" / "demo", 0).set_index("number")
+    assert dict(table["verdict"]) == {"a": "inside", "b": "inside", "c": "outside", "d": "no interval", "e": "no interval"}
+    assert table.loc["c", ["low", "high"]].tolist() == pytest.approx([0.54 - 0.1987, 0.54 + 0.1987], abs=1e-3)
+    assert dict(table["seeds"]) == {"a": 3, "b": 3, "c": 3, "d": 1, "e": 0} and table.loc["d", "committed"] == 7
+    head, *lines = reproduction.retrained_text(table.reset_index()).splitlines()
+    assert "95 % interval of one more run" in head and lines[2].split() == ["09_test", "2", "1", "2"]
+    assert [line.split()[1] for line in lines[5:]] == ["c", "d", "e"], "what is inside is only counted"
+    nothing = reproduction.retrained(tmp_path / "none" / "demo", tmp_path / "committed" / "demo", 0)
+    assert nothing.empty and not reproduction.retrained_text(nothing)
 
 
 def test_git_ignores_what_notebooks_run_by_hand_leave():

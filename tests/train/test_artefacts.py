@@ -110,6 +110,37 @@ def test_a_failed_computation_leaves_its_work_and_nothing_else(tmp_path):
     assert [*(tmp_path / "cache").iterdir()] == [directory]
 
 
+def test_provenance_tells_own_seconds_from_those_of_the_artefacts_asked_for():
+    def slow(_):
+        time.sleep(0.3)
+        return {"w": torch.zeros(1)}, None
+
+    def around(_):
+        load_or_compute("inner", {}, slow)
+        return slow(None)
+
+    inner, outer, outermost = (f"{s}-{key({})}" for s in ("inner", "outer", "outermost"))
+    made = load_or_compute("outermost", {}, lambda d: (load_or_compute("outer", {}, around).tensors, None)).provenance
+    assert set(made["uses"]) == {inner, outer} and made["uses"][inner] >= 0.3
+    assert 0.3 <= made["uses"][outer] < 0.6 and made["seconds"] < 0.3
+    again = load_or_compute("again", {}, lambda d: (load_or_compute("outer", {}, around).tensors, None)).provenance
+    assert again["uses"] == made["uses"] and outermost not in again["uses"], "loaded or computed, it was asked for"
+
+
+def test_the_seconds_of_an_interrupted_run_count_up_to_the_last_file_it_left():
+    def fails(directory):
+        time.sleep(0.4)
+        (directory / "checkpoint.pt").write_text("half")
+        time.sleep(0.3)
+        raise RuntimeError("power cut")
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="power cut"):
+            load_or_compute("s", {}, fails)
+    seconds = load_or_compute("s", {}, once()).provenance["seconds"]
+    assert 0.8 <= seconds < 1.4
+
+
 @pytest.mark.parametrize("damage", ["truncate", "empty", "foreign", "config", "missing"])
 def test_damaged_artefacts_are_named_and_left_untouched(damage):
     directory = load_or_compute("s", {}, once()).directory
