@@ -49,7 +49,8 @@ def test_counts_shrink_and_names_lead_to_it():
     assert (dry.comae.steps, dry.predictor.steps, dry.classifier.steps, g.steps, g.fine_tune_steps) == (2, 1, 1, 1, 1)
     assert dry.data.limit == dry.data.num_classes == g.count == 2 and g.checkpoint is None
     assert len(g.cfg_sweep) == 3 and g.cfg_scale != 1  # Table 3 has three rows; guidance takes its own path
-    assert get_profile("paper") is paper
+    rows = get_profile("evening-dry-run").generation.checkpoint_classes
+    assert rows is None and get_profile("paper") is paper  # there are no weights whose rows they could be
     with pytest.raises(ValueError, match="unknown profile 'huge'; expected one of smoke"):
         get_profile("huge-dry-run")
 
