@@ -187,11 +187,19 @@ lesson.tab1(out, rows, trivial)
 lesson.on_the_way(out, config, trivial["ridge regression"], device)
 
 # %% [markdown]
-# The loss falls as it should, and two seeds see the *same image* less and less alike. So it is not the number of steps.
-# The objective leaves the order open, for two reasons. Eqs. 3 and 4 are the information bottleneck for attribution (Schulz et
+# Is that the end of the training? A longer schedule is a training of its own, with its own decay of the learning rate:
+
+# %%
+lesson.doubling(out, config, device)
+
+# %% [markdown]
+# The title of the figure says how the loss ends and what two seeds then share of the *same image*. Where the loss has passed ridge
+# regression and their own part is still near 0, more steps are not what is missing: the objective leaves the order open, for two
+# reasons. Eqs. 3 and 4 are the information bottleneck for attribution (Schulz et
 # al., *Restricting the Flow*, ICLR 2020) **without its information term**: nothing charges for $w=1$, so which patches are
 # selected is not asked for. And the decoder only ever sees the masks of its own encoder: the pair may settle on **any code**
-# that works. Both can be changed, one at a time, with the same number of steps and three seeds each:
+# that works. Both can be changed, one at a time, with the same number of steps and three seeds each. So can what the paper leaves
+# open: $\sigma$ of Eq. 4, the range of tanh, weight and scope of the contrastive term.
 
 # %%
 changes = lesson.changes_of(config, device)
@@ -202,17 +210,32 @@ lesson.own_part(out, changes, lesson.seeds_of_the_measured_graph(config, device)
 
 # %% [markdown]
 # Every row is a different answer to the question which patches a patch relies on. Compare the columns: how much of a graph is
-# the image's own, and how far two seeds agree on that part. A *budget* and a decoder that knows *any mask* let the masks look at the
-# image, and the seeds still choose differently. One reason can be seen directly. Ask the decoder of any mask for the best small
+# the image's own, and how far two seeds agree on that part. Were one of the changes the remedy, its point would stand at the upper
+# right. If chance is what divides the seeds, their mean should know more of a seed than one of them does:
+
+# %%
+lesson.mean_of_seeds(out, changes)
+
+# %% [markdown]
+# One reason for the difference can be seen directly. Ask the decoder of any mask for the best small
 # set of patches to reconstruct a target from; then for the best one among the patches that are left, and so on:
 
 # %%
 lesson.redundancy(out, config, device)
 
 # %% [markdown]
-# The search knows the target, so the first sets beat everything shown. Sets that have **no patch in common** give away much the same. A *selection* among them is a matter of chance; the *influence* of
-# one patch on another is not. Notebook 3 measures that influence.
+# The search knows the target, so its sets may beat everything shown. As far as sets that have **no patch in common** give away much
+# the same, a *selection* among them is a matter of chance; the *influence* of one patch on another is not. Notebook 3 measures that
+# influence.
 #
+# What a token is matters too. Photographs here are principal components of patches *in one scale*, so that details nobody can
+# predict weigh little. *Whitened* components all weigh alike. $L_r$ is a sum over a token's values, so read it against the loss with
+# nothing shown, row by row:
+
+# %%
+lesson.whitening(out, config, device)
+
+# %% [markdown]
 # ## Paper vs ours
 #
 # The absolute numbers cannot be compared: other tokens, other N, another training length. The *direction* can. Read a row as

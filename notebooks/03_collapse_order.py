@@ -206,7 +206,7 @@ lesson.order_seeds(out)
 # %% [markdown]
 # ## On photographs
 #
-# Small grey clothes on black are a special case. The profile `natural` repeats this notebook on Tiny-ImageNet: 256 patches of
+# Small grey clothes on black are a special case. The profile `natural` repeats this notebook on Tiny-ImageNet, patches of
 # 64 px photographs in colour (`make figures PROFILE=natural`, with the data in `COP_DATA`). What its run left, beside
 # the demo's:
 
@@ -214,10 +214,9 @@ lesson.order_seeds(out)
 lesson.photographs(out)
 
 # %% [markdown]
-# **On photographs nothing of an order is the image.** Every photograph gets the same order, its own mean order, whatever it
-# shows (Fig. 5 and the first patches of each order, under `natural` in the gallery of figures):
-# tau is nearly 1 within and between classes. Those places hold no more edges than others, while patch variance, which does look,
-# finds many more. One seed, trained for minutes: how far longer training would change it we do not know.
+# Where the share of the image is near 0 and tau near 1, within and between classes, **nothing of an order is the image**: every
+# photograph gets the same order, whatever it shows (Fig. 5 and the first patches of each order, under `natural` in the gallery of
+# figures). The edges say whether those places hold more than others; patch variance, which does look, is beside them.
 
 # %% [markdown]
 # ## A graph that is measured
@@ -230,7 +229,14 @@ lesson.photographs(out)
 # > $$A_{nj}=1-\frac{s(n\mid j)}{s(n\mid\varnothing)}$$
 #
 # where $s(n\mid j)$ is the predicted scale, summed over the values of patch $n$, when patch $j$ alone is seen. These are $N+1$ passes
-# per image. This graph is **ours**, not the paper's; PageRank on it, and everything after, is the paper's, unchanged.
+# per image.
+#
+# - **The paper's** are CoMAE, whose masks are the graph of everything above; PageRank on a graph; and sorting by it.
+# - **Ours** are the predictor of masked tokens, the graph that it measures, coverage, and the networks that know a graph in one
+#   pass, all below. PageRank and sorting are the paper's on this graph too, unchanged.
+#
+# A result along the measured order therefore says nothing for or against the paper's order. It says what PageRank makes of a graph
+# that does not depend on the training.
 
 # %%
 M = lesson.measured(config, sample.tokens[:8], seed, device)  # (8, N, N), laid out like A: by target and source
@@ -252,10 +258,23 @@ lesson.graph_statistics(out, config, device)
 # see. On clothes the black border is certain anyway, and what tells most about the rest is the garment itself. So being relied
 # upon is not the same as being informative; notebook [5](05_first_patches.ipynb) asks which patches a classifier wants.
 #
+# Is that the graph, or what is made of it? Uncertainty can be counted as predicted scale or in nats, in nats of the *actual* value, so
+# that a surprise counts and not a doubt; targets can vote as loudly as there is to learn about them; columns can be summed instead
+# of PageRank; coverage does not pay twice for the same; and instead of what $j$ tells alone one can ask what is lost when $j$ alone is
+# hidden. A random order has contrast and spread 1, and Spearman 0:
+
+# %%
+lesson.other_readings(out, config, device)
+
+# %% [markdown]
+# "Relied upon" **means** that other patches become more predictable, on average over what this predictor has learned about such images.
+# It does **not** mean that a patch shows the object, that it is hard to guess from the others, or that a classifier needs it. Where
+# readings of one graph disagree on contrast, the choice among them is a choice of what "first" shall mean, and no data decide it.
+#
 # ### Do two trainings measure the same?
 #
 # The test that CoMAE's order failed, on the same images. Its own rows are those of CoMAEs that were trained to the end
-# (notebook 2). *Own part*: after the mean graph or mean order of all images is taken out, so that position does not count.
+# (notebook 2), but for the one of threads, where a short training is enough to show what rounding does. *Own part*: after the mean graph or mean order of all images is taken out, so that position does not count.
 
 # %%
 lesson.graph_seeds(out, config, device)

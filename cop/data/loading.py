@@ -1,7 +1,7 @@
 """`load_data(profile, split)`: the images of a profile, from any source, as an `ImageSet`.
 
 Sources (`DataConfig.name`): the embedded Fashion-MNIST subset, the full Fashion-MNIST, Tiny-ImageNet,
-ImageNet in three layouts, and any folder of images. Splits: `train` to fit, `val` for choices, `test` only for
+ImageNet in three layouts, 20 classes of it (Imagenette and Imagewoof), and any folder of images. Splits: `train` to fit, `val` for choices, `test` only for
 reporting. The split rules are fixed and depend on the files alone, so that no test image can become a training one:
 
     source          train                     val                           test
@@ -9,6 +9,7 @@ reporting. The split rules are fixed and depend on the files alone, so that no t
     fashion         the other 55,000          ranks 1,000-1,499 of a class  the official test file
     tiny-imagenet   the other 90 %            every 10th image of a class   the official validation images
     imagenet        the other 96 %            every 25th image of a class   the official validation images
+    imagenette-woof as imagenet, of the two archives' train/ and val/
     folder          root/train, or the first  root/val, or the 9th          root/test, or the 10th
                     8 of every 10 of a class
 

@@ -94,7 +94,7 @@ def base(profile: str | Profile, patch: int = 1, device: str = "auto") -> tuple[
             images, labels = (x.to(device) for x in data.batch(idx, pipeline.draw_flip(profile, len(idx), generator)))
             return {"loss": base_loss(model, images, labels, c, generator)}
 
-        looks = [round(c.steps * (k + 1) / LOOKS) for k in range(LOOKS)]
+        looks = sorted({-(-c.steps * (k + 1) // LOOKS) for k in range(LOOKS)})
 
         def watch(model: nn.Module, step: int) -> None:
             if step in looks:
@@ -105,7 +105,7 @@ def base(profile: str | Profile, patch: int = 1, device: str = "auto") -> tuple[
         model, history = fit(seeded_build(lambda: build(profile, patch), 0, 31), loss, c, size=len(data), seed=0,
                              directory=directory, device=device, desc="base", ema=c.ema, ema_warmup=True,
                              checkpoint_every=profile.checkpoint_every, scale=profile.scale, ahead=data.ahead, watch=watch)  # fmt: skip
-        seen = [load_file(directory / f"watched-{step}.safetensors")["watched"] for step in sorted(set(looks))]
+        seen = [load_file(directory / f"watched-{step}.safetensors")["watched"] for step in looks]
         return model.state_dict() | {"watched": torch.cat(seen)}, pipeline.thin(history)
 
     artefact = load_or_compute("base", base_config(profile, patch), compute)

@@ -18,7 +18,7 @@ from cop.data.images import ImageSet
 from cop.data.loading import load_data
 from cop.devices import at_a_time, inference
 from cop.lessons import classifiers, ordering, pipeline
-from cop.lessons.classifiers import order_trained_on, system_config
+from cop.lessons.classifiers import name_of, order_trained_on, system_config
 from cop.orders import Order, as_order, check_ranking, registered
 from cop.orders.registry import NEEDS
 from cop.paper.cvit import CViT, keep_count
@@ -150,7 +150,8 @@ def hits_config(profile: Profile, system: str | Order, order: str | Order | None
         curve = (system, order and order.name) in CURVES
         counts = [N] if system == "coarser" else tested_counts(N) if curve else spread_counts(N)
         if profile.classifier.rate is not None:
-            counts = sorted({keep_count(N, profile.classifier.rate) if system != "coarser" else N, N})
+            asked = {"coarser": {N}, "ViT": {keep_count(N, profile.classifier.rate), N}}
+            counts = sorted(asked.get(name_of(system), {keep_count(N, profile.classifier.rate)}))
     if matched:
         counts = [k for k in counts if k >= mean_tokens(N, 0.0, profile.classifier.depth)]
     config = system_config(profile, system, seed) | {"tested": pipeline.order_config(profile, order, seed)}

@@ -40,7 +40,9 @@ def untrained(build: Callable[[], nn.Module], seed: int, pretrained: str | None)
     those, whose position embedding timm resamples to the image size and whose head is drawn anew for its classes."""
     model = seeded_build(build, seed, 30)
     if pretrained:
-        name, file = f"cvit_base_patch16_256.{pretrained.removeprefix('vit_base_')}", str(table.fetch(pretrained))
+        file = str(table.fetch(pretrained))
+        _, size, tag = pretrained.split("_", 2)  # vit_base_orig_in21k
+        name = f"cvit_{size}_patch16_256.{tag}"
         source = seeded_build(lambda: timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": file},
                                                         num_classes=model.num_classes), seed, 30)  # fmt: skip
         model.load_state_dict(source.state_dict())

@@ -18,6 +18,7 @@ from cop.lessons.influence import graph_seeds as graph_seeds
 from cop.lessons.influence import graph_statistics as graph_statistics
 from cop.lessons.influence import measured as measured
 from cop.lessons.influence import one_pass as one_pass
+from cop.lessons.influence import other_readings as other_readings
 from cop.lessons.influence import two_graphs as two_graphs
 from cop.lessons.ordering import looked_at
 from cop.lessons.ordering import sample_orders as sample_orders

@@ -4,7 +4,7 @@ once and kept, so that a notebook shows it without any of them (notebook 3).
 Letters: n images, N patches, S trainings.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,22 +15,18 @@ from torch import Tensor
 from cop.devices import at_a_time
 from cop.lessons import masks, measured, pipeline
 from cop.lessons.ordering import looked_at
-from cop.orders import agreement, collapse_order, ranks_of, spearman
+from cop.orders import agreement, collapse_order, ranks_of, spearman, variance_order
 from cop.paper.patches import edge_strength
 from cop.paper.ranking import in_strength
 from cop.profiles import Profile, as_dict, for_classifiers, get_profile
-from cop.train.artefacts import Artefact, load_or_compute, stored, versioned
+from cop.train.artefacts import Artefact, unless_missing, versioned
 from cop.train.loop import seeded
 
 GRAPHS = ("CoMAE", "measured")
 IMAGES = 500  # test images of the statistics
 ALIKE = 200  # test images that two trainings are compared on
+VARIED = 60  # test images of other readings of the measured graph, one of which takes N / 2 times as many passes
 FRACTION = 0.22  # of the patches that count as the first ones
-
-
-def unless_missing(stage: str, config: dict, compute: Callable, train: bool) -> Artefact | None:
-    """`load_or_compute`; without `train` only what is stored, else None."""
-    return load_or_compute(stage, config, compute) if train or stored(stage, config) else None
 
 
 def trained_to_the_end(profile: str | Profile) -> Profile:
@@ -59,6 +55,19 @@ def of_first(values: Tensor, ranking: Tensor, fraction: float) -> Tensor:
     return first.mean(1) / values.mean(1).clamp_min(1e-12)
 
 
+def spread(ranking: Tensor, fraction: float) -> Tensor:
+    """The mean distance between two of the first `fraction` of the patches, over that of any two: ranking (B, N) -> (B,) float64. It is
+    1 for a random order, and small where an order starts in one place."""
+    B, N = ranking.shape
+    rows, columns = ranking // round(N**0.5), ranking % round(N**0.5)
+    places = torch.stack([rows, columns], -1).double()
+
+    def apart(x: Tensor) -> Tensor:
+        return torch.cdist(x, x).sum((1, 2)) / (x.shape[1] * (x.shape[1] - 1))
+
+    return apart(places[:, : max(2, round(fraction * N))]) / apart(places)
+
+
 def statistics(
     profile: str | Profile, seed: int = 0, device: str = "auto", count: int = IMAGES, train: bool = True
 ) -> Artefact | None:
@@ -84,7 +93,8 @@ def statistics(
             found[graph] = order.to(pipeline.small_type(profile.num_tokens))
             row = agreement(order, sample.labels, seeded(seed, 4))
             row |= {"in_strength": spearman(order, collapse_order(in_strength(A))).mean().item()}
-            row |= {name: of_first(v, order, FRACTION).mean().item() for name, v in (("contrast", contrast), ("edges", edges))}
+            for name, values in (("contrast", contrast), ("edges", edges)):
+                row[name] = of_first(values, order, FRACTION).mean().item()
             rows.append({"graph": graph} | row)
         return found | {"labels": sample.labels}, pd.DataFrame(rows)
 
@@ -95,12 +105,14 @@ def agree(runs: Sequence[tuple[Profile, int]], graph: str, device: str, train: b
     """How alike trainings see the same `ALIKE` test images; runs: (profile, seed) of each. `graphs_raw`, `graphs_own`, `orders_raw`
     and `orders_own` (pairs, n), defined as in `masks.alike`; `shares_of_graphs` and `shares_of_orders` (S, 3): position, class, image."""
     device = pipeline.resolve_device(device)
-    config = {"runs": [graph_config(graph, *run) for run in runs], "images": ALIKE, "damping": runs[0][0].ranking.damping}
+    config = {"runs": [graph_config(graph, *run) for run in runs], "images": ALIKE}
+    config |= {"damping": runs[0][0].ranking.damping}
 
     def compute(_: Path):
         shown = for_classifiers(runs[0][0])
         data = pipeline.load_data(shown, "test")
-        labels, tokens = data.labels[pipeline.selection(data, ALIKE)], pipeline.sample_tokens(shown, "test", ALIKE, device)
+        labels = data.labels[pipeline.selection(data, ALIKE)]
+        tokens = pipeline.sample_tokens(shown, "test", ALIKE, device)
         graphs = [graphs_of(graph, run, tokens, seed, device) for run, seed in runs]
         ranks = [ranks_of(pipeline.ranked(A, shown)) for A in graphs]
         return masks.agreements([masks.off_diagonal(A) for A in graphs], ranks, labels), None
@@ -115,7 +127,11 @@ def behind(profile: str | Profile, graph: str) -> Profile:
 
 
 def seeds_agree(
-    profile: str | Profile, graph: str = "measured", seeds: Sequence[int] = masks.SEEDS, device: str = "auto", train: bool = True
+    profile: str | Profile,
+    graph: str = "measured",
+    seeds: Sequence[int] = masks.SEEDS,
+    device: str = "auto",
+    train: bool = True,
 ) -> dict[str, Tensor] | None:
     """How alike trainings that differ in their seed see the same images (`agree`)."""
     return agree([(behind(profile, graph), seed) for seed in seeds], graph, device, train)
@@ -124,10 +140,36 @@ def seeds_agree(
 def threads_agree(
     profile: str | Profile, graph: str = "measured", seed: int = 0, device: str = "auto", train: bool = True
 ) -> dict[str, Tensor] | None:
-    """The same of one training on one thread and on two, which round sums differently."""
-    own = behind(profile, graph)
+    """The same of one training on one thread and on two, which round sums differently. The CoMAE is that of `masks.changed`: if the
+    orders of short trainings differ already, those of long ones need not be waited for."""
+    own = behind(profile, graph) if graph == "measured" else masks.changed(get_profile(profile), "as printed")
     runs = [(replace(own, scale=replace(own.scale, threads=threads)), seed) for threads in (1, 2)]
     return agree(runs, graph, device, train)
+
+
+def variants(
+    profile: str | Profile, seed: int = 0, device: str = "auto", count: int = VARIED, train: bool = True
+) -> pd.DataFrame | None:
+    """What else the measured graph could order `count` test images by, one row for each order of `measured.variant_orders`. Columns:
+    `reading`; of the first 22 percent of the patches `contrast`, over the image's mean, and `spread`; and
+    `variance`, Spearman with the order by patch variance. Means over the images."""
+    profile, device = for_classifiers(measured.measuring(profile)), pipeline.resolve_device(device)
+    config = pipeline.rankings_config(pipeline.with_graph(profile, "measured"), "test", seed, count)
+
+    def compute(_: Path):
+        sample = pipeline.sample(profile, "test", count, device)
+        pixels = looked_at(pipeline.tokenizer(profile, device), sample.images).double().cpu()
+        contrast, by_variance, rows = pixels.var(-1, correction=0), variance_order(pixels), []
+        predictor = pipeline.predictor(profile, seed, device)[0]
+        found = measured.variant_orders(predictor, sample.tokens.to(device), profile, hidden=True)
+        for reading, order in ((reading, order.cpu()) for reading, order in found.items()):
+            row = {"contrast": of_first(contrast, order, FRACTION), "spread": spread(order, FRACTION)}
+            row |= {"variance": spearman(order, by_variance)}
+            rows.append({"reading": reading} | {k: v.mean().item() for k, v in row.items()})
+        return {"seed": torch.tensor(seed)}, pd.DataFrame(rows)
+
+    artefact = unless_missing("graph-variants", versioned("graph-variants", 1, config), compute, train)
+    return artefact and artefact.history
 
 
 KINDS = {
@@ -146,8 +188,13 @@ def one_pass_table(
     Columns: `graph`, `network`, `grid`, and those of `measured.compare_onepass`; multiply-adds, speeds and ratios only where both
     rank the same grid. Speeds are those of the machine and the moment, ratios are of one run."""
     by_pairs, by_comae = behind(profile, "measured"), behind(profile, "CoMAE")
-    config = graph_config("measured", by_pairs, seed) | {"comae": graph_config("CoMAE", by_comae, seed), "kinds": list(KINDS),
-              "onepass": as_dict(by_pairs.onepass), "graphnet": as_dict(by_comae.graphnet), "of": count}  # fmt: skip
+    config = graph_config("measured", by_pairs, seed) | {
+        "comae": graph_config("CoMAE", by_comae, seed),
+        "kinds": list(KINDS),
+        "onepass": as_dict(by_pairs.onepass),
+        "graphnet": as_dict(by_comae.graphnet),
+        "of": count,
+    }
     config |= {"exact": by_pairs.measured.images, "damping": by_pairs.ranking.damping}
 
     def compute(_: Path):

@@ -42,8 +42,9 @@ def swap_table(out: Report, swaps: Mapping[str, Tensor]) -> pd.DataFrame:
     adjusted = dict(zip(found, holm([p for _, p in found.values()]), strict=True))
     rows = [{"what the decoder gets": own, "L_r": f"{swaps[own].mean():.2f}"}]
     for name, ((value, low, high), _) in found.items():
-        rows.append({"what the decoder gets": name, "L_r": f"{swaps[name].mean():.2f}", "less that of": against[name],
-                     "difference": f"{value:+.3f} [{low:+.3f}, {high:+.3f}]", "p (Holm)": f"{adjusted[name]:.2g}"})  # fmt: skip
+        row = {"what the decoder gets": name, "L_r": f"{swaps[name].mean():.2f}", "less that of": against[name]}
+        row |= {"difference": f"{value:+.3f} [{low:+.3f}, {high:+.3f}]", "p (Holm)": f"{adjusted[name]:.2g}"}
+        rows.append(row)
     return pd.DataFrame(rows).fillna("–")
 
 
@@ -59,8 +60,11 @@ def fig10(out: Report, profile: Profile, model: CoMAE):
     )
 
 
-@shown("Figure 6", "over the last 140 of 512 epochs the loss goes from about 1.575 to 1.573, the mask entropy from 4.268 to 4.267",
-       [("after training: loss", "reconstruction_with", 1, 2), ("mask entropy", "mask_entropy_with", 1, 2)])  # fmt: skip
+@shown(
+    "Figure 6",
+    "over the last 140 of 512 epochs the loss goes from about 1.575 to 1.573, the mask entropy from 4.268 to 4.267",
+    [("after training: loss", "reconstruction_with", 1, 2), ("mask entropy", "mask_entropy_with", 1, 2)],
+)
 def fig6(out: Report, history: pd.DataFrame, trivial: Mapping[str, float]):
     """Reconstruction loss and mask entropy of CoMAE over training on twin axes, with lines at the losses of four
     reconstructions without a network; contrastive loss below.
@@ -71,8 +75,11 @@ def fig6(out: Report, history: pd.DataFrame, trivial: Mapping[str, float]):
     return figures.fig6_training(s["step"], s["reconstruction"], s["mask_entropy"], s["contrastive"], trivial), history
 
 
-@shown("Polarisation of the masks", 'said in section 4.1 ("polarized selections"), not drawn',
-       [("% of the weights below .1", "share_low_with", 100, 0), ("% above .9", "share_high_with", 100, 0)])  # fmt: skip
+@shown(
+    "Polarisation of the masks",
+    'said in section 4.1 ("polarized selections"), not drawn',
+    [("% of the weights below .1", "share_low_with", 100, 0), ("% above .9", "share_high_with", 100, 0)],
+)
 def polarisation(out: Report, history: pd.DataFrame, A: Tensor):
     """Histogram of all selection weights on validation images, and the shares below .1 and above .9 over training."""
     s, others = smooth(history), ~torch.eye(A.shape[-1], dtype=torch.bool).expand_as(A)
@@ -105,8 +112,12 @@ def tab1(out: Report, rows: Mapping[str, Mapping[str, float]], trivial: Mapping[
         },
         out.seeds(),
     )
-    table = [{"contrastive": name} | {c: f"{r[k]:.3f}" for c, k in columns.items()}
-             | dict(zip(("paper: mask entropy", "paper: L_r"), PAPER[name], strict=True)) for name, r in rows.items()]  # fmt: skip
+    table = [
+        {"contrastive": name}
+        | {c: f"{r[k]:.3f}" for c, k in columns.items()}
+        | dict(zip(("paper: mask entropy", "paper: L_r"), PAPER[name], strict=True))
+        for name, r in rows.items()
+    ]
     table += [
         {"contrastive": f"{name}, all seeds"} | {c: seeds.cell(f"{k}_{name}") for c, k in columns.items()}
         for name in rows
@@ -129,6 +140,21 @@ def on_the_way(out: Report, profile: Profile, ridge: float, device: str):
     return figures_masks.loss_and_agreement(path, {"ridge regression": ridge}, title), path
 
 
+def doubling(out: Report, profile: Profile, device: str) -> str:
+    """What a training of half or twice the length ends with: a sentence, whose numbers are recorded. None of them is trained here."""
+    lengths = comparison.doubling(profile, device=device, train=False)
+    found = {steps: loss for steps, loss in lengths.items() if loss is not None}
+    out.record(**{f"L_r_after_{steps}": loss for steps, loss in found.items()})
+    says = [f"L_r of seed 0 after a whole schedule of {steps:,} steps: {loss:.2f}" for steps, loss in found.items()]
+    says += [
+        f"A doubling from {steps:,} to {2 * steps:,} steps changes it by {found[2 * steps] / loss - 1:+.1%}"
+        for steps, loss in found.items()
+        if 2 * steps in found
+    ]
+    says += [f"A training of {steps:,} steps is not stored, and is left out" for steps in lengths if steps not in found]
+    return ". ".join(says) + "."
+
+
 def changes_of(profile: Profile, device: str) -> dict[str, dict[str, Tensor]]:
     """`cop.lessons.masks.compared` of every change that the notebook shows, by name."""
     return {change: comparison.compared(profile, change, device=device) for change in comparison.rows(profile)}
@@ -140,9 +166,37 @@ def objectives(out: Report, changes: Mapping[str, Mapping[str, Tensor]]):
     graphs and orders, and how far two seeds agree.
 
     changes: of `cop.lessons.masks.compared`, by name. Means over seeds; intervals over images."""
-    table = comparison.table(changes)
-    out.record(**{f"{column}_{name}": row[column] for name, row in table.iterrows() for column in ("L_r", "graph: image")})
-    return table.reset_index(names="objective")
+    for name, r in changes.items():
+        numbers = {"L_r": r["losses"][:, 0], "graph: image": r["shares_of_graphs"][:, 2], "graphs_own": r["graphs_own"]}
+        out.record(**{f"{column}_{name}": value.mean() for column, value in numbers.items()})
+    return comparison.table(changes).reset_index(names="objective")
+
+
+def mean_of_seeds(out: Report, changes: Mapping[str, Mapping[str, Tensor]]) -> str:
+    """Whether the mean graph of the other seeds knows more of a seed's than one of them does: a sentence, whose numbers are recorded.
+
+    changes: as of `objectives`."""
+    says = []
+    for name in ("as printed", comparison.ANY_MASK):
+        one, two = (float(changes[name][f"graphs_own{of}"].mean()) for of in ("", "_mean_of_two"))
+        out.record(**{f"graphs_own_mean_of_two_{name}": two})
+        says.append(f"{name.capitalize()}: {one:.2f} with one other seed, {two:.2f} with the mean graph of the others")
+    return f"Agreement of a seed on the image's own part of a graph. {'; '.join(says)}."
+
+
+@shown("Tokens in one scale, and whitened ones")
+def whitening(out: Report, profile: Profile, device: str):
+    """CoMAE as printed on photographs whose tokens are principal components in one scale, and whitened: losses under the encoder's
+    own mask and under others, density, the image's share, and how far two seeds agree.
+
+    Of another profile than that of the photographs only what is stored is shown."""
+    photographs, train = get_profile("natural64"), profile.name == "natural64"
+    names = {"in one scale": "as printed", "whitened": comparison.WHITENED}
+    compared = partial(comparison.compared, photographs, device=device, train=train)
+    found = {says: compared(change) for says, change in names.items()}
+    missing = pd.DataFrame({"L_r": "not stored"}, index=[says for says, r in found.items() if r is None])
+    table = pd.concat([comparison.table({says: r for says, r in found.items() if r}), missing])
+    return table.loc[list(names)].fillna("–").reset_index(names="tokens of photographs")
 
 
 def seeds_of_the_measured_graph(profile: Profile, device: str) -> Mapping[str, Tensor] | None:
@@ -153,15 +207,18 @@ def seeds_of_the_measured_graph(profile: Profile, device: str) -> Mapping[str, T
 @shown("What two trainings agree on")
 def own_part(out: Report, changes: Mapping[str, Mapping[str, Tensor]], measured: Mapping[str, Tensor] | None):
     """One point per objective, after equally many steps: how much of a graph is the image's own, against the agreement of two
-    seeds on that part; and the same of the graph that notebook 3 measures.
+    seeds on that part; and the same of the graph that notebook 3 measures. Blue: price, budget and decoder; grey: other changes.
 
     measured: of `cop.lessons.comparisons.seeds_agree`, or None where it is not stored."""
-    found = {name: (r, "comae") for name, r in changes.items()} | ({"measured graph (notebook 3)": (measured, "measured")} if measured else {})
+    found = {name: (r, "main" if name in comparison.MAIN else "further") for name, r in changes.items()}
+    if measured:
+        found["measured graph (notebook 3)"] = (measured, "measured")
     points = pd.DataFrame(
-        {"name": name, "share": float(r["shares_of_graphs"][:, 2].mean()), "agreement": float(r["graphs_own"].mean()), "kind": kind}
-        for name, (r, kind) in found.items())  # fmt: skip
-    best = points[points.kind == "comae"].agreement.max()
-    title = f"Whatever the objective of CoMAE, two seeds agree by at most {best:.2f} on an image's own part"
+        [name, kind, float(r["shares_of_graphs"][:, 2].mean()), float(r["graphs_own"].mean())]
+        for name, (r, kind) in found.items()
+    ).set_axis(["name", "kind", "share", "agreement"], axis=1)
+    best = points[points.kind != "measured"].agreement.max()
+    title = f"Two seeds of CoMAE agree by at most {best:.2f} on what is the image's own"
     return figures_masks.agreement_against_share(points, title), points
 
 
@@ -179,8 +236,13 @@ def redundancy(out: Report, profile: Profile, device: str):
     return pd.DataFrame({"the decoder sees": names, "L_r": cells})
 
 
-def verdicts(out: Report, history: pd.DataFrame, rows: Mapping[str, Mapping[str, float]], trivial: Mapping[str, float],
-             num_tokens: int) -> pd.DataFrame:  # fmt: skip
+def verdicts(
+    out: Report,
+    history: pd.DataFrame,
+    rows: Mapping[str, Mapping[str, float]],
+    trivial: Mapping[str, float],
+    num_tokens: int,
+) -> pd.DataFrame:
     """What the paper says of CoMAE, what this run shows, and what all seeds on record do.
 
     Masks polarise: `yes` where nine in ten weights end below .1 or above .9, `partly` where more do than at the start."""
@@ -196,19 +258,27 @@ def verdicts(out: Report, history: pd.DataFrame, rows: Mapping[str, Mapping[str,
     def seen(name: str, other: str) -> str:
         return seeds.verdict((f"{name}_with", other), -1)
 
+    low, high = seeds.cell("share_low_with", 1, 2), seeds.cell("share_high_with", 1, 2)
+    ended = f"{change(start['mask_entropy'], end['mask_entropy'])} of at most {most:.2f}"
     table = [
-        {"claim": "masks polarise as L_r falls (C1)", "paper": "Fig. 6",
-         "this run": f"{polarised}: {before:.0%} → {after:.0%} of the weights below .1 or above .9, {1 - after:.0%} between",
-         "all seeds": f"below .1 {seeds.cell('share_low_with', 1, 2)}, above .9 {seeds.cell('share_high_with', 1, 2)}"},
-        {"claim": "mask entropy falls with L_r (C1)", "paper": "Fig. 6",
-         "this run": f"{change(start['mask_entropy'], end['mask_entropy'])} of at most {most:.2f} ({end['mask_entropy'] / most:.0%}); "
-                     f"lowest at step {lowest:.0f}", "all seeds": seeds.cell("mask_entropy_with", 1, 2)},
-        {"claim": "the contrastive term lowers L_r (C2)", "paper": "8.392 → 1.567",
-         "this run": change(a["reconstruction"], b["reconstruction"]), "all seeds": seen("reconstruction", "reconstruction_without")},
-        {"claim": "and the mask entropy (C2)", "paper": "4.816 → 4.267", "this run": change(a["mask_entropy"], b["mask_entropy"]),
-         "all seeds": seen("mask_entropy", "mask_entropy_without")},
-    ]  # fmt: skip
-    return pd.DataFrame(table + [
-        {"claim": f"reconstructs better than: {name}", "paper": "not shown", "this run": change(loss, b["reconstruction"]),
-         "all seeds": seen("reconstruction", f"reconstruction_{name.replace(' ', '_')}")}
-        for name, loss in trivial.items()])  # fmt: skip
+        (
+            "masks polarise as L_r falls (C1)",
+            "Fig. 6",
+            f"{polarised}: {before:.0%} → {after:.0%} of the weights below .1 or above .9, {1 - after:.0%} between",
+            f"below .1 {low}, above .9 {high}",
+        ),
+        (
+            "mask entropy falls with L_r (C1)",
+            "Fig. 6",
+            f"{ended} ({end['mask_entropy'] / most:.0%}); lowest at step {lowest:.0f}",
+            seeds.cell("mask_entropy_with", 1, 2),
+        ),
+    ]
+    losses = {"the contrastive term lowers L_r (C2)": ("reconstruction", "8.392 → 1.567")}
+    losses |= {"and the mask entropy (C2)": ("mask_entropy", "4.816 → 4.267")}
+    for claim, (k, paper) in losses.items():
+        table.append((claim, paper, change(a[k], b[k]), seen(k, f"{k}_without")))
+    for name, loss in trivial.items():
+        found = seen("reconstruction", f"reconstruction_{name.replace(' ', '_')}")
+        table.append((f"reconstructs better than: {name}", "not shown", change(loss, b["reconstruction"]), found))
+    return pd.DataFrame(table, columns=["claim", "paper", "this run", "all seeds"])

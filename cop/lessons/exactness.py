@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cop.orders import collapse_order, random_order
+from cop.orders import collapse_order, coverage_order, random_order
 from cop.paper.entropy import GaussianTokens, TokenPredictor, area, predictor_loss
-from cop.paper.measured import coverage_order, gaussian_graph, measured_graph
+from cop.paper.measured import gaussian_graph, measured_graph
 from cop.paper.ranking import in_strength, pagerank
 from cop.profiles import PredictorConfig, as_dict, replace
 from cop.train.artefacts import load_or_compute, versioned

@@ -57,7 +57,7 @@ def mar(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[MA
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     g = profile.generation
     if g.checkpoint:
-        return load_mar(locate(g.checkpoint), mar_sizes(profile)).to(device), None
+        return load_mar(locate(g.checkpoint), mar_sizes(profile), g.checkpoint_classes).to(device), None
 
     def compute(directory: Path):
         data, tokens = load_data(profile, "train"), pipeline.token_source(profile, "train", device)

@@ -7,6 +7,7 @@ is not is left out. Of the notebook's own profile everything is computed that is
 from functools import partial
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from cop.lessons import comparisons, exactness, masks, pipeline
@@ -18,9 +19,16 @@ from cop.show.report import Report
 NOTEBOOK = "03_collapse_order"
 shown = partial(report.shown, NOTEBOOK)
 DATA = {"demo": "clothes", "natural64": "photographs"}  # profile -> what the tables call it
-COLUMNS = {"share_position": "position", "share_class": "class", "share_image": "image", "kendall_within": "tau within class",
-           "kendall_between": "between classes", "in_strength": "Spearman with in-strength", "contrast": "contrast of the first 22 %",
-           "edges": "edges of the first 22 %"}  # fmt: skip
+COLUMNS = {
+    "share_position": "position",
+    "share_class": "class",
+    "share_image": "image",
+    "kendall_within": "tau within class",
+    "kendall_between": "between classes",
+    "in_strength": "Spearman with in-strength",
+    "contrast": "contrast of the first 22 %",
+    "edges": "edges of the first 22 %",
+}
 
 
 def studied(profile: Profile) -> dict[str, tuple[Profile, bool]]:
@@ -32,7 +40,7 @@ def studied(profile: Profile) -> dict[str, tuple[Profile, bool]]:
 
 def proof(profile: Profile) -> bool:
     """Whether a run only proves that the code works."""
-    return profile.name not in ("demo", "natural", "natural64", "paper")
+    return profile.name not in ("demo", "natural", "natural64", "evening", "paper")
 
 
 def measured(profile: Profile, tokens: Tensor, seed: int, device: str) -> Tensor:
@@ -46,7 +54,8 @@ def two_graphs(out: Report, sample, A: Tensor, M: Tensor, example: int = 0):
     """One test image with CoMAE's graph above and the measured graph below: the graph as a matrix, what each patch gives all
     others as a map, the order as circles, its first patches joined, and these patches alone."""
     graphs = {name: G[example].numpy() for name, G in zip(comparisons.GRAPHS, (A, M), strict=True)}
-    rankings = {name: pipeline.ranked(G[example : example + 1], out.settings)[0].numpy() for name, G in zip(graphs, (A, M), strict=True)}
+    both = torch.stack([A[example], M[example]])
+    rankings = dict(zip(graphs, pipeline.ranked(both, out.settings).numpy(), strict=True))
     N, label = A.shape[-1], sample.class_names[int(sample.labels[example])]
     k = max(1, round(comparisons.FRACTION * N))
     return figures_measured.two_graphs(
@@ -83,9 +92,13 @@ def graph_orders(out: Report, profile: Profile, class_names: list[str], device: 
     return figures.fig5_heatmaps(panels, order.shape[1])
 
 
-@shown("Statistics of orders by either graph",
-       here=[("% of an order by the measured graph that are the image's own", "measured_share_image", 100, 0),
-             ("contrast of its first 22 %", "measured_contrast", 1, 2)])  # fmt: skip
+@shown(
+    "Statistics of orders by either graph",
+    here=[
+        ("% of an order by the measured graph that are the image's own", "measured_share_image", 100, 0),
+        ("contrast of its first 22 %", "measured_contrast", 1, 2),
+    ],
+)
 def graph_statistics(out: Report, profile: Profile, device: str):
     """What the orders by CoMAE's and by the measured graph consist of, how alike those of different images are, and the contrast and
     edges of their first 22 percent of the patches over the image's mean.
@@ -102,32 +115,61 @@ def graph_statistics(out: Report, profile: Profile, device: str):
     return pd.DataFrame(rows).round(2)
 
 
-@shown("Agreement of trainings, by either graph",
-       here=[("agreement of two seeds on the image's own part of the measured graph", "measured_graphs_own", 1, 2),
-             ("of its order", "measured_orders_own", 1, 2)])  # fmt: skip
+@shown("Other readings of the measured graph")
+def other_readings(out: Report, profile: Profile, device: str):
+    """Other orders that the measured graph gives: contrast of their first 22 percent of the patches over the image's mean, how far these
+    lie apart over the distance of any two patches, and Spearman with the order by patch variance.
+
+    The notebook's own contrasts are recorded."""
+    tables = {}
+    for name, (of, train) in studied(profile).items():
+        if (found := comparisons.variants(of, 0, device, train=train)) is None:
+            continue
+        if train:
+            out.record(**{f"contrast_{row.reading}": row.contrast for row in found.itertuples()})
+        columns = {"contrast": "contrast", "spread": "spread", "variance": "Spearman with variance"}
+        tables[name] = found.set_index("reading").rename(columns=columns).round(2).add_prefix(f"{name}: ")
+    if not tables:
+        return pd.DataFrame(columns=["order by"])
+    return pd.concat(tables.values(), axis=1).reset_index(names="order by")
+
+
+@shown(
+    "Agreement of trainings, by either graph",
+    here=[
+        ("agreement of two seeds on the image's own part of the measured graph", "measured_graphs_own", 1, 2),
+        ("of its order", "measured_orders_own", 1, 2),
+    ],
+)
 def graph_seeds(out: Report, profile: Profile, device: str):
     """How alike trainings that differ in the seed, or in the number of threads, see the same test images: correlation of the graphs and
     Spearman of the orders, as they are and after the mean of all images is taken out, with 95 percent intervals over images.
 
-    The CoMAEs are those that were trained to the end. What is computed of the notebook's own profile is recorded."""
+    The CoMAEs are those that were trained to the end, but for the row of threads: those of notebook 2's table. What is computed of the notebook's own profile is recorded."""
     rows = []
     for name, (of, train) in studied(profile).items():
         for graph in comparisons.GRAPHS:
-            found = {"seeds 0, 1, 2": comparisons.seeds_agree(of, graph, device=device, train=train),
-                     "one and two threads": comparisons.threads_agree(of, graph, device=device, train=False)}  # fmt: skip
+            threads = comparisons.threads_agree(of, graph, device=device, train=False)
+            found = {"seeds 0, 1, 2": comparisons.seeds_agree(of, graph, device=device, train=train)}
+            found |= {"one and two threads" + (", short" if graph == "CoMAE" else ""): threads}
             for between, r in found.items():
                 if r is not None:
-                    rows.append({"data": name, "graph": graph, "between": between, "image's share of a graph": f"{r['shares_of_graphs'][:, 2].mean():.0%}",
-                                 "graphs agree": masks.agreed(r["graphs_raw"]), "own part": masks.agreed(r["graphs_own"]),
-                                 "orders agree": masks.agreed(r["orders_raw"]), "own part of orders": masks.agreed(r["orders_own"])})  # fmt: skip
+                    row = {"data": name, "graph": graph, "between": between}
+                    row |= {"image's share of a graph": f"{r['shares_of_graphs'][:, 2].mean():.0%}"}
+                    rows.append(row | masks.agree_cells(r))
             if train and (r := found["seeds 0, 1, 2"]):
                 out.record(**{f"{graph.lower()}_{k}": v.mean() for k, v in r.items() if not k.startswith("shares")})
     return pd.DataFrame(rows)
 
 
-@shown("Where the truth is known", "Theorem 1 (section 6), without a test",
-       [("distance of PageRank's order from the optimum (1: random), patches that tell the same", "excess_pagerank_redundant", 1, 2),
-        ("of coverage's", "excess_coverage_redundant", 1, 2)])  # fmt: skip
+@shown(
+    "Where the truth is known",
+    "Theorem 1 (section 6), without a test",
+    [
+        ("distance of PageRank's order from the optimum, redundant patches", "excess_pagerank_redundant", 1, 2),
+        ("of coverage's", "excess_coverage_redundant", 1, 2),
+    ],
+)
 def exact_and_found(out: Report):
     """Left, the error of the measured graph of Gaussian samples against the closed form, falling as the predictor is given more of
     them. Right, how far the orders by PageRank, in-strength, coverage and the greedy order are from the optimal one, with and
@@ -142,15 +184,21 @@ def exact_and_found(out: Report):
     most = errors[errors.steps == errors.steps.max()].sort_values("samples")
     orders = orders[orders.order != "optimal"]
     redundant = orders[(orders.redundancy == 1) & (orders.strength == 1)].groupby("order").excess.mean()
-    out.record(**{f"excess_{name.lower()}_redundant": v for name, v in redundant.items()}, graph_error=most.error.iloc[-1])
-    says = [f"hubs alike to {r:.0%}" + (f",\nweak ({s:.0%})" if s < 1 else "") for r, s in zip(orders.redundancy, orders.strength, strict=True)]
-    orders = orders.assign(field=says)
+    out.record(**{f"excess_{name.lower()}_redundant": v for name, v in redundant.items()})
+    out.record(graph_error=most.error.iloc[-1])
+    weak = [f",\nweak ({s:.0%})" if s < 1 else "" for s in orders.strength]
+    orders = orders.assign(field=[f"hubs alike to {r:.0%}{w}" for r, w in zip(orders.redundancy, weak, strict=True)])
     return figures_measured.exact_and_found(most, orders), orders
 
 
-@shown("Graphs in one pass",
-       here=[("Spearman of the one-pass order with the exact one", "one_pass_orders", 1, 3),
-             ("on the image's own part", "one_pass_orders_own", 1, 3), ("times as fast", "one_pass_ratio", 1, 0)])  # fmt: skip
+@shown(
+    "Graphs in one pass",
+    here=[
+        ("Spearman of the one-pass order with the exact one", "one_pass_orders", 1, 3),
+        ("on the image's own part", "one_pass_orders_own", 1, 3),
+        ("times as fast", "one_pass_ratio", 1, 0),
+    ],
+)
 def one_pass(out: Report, profile: Profile, device: str):
     """Networks that know a graph in one pass, against the exact graphs: multiply-adds and images per second of both, their ratio,
     and agreement of graphs and orders, as they are and after the mean of all images is taken out, on the grid of the training
@@ -174,5 +222,5 @@ def one_pass(out: Report, profile: Profile, device: str):
         table[f"M multiply-adds, {says}"] = (found[f"{name}_macs"] / 1e6).round(1)
         table[f"images/s, {says}"] = found[f"{name}_per_second"].round(0)
     table["× as fast"] = found["ratio"].round(0)
-    names = {"graphs": "graphs agree", "graphs_own": "own part", "orders": "orders agree", "orders_own": "own part of orders"}
+    names = dict(zip(("graphs", "graphs_own", "orders", "orders_own"), masks.AGREE, strict=True))
     return table.join(found[list(names)].rename(columns=names).round(3)).astype(object).where(lambda t: t.notna(), "–")

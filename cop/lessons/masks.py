@@ -21,15 +21,12 @@ from cop.orders.concordance import correlation, shares
 from cop.paper.comae import mask_statistics
 from cop.paper.reconstruction import disjoint_sets, mask_swaps
 from cop.profiles import Profile, get_profile
-from cop.train.artefacts import load_or_compute, versioned
+from cop.train.artefacts import load_or_compute, stored, unless_missing, versioned
 from cop.train.loop import seeded
 
 SEEDS = (0, 1, 2)
 IMAGES = 100  # validation images that graphs and orders are compared on
-LOSSES = {
-    "its own mask": "own", "everything shown, w = 1": "everything",
-    "its own weights, shuffled": "shuffled", "nothing shown, w = 0": "nothing",
-}  # fmt: skip
+LOSSES = ("its own mask", "everything shown, w = 1", "its own weights, shuffled", "nothing shown, w = 0")
 CHANGES: dict[str, dict] = {
     "as printed": {},
     "L1 price": {"sparsity_weight": 2.0},
@@ -46,23 +43,26 @@ CHANGES: dict[str, dict] = {
     "relu(tanh)": {"weight_act": "relu_tanh"},
     "sigmoid": {"weight_act": "sigmoid"},
 }  # what is changed in the objective -> fields of CoMAEConfig; as `decisions` of the README lists them
-
-
+WHITENED = "whitened tokens"  # every principal component with variance 1, where `natural64` has all in one scale
 ANY_MASK = "budget and any-mask"  # the row whose decoder knows any mask and whose encoder has to choose
+MAIN = ("as printed", "L1 price", "information price", "budget 15 %", "any-mask decoder", ANY_MASK)
 TARGETS = 6  # images that are searched for equally good sets of patches
 
 
 def rows(profile: str | Profile) -> tuple[str, ...]:
-    """The changes that the notebook shows: of the demo those of price, budget and decoder, otherwise two."""
-    shown = ("as printed", "L1 price", "information price", "budget 15 %", "any-mask decoder", ANY_MASK)
-    return shown if get_profile(profile).name == "demo" else ("as printed", ANY_MASK)
+    """The changes that the notebook shows: all of the demo, otherwise two."""
+    return tuple(CHANGES) if get_profile(profile).name == "demo" else ("as printed", ANY_MASK)
 
 
 def changed(profile: Profile, change: str) -> Profile:
-    """The profile of one row of the table: the same steps for all. Raises ValueError for another name."""
+    """The profile of one row of the table, a change of CHANGES or WHITENED: the same steps for all. Raises ValueError for another
+    name."""
+    if change == WHITENED:
+        profile, change = replace(profile, tokens=replace(profile.tokens, kind="pca")), "as printed"
     if change not in CHANGES:
-        raise ValueError(f"unknown change {change!r}; expected one of {', '.join(CHANGES)}")
-    short = replace(profile.comae, optimizer="muon", lr=2e-3, steps=min(1500, profile.comae.steps), watched=(), **CHANGES[change])
+        raise ValueError(f"unknown change {change!r}; expected one of {', '.join([*CHANGES, WHITENED])}")
+    steps = min(1500, profile.comae.steps)
+    short = replace(profile.comae, optimizer="muon", lr=2e-3, steps=steps, watched=(), **CHANGES[change])
     return replace(profile, comae=short)
 
 
@@ -101,7 +101,30 @@ def on_the_way(profile: str | Profile, seeds: Sequence[int] = SEEDS, device: str
         return {"rows": torch.tensor(rows)}, None
 
     found = load_or_compute("masks", versioned("masks-way", 1, config), compute).tensors["rows"]
-    return pd.DataFrame({"step": found[:, 0].int(), "quantity": [QUANTITIES[int(k)] for k in found[:, 1]], "value": found[:, 2]})
+    quantity = [QUANTITIES[int(k)] for k in found[:, 1]]
+    return pd.DataFrame({"step": found[:, 0].int(), "quantity": quantity, "value": found[:, 2]})
+
+
+def doubling(
+    profile: str | Profile, seed: int = 0, device: str = "auto", train: bool = True
+) -> dict[int, float | None]:
+    """Does training longer still help? L_r on validation images of the objective as printed, trained for half the steps of
+    `converged`, for all of them and for twice as many, each a whole schedule: steps -> L_r. Without `train` None for a
+    training that is not stored."""
+    steps = converged(profile).comae.steps
+    return {n: loss_after(converged(profile, n), seed, device, train) for n in (steps // 2, steps, 2 * steps)}
+
+
+def loss_after(profile: Profile, seed: int, device: str, train: bool) -> float | None:
+    """The last L_r that the training of a `converged` profile watched. Without `train` None if it is not stored."""
+    config = pipeline.comae_config(profile, seed)
+
+    def compute(_: Path):
+        return {"loss": pipeline.comae(profile, seed, device)[1].tensors["watched.loss"][-1]}, None
+
+    stage = versioned("masks-length", 1, {"run": config})
+    found = unless_missing("masks", stage, compute, train or stored("comae", config))
+    return found and float(found.tensors["loss"])
 
 
 def alike(a: Tensor, b: Tensor) -> dict[str, Tensor]:
@@ -130,13 +153,15 @@ def agreements(graphs: Sequence[Tensor], ranks: Sequence[Tensor], labels: Tensor
     return found
 
 
-def compared(profile: Profile, change: str, seeds: Sequence[int] = SEEDS, device: str = "auto") -> dict[str, Tensor]:
+def compared(
+    profile: Profile, change: str, seeds: Sequence[int] = SEEDS, device: str = "auto", train: bool = True
+) -> dict[str, Tensor] | None:
     """Everything that the table says about one change, from CoMAEs of S seeds: `losses` (S, 4), `weights` (S, 4),
     `shares_of_orders` and `shares_of_graphs` (S, 3), and the agreements of images between seeds: `graphs_raw`,
     `graphs_own`, `orders_raw`, `orders_own` (pairs, n); the same with `_mean_of_two` (S, n) compare a seed with the mean of
-    the others."""
-    profile, device = get_profile(profile), pipeline.resolve_device(device)
-    runs = [(changed(profile, change), s) for s in seeds]
+    the others. Without `train` None where it is not stored."""
+    profile, device = changed(get_profile(profile), change), pipeline.resolve_device(device)
+    runs = [(profile, s) for s in seeds]
     config = {"runs": [pipeline.comae_config(*run) for run in runs], "images": IMAGES}
 
     def compute(_: Path):
@@ -160,7 +185,8 @@ def compared(profile: Profile, change: str, seeds: Sequence[int] = SEEDS, device
             found |= {f"{name}_{k}_mean_of_two": torch.stack([r[k] for r in rest]).float() for k in ("raw", "own")}
         return found, None
 
-    return load_or_compute("masks", versioned("masks", 1, config), compute).tensors
+    found = unless_missing("masks", versioned("masks", 1, config), compute, train)
+    return found and found.tensors
 
 
 def disjoint(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[Tensor, int]:
@@ -191,22 +217,31 @@ def disjoint(profile: str | Profile, seed: int = 0, device: str = "auto") -> tup
     return load_or_compute("masks", versioned("masks-disjoint", 1, config), compute).tensors["losses"], size
 
 
+AGREE = ("graphs agree", "own part", "orders agree", "own part of orders")  # columns of tables, as of `agreements`
+
+
+def agree_cells(found: dict[str, Tensor]) -> dict[str, str]:
+    """The cells of AGREE from `agreements`."""
+    keys = (f"{what}_{part}" for what in ("graphs", "orders") for part in ("raw", "own"))
+    return {column: agreed(found[key]) for column, key in zip(AGREE, keys, strict=True)}
+
+
 def agreed(values: Tensor) -> str:
-    """Agreements of two trainings (pairs, n) as a mean with its 95 % interval: an image's mean over the pairs is one observation."""
+    """Agreements of two trainings (pairs, n) as a mean ± half its 95 % interval: an image's mean over the pairs is one observation."""
     interval, _ = of_mean(values.mean(0))
-    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+    return f"{interval.value:.2f} ± {(interval.high - interval.low) / 2:.2f}"
 
 
 def table(rows: dict[str, dict[str, Tensor]]) -> pd.DataFrame:
     """One row per change, means over the seeds; agreements of two seeds with 95 % intervals over the images."""
     out = {}
     for name, r in rows.items():
-        own, everything, shuffled, nothing = r["losses"].mean(0).tolist()
+        (own, *others), weights = r["losses"].mean(0).tolist(), r["weights"].mean(0)
+        graph, order = (r[f"shares_of_{what}"][:, 2].mean() for what in ("graphs", "orders"))
         out[name] = {
-            "L_r": own, "everything shown": everything, "shuffled": shuffled, "nothing": nothing,
-            "mean weight": float(r["weights"][:, 0].mean()), "polarised": float(r["weights"][:, 1:3].sum(1).mean()),
-            "graph: image": float(r["shares_of_graphs"][:, 2].mean()), "order: image": float(r["shares_of_orders"][:, 2].mean()),
-            "graphs agree": agreed(r["graphs_raw"]), "own part": agreed(r["graphs_own"]),
-            "orders agree": agreed(r["orders_raw"]), "own part of orders": agreed(r["orders_own"]),
-        }  # fmt: skip
+            "L_r": f"{own:.2f}",
+            "everything, shuffled, nothing shown": ", ".join(f"{loss:.2f}" for loss in others),
+            "mean weight (polarised)": f"{weights[0]:.2f} ({weights[1:3].sum():.0%})",
+            "image's share of graph, order": f"{graph:.1%}, {order:.0%}",
+        } | agree_cells(r)
     return pd.DataFrame(out).T

@@ -12,10 +12,10 @@ from cop.data.loading import load_data
 from cop.devices import at_a_time
 from cop.lessons import pipeline
 from cop.measure.cost import macs
-from cop.orders import collapse_order, ranks_of, reversed_order
+from cop.orders import collapse_order, coverage_order, ranks_of, reversed_order
 from cop.paper.entropy import TokenPredictor
 from cop.paper.graphnet import GraphNet, graph_loss
-from cop.paper.measured import coverage_order, measured_graph, uncertainty, weighed
+from cop.paper.measured import measured_graph, uncertainty, weighed
 from cop.paper.onepass import OnePass, distil_loss, likelihood_loss
 from cop.paper.ranking import in_strength, pagerank
 from cop.profiles import Profile, all_classes, as_dict, get_profile, replace, scale_config

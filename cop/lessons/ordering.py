@@ -43,6 +43,17 @@ def mean_ranking(profile: str | Profile, seed: int = 0, device: str = "auto") ->
     return load_or_compute("mean-order", config, compute).tensors["order"].long()
 
 
+def mean_of(profile: str | Profile, name: str, seed: int = 0, device: str = "auto") -> Tensor:
+    """The mean (N,) of a registered order over the training images of the classes that classifiers use."""
+    profile, order = for_classifiers(profile), get(name)
+
+    def compute(_: Path):
+        return {"order": mean_order(ranking_of(profile, "train", order, seed, device))}, None
+
+    config = pipeline.order_config(profile, order, seed) | pipeline.images_config(profile) | {"seed": seed}
+    return load_or_compute("mean-order", versioned("mean-order", 1, config), compute).tensors["order"].long()
+
+
 def greedy_order(profile: str | Profile, device: str = "auto") -> Tensor:
     """The greedy order of the Gaussian model of the training tokens, one for all images: (N,)."""
     profile = all_classes(get_profile(profile))
@@ -90,12 +101,16 @@ class Images:
         images = self.pixels(rows).to(self.device)
         return self.tokenizer.encode_grid(images)[0] if self.shape else self.tokenizer.encode(images)
 
-    def graph(self, name: str | None = None) -> Callable[[Tensor], Tensor]:
-        """The function from tokens to the graphs of that name of `pipeline.GRAPHS`, the profile's by default; loaded once."""
+    def graph(self, name: str | None = None, one_pass: bool = False) -> Callable[[Tensor], Tensor]:
+        """The function from tokens to the graphs of that name of `pipeline.GRAPHS`, the profile's by default; loaded once.
+        one_pass: that of the ranker that has learned the measured graph, trained if need be."""
         profile = pipeline.with_graph(self.profile, name)
-        if profile.ranking.graph not in self._graphs:
-            self._graphs[profile.ranking.graph] = self.load_graph(profile, self.seed, self.device)
-        found = self._graphs[profile.ranking.graph]
+        key = (profile.ranking.graph, one_pass)
+        if key not in self._graphs:
+            ranker = one_pass and self.shape is None  # of any other shape only one pass is possible
+            self._graphs[key] = (measured.onepass(profile, self.seed, device=self.device)[0].graph if ranker
+                                 else self.load_graph(profile, self.seed, self.device))  # fmt: skip
+        found = self._graphs[key]
         return functools.partial(found, shape=self.shape) if self.shape else found
 
     @functools.cached_property
@@ -167,9 +182,10 @@ class Batch:
         """What the contrast of a patch is measured on, its (grey) pixels: (B, N, P)."""
         return looked_at(self._whole.tokenizer, self.images)
 
-    def graph(self, name: str | None = None) -> Tensor:
-        """The graph of that name of `pipeline.GRAPHS`, the profile's by default: (B, N, N)."""
-        graph = self._whole.graph(name)
+    def graph(self, name: str | None = None, one_pass: bool = False) -> Tensor:
+        """The graph of that name of `pipeline.GRAPHS`, the profile's by default: (B, N, N). one_pass: the measured one as the
+        ranker of one pass knows it."""
+        graph = self._whole.graph(name, one_pass)
         return torch.cat([graph(x) for x in self.tokens.split(at_a_time(pipeline.RANKED))])
 
     @functools.cached_property
@@ -185,10 +201,18 @@ class Batch:
             return self._whole.by(score)[self.rows].long()
         return pipeline.ranked(self.A if own else self.graph(graph), self.profile, score)
 
+    def by_pagerank(self, A: Tensor) -> Tensor:
+        """The order by PageRank of any graphs (B, N, N)."""
+        return pipeline.ranked(A, self.profile)
+
     @property
     def mean_order(self) -> Tensor:
         """The mean collapse order of the training images, (N,)."""
         return mean_ranking(self.profile, self.seed, self.device)
+
+    def mean_of(self, name: str) -> Tensor:
+        """The mean of a registered order over the training images, (N,)."""
+        return mean_of(self.profile, name, self.seed, self.device)
 
     @property
     def greedy_order(self) -> Tensor:
@@ -267,11 +291,11 @@ def sample_orders(
     profile: str | Profile, split: str, count: int, seed: int = 0, device: str = "auto"
 ) -> dict[str, Tensor]:
     """Every registered order of `pipeline.sample(profile, split, count)`, by name, each (count, N): but those that need a
-    classifier, which comes after them in the course."""
+    classifier, and those that are conditional on what has been seen, which come later in the course."""
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     images = of_split(profile, split, seed, device, seeded(seed, 40))
     chosen = pipeline.selection(load_data(profile, split), count)
-    asked = {name: o for name, o in registered().items() if o.needs != "classifier"}
+    asked = {name: o for name, o in registered().items() if o.needs != "classifier" and o.settings != "looking"}
     return {name: ranking_of(profile, split, o, seed, device)[chosen] if o.stored else images.ranked(o, chosen).long()
             for name, o in asked.items()}  # fmt: skip
 

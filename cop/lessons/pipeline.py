@@ -189,6 +189,8 @@ def order_config(profile: Profile, order: Order | None, seed: int) -> dict:
     config = {"order": order and order.name}
     if order and order.name in added():
         config |= {"source": order.fingerprint()}
+    if order and order.settings:
+        config |= {"settings": as_dict(getattr(profile, order.settings))}
     if order and order.needs == "comae":
         config |= {"rankings": rankings_config(profile, "train", seed)}
     if order and order.needs == "predictor":

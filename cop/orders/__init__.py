@@ -5,6 +5,7 @@
 
 from cop.orders import entries  # noqa: F401  (registers the orders that come with the package)
 from cop.orders.concordance import agreement, kendall_tau, spearman
+from cop.orders.looking import coverage_order, looking_order
 from cop.orders.permutations import (
     centre_out_order,
     check_ranking,
@@ -28,8 +29,10 @@ __all__ = [
     "centre_out_order",
     "check_ranking",
     "collapse_order",
+    "coverage_order",
     "get",
     "kendall_tau",
+    "looking_order",
     "low_discrepancy_order",
     "mean_order",
     "mirrored",

@@ -42,6 +42,7 @@ class Order:
     mirror: str | None = None
     trained: str = "every seed"
     stored: bool = False
+    settings: str | None = None
     version: int = 1
     colour: str = "#2b2b33"
     dash: str = "-"
@@ -89,7 +90,8 @@ def order(name: str, **properties) -> Callable[[Callable], Callable]:
     whether it needs anything and is not shared. shared: one order (N,) for all images. mirror: what the order of a
     mirrored image is: `moves`, the mirrored order; `own`, computed from the mirrored image; `stays`, the same order, which
     is the rule for shared ones. trained: whether notebook 5 trains and tests a classifier along it: with `every seed`,
-    with `seed 0` only, or `never`. stored: keep the orders of a split as an artefact, for those that take long. version:
+    with `seed 0` only, or `never`. stored: keep the orders of a split as an artefact, for those that take long. settings: the
+    field of the profile that holds its numbers. version:
     raise it when the same name would give another order. colour, dash, width: its line in figures.
     """
 

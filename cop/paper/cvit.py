@@ -147,13 +147,18 @@ class CViT(VisionTransformer):
         return self.forward_head(features).to(x.device)
 
 
-# The pretrained tags of timm's ViT-B/16, loaded by timm, which resamples the position embedding from the 14 x 14 patches
-# of 224 px to the 16 x 16 of 256 px. The starred tag is the default (decision 30).
-_TAGS = ("orig_in21k*", "augreg_in21k", "orig_in21k_ft_in1k", "augreg_in21k_ft_in1k", "augreg_in1k", "mae")
-_CFGS = {tag: get_pretrained_cfg(f"vit_base_patch16_224.{tag.strip('*')}") for tag in _TAGS}
-default_cfgs = generate_default_cfgs(
-    {f"cvit_base_patch16_256.{tag}": replace(cfg, input_size=(3, 256, 256)) for tag, cfg in _CFGS.items()}
-)
+# The pretrained tags of timm's ViT-B/16 and ViT-S/16, loaded by timm, which resamples the position embedding from the 14 x 14
+# patches of 224 px to the 16 x 16 of 256 px. The starred tag is the default (decision 30).
+_TAGS = {
+    "base": ("orig_in21k*", "augreg_in21k", "orig_in21k_ft_in1k", "augreg_in21k_ft_in1k", "augreg_in1k", "mae"),
+    "small": ("augreg_in21k*", "augreg_in21k_ft_in1k", "augreg_in1k"),
+}
+_CFGS = {
+    f"cvit_{size}_patch16_256.{tag}": get_pretrained_cfg(f"vit_{size}_patch16_224.{tag.strip('*')}")
+    for size, tags in _TAGS.items()
+    for tag in tags
+}
+default_cfgs = generate_default_cfgs({n: replace(cfg, input_size=(3, 256, 256)) for n, cfg in _CFGS.items()})
 
 
 @register_model
@@ -162,9 +167,19 @@ def cvit_base_patch16_256(pretrained: bool = False, **kwargs) -> CViT:
 
     Like timm's `orig_in21k`, the default tag, it has no head unless num_classes is passed.
     """
-    sizes = {"img_size": 256, "patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12} | kwargs
-    how = {"pretrained_filter_fn": checkpoint_filter_fn}
-    return build_model_with_cfg(CViT, "cvit_base_patch16_256", pretrained, **how, **sizes)
+    return _patch16_256("cvit_base_patch16_256", pretrained, {"embed_dim": 768, "num_heads": 12} | kwargs)
+
+
+@register_model
+def cvit_small_patch16_256(pretrained: bool = False, **kwargs) -> CViT:
+    """ViT-S/16 at 256 px, a quarter of ViT-B/16's multiply-adds. Like timm's `augreg_in21k`, the default tag, it has a head for
+    21,843 classes unless num_classes is passed."""
+    return _patch16_256("cvit_small_patch16_256", pretrained, {"embed_dim": 384, "num_heads": 6} | kwargs)
+
+
+def _patch16_256(variant: str, pretrained: bool, sizes: dict) -> CViT:
+    sizes = {"img_size": 256, "patch_size": 16, "depth": 12} | sizes
+    return build_model_with_cfg(CViT, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **sizes)
 
 
 def masked_loss(

@@ -235,18 +235,40 @@ class TokenPredictor(nn.Module):
         return 4 * self.position.numel() * 16  # the width 8 times, and the hidden layer of an MLP twice
 
     @own_device
-    def forward(self, tokens: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, seen: Tensor, only: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """tokens (B, N, C), seen (B, N) bool -> mean and scale of the Laplace distribution, (B, N, C) each.
 
         The values of unseen tokens are replaced before anything is computed, so nothing of them can leak.
-        What comes out at seen patches is not trained and has no meaning.
+        What comes out at seen patches is not trained and has no meaning. only: (B, M) long, the patches whose distributions
+        are wanted, (B, M, C) each; the last block then spares the others all but their keys and values.
         """
-        tokens = tokens.masked_fill(~seen[..., None], 0)  # (B, N, C)
-        x = torch.where(seen[..., None], self.embed(tokens), self.mask_token) + self.position  # (B, N, D)
-        for block in self.blocks:
+        x = self._embedded(tokens, seen)
+        for block in self.blocks[:-1] if only is not None else self.blocks:
             x = block(x, self.rotation)
-        mean, scale = self.head(self.norm(x)).chunk(2, -1)  # (B, N, C) each
+        if only is not None:
+            x = self.blocks[-1].attend(*self._last(x, only))  # (B, M, D)
+        mean, scale = self.head(self.norm(x)).chunk(2, -1)  # (B, N or M, C) each
         return mean, self.floor + F.softplus(scale)
+
+    @own_device
+    def attention_entropy(self, tokens: Tensor, seen: Tensor, only: Tensor) -> Tensor:
+        """Entropy in nats of the last block's attention from each of the patches `only` (B, M), mean over heads: (B, M)."""
+        x = self._embedded(tokens, seen)
+        for block in self.blocks[:-1]:
+            x = block(x, self.rotation)
+        _, q, k, _ = self._last(x, only)
+        weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)  # (B, H, M, N)
+        return torch.special.entr(weights).sum(-1).mean(1)
+
+    def _embedded(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        tokens = tokens.masked_fill(~seen[..., None], 0)  # (B, N, C)
+        return torch.where(seen[..., None], self.embed(tokens), self.mask_token) + self.position  # (B, N, D)
+
+    def _last(self, x: Tensor, only: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of the last block: the tokens `only` (B, M, D) of x (B, N, D), their queries (B, H, M, E), all keys and values."""
+        q, k, v = self.blocks[-1].heads_of(x, self.rotation)
+        rows = torch.arange(len(x), device=x.device)[:, None]
+        return x[rows, only], q[rows, :, only].transpose(1, 2), k, v
 
 
 def excess_nll(tokens: Tensor, mean: Tensor, scale: Tensor, floor: float) -> Tensor:

@@ -312,14 +312,21 @@ def _take(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))  # (B, N, D) at (B, P) -> (B, P, D)
 
 
-def load_mar(source: str | Path | Mapping, config: MARConfig | str) -> MAR:
+def load_mar(source: str | Path | Mapping, config: MARConfig | str, classes: Sequence[int] | None = None) -> MAR:
     """A MAR in evaluation mode with the weights of a checkpoint, as float32 whatever their precision.
 
     source: an official `checkpoint-last.pth` (its `model_ema` is taken), a safetensors file or a state dict.
-    config: sizes, or the name of an official model ("mar_base").
-    Raises FileNotFoundError, and ValueError where the checkpoint is unreadable or of another size.
+    config: sizes, or the name of an official model ("mar_base"). classes: which of the checkpoint's classes the model's are, for a
+    model that draws a few of them; all by default.
+    Raises FileNotFoundError, and ValueError where the checkpoint is unreadable, of another size, or without one of the classes.
     """
     name = config if isinstance(config, str) else f"a MAR of width {config.dim}"
     with torch.device("meta"):
         model = MAR(mar_config(config) if isinstance(config, str) else config)
-    return load_strictly(model, read_state_dict(source), name).eval()
+    state = dict(read_state_dict(source))
+    if classes is not None and (embedding := state.get("class_emb.weight")) is not None:
+        if not 0 <= min(classes) <= max(classes) < len(embedding):
+            found = f"classes run from {min(classes)} to {max(classes)}"
+            raise ValueError(f"{found}; expected 0 to {len(embedding) - 1}, the classes of the checkpoint")
+        state["class_emb.weight"] = embedding[list(classes)]
+    return load_strictly(model, state, name).eval()

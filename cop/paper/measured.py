@@ -105,25 +105,6 @@ def weighed(A: Tensor, u: Tensor) -> Tensor:
     return loud * A / total.clamp_min(1e-30) + (1 - loud) / N
 
 
-def coverage_order(A: Tensor, u: Tensor | None = None) -> Tensor:
-    """The greedy order of F(S) = sum_i u_i (1 - prod over j in S of (1 - A_ij)), A_ii = 1: A (B, N, N) -> (B, N) long.
-
-    u: (B, N) >= 0, what there is to learn at each patch, 1 by default. F is monotone and submodular, so every prefix is within
-    1 - 1/e of the best set of its size (Nemhauser, Wolsey and Fisher 1978). Equal gains go to the lower index.
-    """
-    B, N, _ = A.shape
-    A = A.double().masked_fill(torch.eye(N, dtype=torch.bool, device=A.device), 1)
-    left = torch.ones(B, N, 1, dtype=torch.float64, device=A.device) if u is None else u.double()[..., None].clone()
-    taken, order = torch.zeros(B, N, dtype=torch.bool, device=A.device), []
-    for _ in range(N):
-        gain = (left * A).sum(1).masked_fill(taken, -1)  # (B, N)
-        best = gain.argmax(1, keepdim=True)
-        order.append(best)
-        taken.scatter_(1, best, True)
-        left = left * (1 - A.gather(2, best[:, None].expand(-1, N, -1)))
-    return torch.cat(order, 1)
-
-
 # ------------------------------------------------------------------------------------------------- closed form
 
 

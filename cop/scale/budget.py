@@ -26,7 +26,12 @@ class Device:
     count: int = 1
 
 
-CARDS = Device("H100", 989, 67, 80), Device("RTX 5090", 209.5, 104.8, 32), Device("8 x H100", 989, 67, 80, 8)
+CARDS = (
+    Device("H100", 989, 67, 80),
+    Device("RTX 5090", 209.5, 104.8, 32),
+    Device("RTX 4090", 165.2, 82.6, 24),
+    Device("8 x H100", 989, 67, 80, 8),
+)
 DEVICES = {d.name: d for d in CARDS}
 
 

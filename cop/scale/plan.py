@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from cop.data.sets import imagenettewoof
 from cop.data.sets.imagenet import LAYOUTS, OFFICIAL
 from cop.data.tokens import BATCH as ENCODED
 from cop.lessons.classification import tested_counts
@@ -37,6 +38,7 @@ from cop.train.loop import seeded
 # train + val (the official training images), test
 IMAGES = {"fashion-subset": (12_000, 2_000), "fashion": (60_000, 10_000), "tiny-imagenet": (100_000, 10_000)}
 IMAGES |= dict.fromkeys(LAYOUTS, (OFFICIAL["train"], OFFICIAL["val"]))
+IMAGES["imagenette-woof"] = imagenettewoof.IMAGES["train"], imagenettewoof.IMAGES["val"]
 INCEPTION = 5.7e9  # multiply-adds of Inception v3 on an image
 CLASSIFIERS = ("ViT", "RViT", "CViT", "DynamicViT")  # Table 5; the controls of notebook 5 cost as much as CViT each
 TESTED = ("ViT", "ViT+C", "RViT", "CViT", "DynamicViT")
@@ -262,7 +264,7 @@ def main(profile: str, devices: Sequence[str] | None = None, utilisation: float 
 def reading(profile: str | Profile, stages: Sequence[Stage], device: budget.Device, assumptions: Assumptions) -> str:
     """How many images a second CViT's training takes, and how many cores decode so many; "" if all are in memory."""
     profile = get_profile(profile)
-    if profile.data.name not in LAYOUTS:
+    if profile.data.name not in (*LAYOUTS, "imagenette-woof"):
         return ""
     (stage,) = (s for s in stages if s.name == "CViT training")
     rate = profile.classifier.steps * profile.classifier.batch_size / hours(stage, device, assumptions) / 3600
@@ -292,8 +294,8 @@ def cuts(profile: str | Profile, assumptions: Assumptions | None = None, name: s
 
     def smaller(change: str, stages: list[Stage], price: str) -> None:
         after = spent(in_precision(profile, stages))
-        touched = [n for n in after if after[n] < 0.999 * before[n]]
-        rows.append([change, sum(before[n] for n in touched), sum(after[n] for n in touched), price])
+        if touched := [n for n in after if after[n] < 0.999 * before[n]]:
+            rows.append([change, sum(before[n] for n in touched), sum(after[n] for n in touched), price])
 
     moved = "unknown; over its last quarter the paper's Fig. 6 moves in the fourth digit"
     smaller("CoMAE for a fifth of its steps", comae(steps=c.steps // 5), moved)
@@ -311,7 +313,8 @@ def cuts(profile: str | Profile, assumptions: Assumptions | None = None, name: s
     ours = "nothing of the paper; ours: whose order it must be"
     rows.append(["no order sources but the training bank", sources, 0.0, ours])
     change, ranking = "rank only what fine-tuning shows, in the flip shown", before["ranking"]
-    rows.append([change, ranking, seen * ranking, "CViT's training needs every order"])
+    if seen < 1:
+        rows.append([change, ranking, seen * ranking, "CViT's training needs every order"])
     interpolated = "AuC and curve are interpolated; what notebook 5 does"
     rows.append(["15 kept counts instead of 100 ratios", curves, curves * few, interpolated])
     columns = ["cut", f"h before, {name}", "h after", "price"]

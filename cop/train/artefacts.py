@@ -159,6 +159,11 @@ def stored(stage: str, config: dict) -> bool:
     return _found(f"{stage}-{key(config)}") is not None
 
 
+def unless_missing(stage: str, config: dict, compute: Callable, train: bool) -> Artefact | None:
+    """`load_or_compute`; without `train` only what is stored, else None."""
+    return load_or_compute(stage, config, compute) if train or stored(stage, config) else None
+
+
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Inside, this run is the only one that computes what will stand at `path`.

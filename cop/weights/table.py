@@ -1,4 +1,4 @@
-"""Everything that the paper profile fetches, in one table (table.csv): where it comes from, its licence, what loads it.
+"""Everything that the profiles paper and evening fetch, in one table (table.csv): where it comes from, its licence, what loads it.
 
 `fetch(name)` gives the local file: the `path` that is passed, else `$COP_WEIGHTS` or the cache's folder `weights`, else
 it is downloaded. `python -m cop weights` prints the table, `python -m cop weights NAME` fetches one and converts it: a

@@ -15,7 +15,7 @@ from cop.lessons.classification import RATES, SHOWN, Hits, evaluate, hits
 from cop.lessons.ordering import ranking_of
 from cop.orders import check_ranking, ranks_of
 from cop.paper import cvit
-from cop.profiles import as_dict, demo, get_profile, key, paper, replace
+from cop.profiles import as_dict, demo, evening, get_profile, key, paper, replace
 from cop.show import figures_classification as fc
 from cop.show import report
 from cop.train.loop import seeded
@@ -268,14 +268,19 @@ def test_ticks_of_narrow_ranges_are_whole_per_cents():
         assert len(shown) > 3 and len(set(np.diff(shown))) == 1
 
 
-def test_the_paper_profile_starts_from_named_weights(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "profile, theirs, head, width",
+    [(paper, "vit_base_patch16_224.orig_in21k", 0, 768), (evening, "vit_small_patch16_224.augreg_in21k", 21_843, 384)],
+    ids=["paper", "evening"],
+)
+def test_large_profiles_start_from_named_weights(tmp_path, monkeypatch, profile, theirs, head, width):
     """A synthetic file with timm's names and 224 px shapes, found in the folder of weights; nothing is downloaded."""
-    source = timm.create_model("vit_base_patch16_224.orig_in21k", num_classes=0)
+    source, name = timm.create_model(theirs, num_classes=head), profile.classifier.pretrained
     torch.nn.init.normal_(source.pos_embed, std=0.02)
     monkeypatch.setenv("COP_WEIGHTS", str(tmp_path))
-    save_file(source.state_dict(), tmp_path / "vit_base_orig_in21k.safetensors")
-    model = classifiers.untrained(lambda: classifiers.build(paper, "CViT"), 0, paper.classifier.pretrained)
-    assert model.pos_embed.shape == (1, 257, 768) and model.head.weight.shape == (1000, 768)
+    save_file(source.state_dict(), tmp_path / f"{name}.safetensors")
+    model = classifiers.untrained(lambda: classifiers.build(profile, "CViT"), 0, name)
+    assert model.pos_embed.shape == (1, 257, width) and model.head.weight.shape == (profile.data.num_classes, width)
     assert torch.equal(model.blocks[11].mlp.fc2.weight, source.blocks[11].mlp.fc2.weight)
     assert torch.equal(model.pos_embed, resample_abs_pos_embed(source.pos_embed, new_size=(16, 16), num_prefix_tokens=1))
     with pytest.raises(ValueError, match="unknown weights 'vit_huge'"):

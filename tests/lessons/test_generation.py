@@ -150,6 +150,25 @@ def test_paper_profile_is_mar_b():
     from cop.paper.mar import MAR_CONFIGS
 
     assert generation.mar_sizes(PROFILES["paper"]) == MAR_CONFIGS["mar_base"]
+    assert replace(generation.mar_sizes(PROFILES["evening"]), num_classes=1000) == MAR_CONFIGS["mar_base"]
+
+
+def test_a_few_classes_of_a_checkpoint_keep_their_rows(tmp_path):
+    """As in the profile evening: label 0 is class 3 of the weights; what is drawn is what the whole model draws of class 3."""
+    whole = generation.MAR(replace(generation.mar_sizes(SMALL), num_classes=30), seeded(5)).eval()
+    torch.save({"model_ema": whole.state_dict()}, tmp_path / "mar.pth")
+
+    def few(*rows: int):
+        own = {"checkpoint": str(tmp_path / "mar.pth"), "checkpoint_classes": rows}
+        return replace(SMALL, generation=replace(SMALL.generation, **own))
+
+    rows = (*range(3, 30, 3), 1)
+    model, artefact = generation.mar(few(*rows), 0, "cpu")
+    assert artefact is None and generation.mar_config(few(*rows), 0) != generation.mar_config(few(*rows[::-1]), 0)
+    order = random_order(2, SMALL.num_tokens, seeded(1))
+    settings = {"num_iter": 2, "num_sampling_steps": 2, "cfg_scale": 2.0}
+    drawn = model.sample(torch.tensor([0, 9]), [1, 2], order, **settings)
+    assert torch.equal(drawn, whole.sample(torch.tensor([3, 1]), [1, 2], order, **settings))
 
 
 # ---------------------------------------------------------------------------------------------------- images

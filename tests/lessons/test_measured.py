@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cop.lessons import comparisons, exactness, measured, pipeline
-from cop.orders import check_ranking
+from cop.orders import check_ranking, random_order
 from cop.paper.measured import gaussian_graph, measured_graph
 from cop.paper.onepass import OnePass
 from cop.profiles import as_dict, demo, get_profile, replace
@@ -55,9 +55,20 @@ def test_variants_are_orders_of_every_image():
     for order in found.values():
         check_ranking(order, 64)
     assert torch.equal(found["reversed"].flip(-1), found["predicted scale"])
+    table = comparisons.variants(profile, count=2, device="cpu").set_index("reading")
+    assert set(table.index) == set(found) and (table[["contrast", "spread"]] >= 0).all(axis=None)
+    assert table.loc["reversed", "variance"] == pytest.approx(-table.loc["predicted scale", "variance"], abs=1e-5)
     different = {tuple(order[0].tolist()) for order in found.values()}
     # equal uncertainty everywhere, as of an untrained predictor, weighs nothing
     assert len(different) >= len(found) - 1
+
+
+def test_first_patches_that_lie_together_are_told_from_scattered_ones():
+    together = torch.arange(64)[None]  # the first 22 %: two rows
+    scattered = random_order(200, 64, torch.Generator().manual_seed(0))
+    assert comparisons.spread(together, 0.22).item() < 0.85
+    assert comparisons.spread(scattered, 0.22).mean().item() == pytest.approx(1, abs=0.02)
+    assert comparisons.spread(scattered, 1.0).allclose(torch.ones(200).double())
 
 
 def test_agreement_counts_what_position_explains_only_where_it_says_so():

@@ -291,6 +291,8 @@ def test_registered_with_timm_and_its_tags():
     assert default.mean == (0.5, 0.5, 0.5)
     for name in tags:
         assert timm.models.get_pretrained_cfg(name).hf_hub_id.startswith("timm/vit_base_patch16_224.")
+    small = timm.models.get_pretrained_cfg("cvit_small_patch16_256")
+    assert (small.hf_hub_id, small.input_size) == ("timm/vit_small_patch16_224.augreg_in21k", (3, 256, 256))
 
 
 @pytest.mark.parametrize("own_tag", [True, False])
@@ -313,10 +315,12 @@ def test_timm_loading_resamples_the_position_embedding(own_tag):
     assert model.eval()(images(1, size=256, channels=3), torch.arange(56)[None]).shape == (1, 10)
 
 
-def test_full_size_model_has_exactly_timms_names_and_shapes():
+@pytest.mark.parametrize("size", ["base", "small"])
+def test_full_size_model_has_exactly_timms_names_and_shapes(size):
     with torch.device("meta"):
-        ours = timm.create_model("cvit_base_patch16_256", num_classes=1000)
-        theirs = timm.create_model("vit_base_patch16_224", img_size=256, num_classes=1000)
+        ours = timm.create_model(f"cvit_{size}_patch16_256", num_classes=1000)
+        theirs = timm.create_model(f"vit_{size}_patch16_224", img_size=256, num_classes=1000)
+    assert [b.attn.num_heads for b in ours.blocks] == [b.attn.num_heads for b in theirs.blocks]
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
 
 

@@ -395,6 +395,9 @@ def test_other_checkpoints(tmp_path):
         net = load_mar(source, TINY)
         assert all(torch.equal(v, weights[k]) for k, v in net.state_dict().items())
     assert {p.dtype for p in load_mar(half, TINY).parameters()} == {torch.float32}
+    few = load_mar(tmp_path / "mar.safetensors", dataclasses.replace(TINY, num_classes=2), classes=(3, 1))
+    assert torch.equal(few.class_emb.weight, weights["class_emb.weight"][[3, 1]])
+    assert torch.equal(few.mask_token, weights["mask_token"])
     with torch.no_grad():
         net.mask_token += 1
     assert not torch.equal(weights["mask_token"], net.mask_token)  # a copy, not the caller's tensor
@@ -424,6 +427,8 @@ def test_bad_checkpoints(tmp_path, capsys):
         load_mar({("mask" if k == "mask_token" else k): v for k, v in weights.items()}, TINY)
     with pytest.raises(ValueError, match=r"fake_latent is \(1, 24\), expected \(1, 48\)"):
         load_mar(weights, dataclasses.replace(TINY, dim=48))
+    with pytest.raises(ValueError, match="classes run from 1 to 5; expected 0 to 4, the classes of the checkpoint"):
+        load_mar(weights, dataclasses.replace(TINY, num_classes=2), classes=(5, 1))
     with pytest.raises(ValueError, match="choose one of mar_base"):
         load_mar(weights, "mar_tiny")
 

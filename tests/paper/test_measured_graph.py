@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_entropy import FLOOR, TINY, gen, model
 
-from cop.orders import check_ranking, collapse_order
+from cop.orders import check_ranking, collapse_order, coverage_order
 from cop.paper.entropy import GaussianTokens, TokenPredictor, excess_nll
 from cop.paper.measured import (
     UNITS,
-    coverage_order,
     gaussian_graph,
     laplace_scale,
     measured_graph,

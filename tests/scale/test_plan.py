@@ -7,7 +7,7 @@ import torch
 
 from cop.measure.cost import macs
 from cop.paper.kl16 import KL16
-from cop.profiles import demo, get_profile, paper
+from cop.profiles import demo, evening, get_profile, paper
 from cop.scale import budget, plan
 
 STAGES = {s.name: s for s in plan.plan(paper)}
@@ -135,6 +135,17 @@ def test_tables_and_command_line(capsys):
         and "## What can be cut" in out
         and "50% of the dense bf16 rate (H100: 1 x 989" in out
     )
+    assert "a quarter of the sampling steps" in out and "10,000 images per system" not in out, "it draws fewer"
+
+
+def test_an_evening_takes_eight_hours_at_most_on_a_card_of_24_gb_and_fits_one_of_12():
+    stages, card, assumptions = plan.plan(evening), budget.device("RTX 4090"), budget.Assumptions()
+    assert 4 < sum(budget.hours(s, card, assumptions) for s in stages) <= 8
+    for s in stages:
+        trains = any(word in s.name for word in ("training", "tuning", "predictor"))
+        at_once = s.batch // evening.scale.micro_batches if trains else s.batch
+        assert s.memory(at_once) <= 12 * assumptions.memory_share, s.name
+    assert plan.looks(evening)[0] == 2 * (9469 + 3925 + 9025 + 3929)  # of Imagenette and Imagewoof
 
 
 def test_every_layout_of_imagenet_has_the_same_plan():
@@ -157,7 +168,7 @@ def test_cores_that_decode_as_fast_as_a_gpu_trains():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="unknown device 'A100'; expected one of H100, RTX 5090, 8 x H100"):
+    with pytest.raises(ValueError, match="unknown device 'A100'; expected one of H100, RTX 5090, RTX 4090, 8 x H100"):
         budget.table([], devices=["A100"])
     with pytest.raises(ValueError, match="no plan for data 'folder'.*expected one of fashion-subset"):
         plan.plan(replace(demo, data=replace(demo.data, name="folder")))

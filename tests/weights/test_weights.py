@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import test_kl16
 import test_mar
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -205,6 +206,9 @@ def test_sizes_are_those_of_the_networks():
             assert sets * 4 * sum(p.numel() for p in model.parameters()) == pytest.approx(entry.size, rel=0.004), (
                 entry.name
             )
+    with torch.device("meta"):
+        small = timm.create_model("vit_small_patch16_224.augreg_in21k")
+    assert 4 * sum(p.numel() for p in small.parameters()) == weights.find("vit_small_augreg_in21k").size
 
 
 def test_timm_knows_the_tags():
@@ -212,10 +216,10 @@ def test_timm_knows_the_tags():
 
     for entry in weights.TABLE:
         if entry.source.startswith("hub:"):
-            tag = entry.name.removeprefix("vit_base_")
-            assert get_pretrained_cfg(f"vit_base_patch16_224.{tag}").hf_hub_id == entry.source.removeprefix("hub:")
-            assert get_pretrained_cfg(f"cvit_base_patch16_256.{tag}").hf_hub_id == entry.source.removeprefix("hub:")
-            assert get_pretrained_cfg(f"vit_base_patch16_224.{tag}").license == entry.licence.lower()
+            _, size, tag = entry.name.split("_", 2)
+            theirs = get_pretrained_cfg(f"vit_{size}_patch16_224.{tag}")
+            assert theirs.hf_hub_id == entry.source.removeprefix("hub:") and theirs.license == entry.licence.lower()
+            assert get_pretrained_cfg(f"cvit_{size}_patch16_256.{tag}").hf_hub_id == theirs.hf_hub_id
     assert get_pretrained_cfg("deit_base_patch16_224.fb_in1k").url == weights.find("deit_base").source
 
 

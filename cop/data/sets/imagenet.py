@@ -220,7 +220,7 @@ class Files:
         return Path(self.name(row)).read_bytes()
 
 
-def _pictures(folder: Path | str) -> list[os.DirEntry]:
+def image_files(folder: Path | str) -> list[os.DirEntry]:
     return [e for e in os.scandir(folder) if e.name.lower().endswith(SUFFIXES) and e.name[0] != "."]
 
 
@@ -236,7 +236,7 @@ def imagenet_contents(cfg: DataConfig, root: Path | None) -> list[str] | None:
         return []
     if cfg.name == "imagenet":
         parts = [root / part for part in ("train", "val") if (root / part).is_dir()]
-        files = [e.path for part in parts for f in os.scandir(part) if f.is_dir() and f.name[0] != "." for e in _pictures(f.path)]
+        files = [e.path for part in parts for f in os.scandir(part) if f.is_dir() and f.name[0] != "." for e in image_files(f.path)]
     else:
         suffix = ".tar" if cfg.name == "imagenet-wds" else ".parquet"
         files = [str(f) for place in (root, root / "data") for f in place.glob(f"*{suffix}")]
@@ -259,7 +259,7 @@ def imagenet(cfg: DataConfig, split: str, root: Path | None) -> ImageSet:
                          f"{foreign[0]}; expected n01440764 to n15075141: their order numbers the classes")  # fmt: skip
     files, labels = [], []
     for label, wnid in enumerate(classes):
-        found = [f"{wnid}/{entry.name}" for entry in _pictures(folder / wnid)]
+        found = [f"{wnid}/{entry.name}" for entry in image_files(folder / wnid)]
         files += found
         labels += [label] * len(found)
     source = Files(folder, np.array([os.fsencode(f) for f in files]))

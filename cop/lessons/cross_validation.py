@@ -1,0 +1,61 @@
+"""Orders compared on photographs: one base, fine-tuned along each of them at one mask rate, in folds in which every image is
+tested once, and the differences of the same images.
+
+Letters: S seeds, F folds, n images of the pool.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from cop.lessons import classification, pipeline
+from cop.measure.metrics import holm, of_mean
+from cop.paper.cvit import keep_count
+from cop.profiles import FOLDS, Profile, get_profile, in_fold
+
+
+def at_rate(profile: str | Profile, rate: float) -> Profile:
+    """The profile with classifiers that are trained and tested at one mask rate: a third of the time of the paper's schedule."""
+    profile = get_profile(profile)
+    return replace(profile, classifier=replace(profile.classifier, rate=rate))
+
+
+def compared(profile: str | Profile, orders: Iterable[str], rate: float, seeds: Sequence[int] = (0,),
+             device: str = "auto") -> dict[str, np.ndarray]:  # fmt: skip
+    """Order -> which images are classified right at the mask rate, bool (S, n), by the system that was fine-tuned along it.
+    `ViT` is the whole image. Random orders are drawn anew in every step of the training."""
+    profile = at_rate(profile, rate)
+    found = {}
+    for order in orders:
+        system = {"random": "RViT"}.get(order, order)
+        runs = [classification.hits(profile, system, seed=seed, device=device) for seed in seeds]
+        found[order] = np.stack([run.at(0.0 if order == "ViT" else rate) for run in runs])
+    return found
+
+
+def differences(hits: Mapping[str, np.ndarray], pairs: Iterable[tuple[str, str]], profile: Profile) -> pd.DataFrame:
+    """Paired differences of top-1 in points, first minus second: `difference`, `low`, `high` (Student's 95 % over the images, each
+    the mean over its seeds), `p`, `holm` (corrected for all pairs given), and `runs`, in how many of the S F trainings the first
+    is ahead."""
+    tested = [pipeline.rows_of(in_fold(profile, f), "test").numpy() for f in range(FOLDS)] if profile.classifier.folds else [slice(None)]
+    rows = []
+    for a, b in pairs:
+        gap = 100.0 * hits[a] - 100.0 * hits[b]  # (S, n)
+        interval, p = of_mean(gap.mean(0))
+        ahead = [run[rows].mean() > 0 for run in gap for rows in tested]
+        rows.append([a, b, *interval, p, f"{sum(ahead)} of {len(ahead)}"])
+    table = pd.DataFrame(rows, columns=["order", "against", "difference", "low", "high", "p", "runs"])
+    return table.assign(holm=holm(table["p"]))
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """`differences` for a reader: one row per order, one column per control; a star where the corrected p is below .05."""
+    text = [f"{r.difference:+.1f} [{r.low:+.1f}, {r.high:+.1f}]{' *' if r.holm < 0.05 else ''}, {r.runs}" for r in table.itertuples()]
+    wide = table.assign(text=text).pivot(index="order", columns="against", values="text")
+    return wide.loc[table["order"].unique(), table["against"].unique()].fillna("").reset_index().rename_axis(columns=None)
+
+
+def patches_seen(profile: Profile, rate: float) -> int:
+    return keep_count(profile.num_tokens, rate)

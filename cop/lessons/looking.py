@@ -1,0 +1,198 @@
+"""Notebook 6: the calls that its cells make, and its figures and tables.
+
+Letters: B images, N patches, K of them seen.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cop.lessons import cross_validation, ordering, pipeline
+from cop.lessons.costs import looking_costs as looking_costs
+from cop.lessons.cross_validation import compared, differences
+from cop.measure.metrics import Interval, of_mean
+from cop.orders import get
+from cop.orders.looking import bilateral_graph, coverage_order, mean_colours
+from cop.paper.cvit import keep_count
+from cop.paper.ranking import pagerank
+from cop.profiles import Profile, for_classifiers
+from cop.show import figures_looking, report
+from cop.show.figures import to_array
+from cop.show.report import Report
+from cop.train.loop import seeded
+
+NOTEBOOK = "06_an_order_that_looks"
+shown = partial(report.shown, NOTEBOOK)
+GLANCE = ("random", "low-discrepancy", "variance", "collapse", "coverage", "surprise", "active")  # rows of the first picture
+COMPARED = ("random", "low-discrepancy", "variance", "collapse", "mean order", "measured", "coverage", "mean of coverage",
+            "surprise", "mean of surprise", "active", "mean of active")  # fmt: skip
+CONTROLS = ("random", "low-discrepancy", "variance", "its own mean")
+MEANS = {"collapse": "mean order"}  # of the others it is "mean of ..."
+ISOLATED = ("PageRank bilateral", "coverage", "coverage gaussian", "coverage measured", "coverage comae")
+
+
+def start(profile: str, seed: int, **parameters) -> tuple[Report, Profile]:
+    """Where the notebook writes, and its profile. Raises ValueError for a wrong parameter."""
+    return Report(NOTEBOOK, profile, seed, **parameters), for_classifiers(profile)
+
+
+def orders_of(profile: Profile, count: int, names: Sequence[str], seed: int, device: str) -> dict[str, Tensor]:
+    """Orders of `count` validation images, by name, (count, N) each."""
+    images = ordering.of_split(profile, "val", seed, pipeline.resolve_device(device), seeded(seed, 40))
+    chosen = pipeline.selection(pipeline.load_data(profile, "val"), count)
+    return {name: images.ranked(get(name), chosen).long() for name in names}
+
+
+@shown("What each order sees")
+def glance(out: Report, sample, orders: Mapping[str, Tensor], rate: float):
+    """Four images, a row each, and what is seen of them at 22 percent of the patches along each order, a column each."""
+    K = keep_count(sample.tokens.shape[1], rate)
+    rows = {name: order[:4, :K].numpy() for name, order in orders.items()}
+    return figures_looking.glance(to_array(sample.images[:4]), rows, round(sample.tokens.shape[1] ** 0.5))
+
+
+# -------------------------------------------------------------------------------------------------- coverage
+
+
+def covered(A: Tensor, u: Tensor, chosen: Sequence[int]) -> float:
+    """F(S) of one graph A (N, N), A_ii = 1, with weights u (N,): how much of what there is to learn the patches `chosen` give away."""
+    return float((u * (1 - (1 - A[:, list(chosen)]).prod(1))).sum())
+
+
+def greedy_against_best(A: Tensor, u: Tensor) -> np.ndarray:
+    """F of the first k patches of the greedy order, in units of the best set of k patches, for k = 1, ..., N: by all subsets, so
+    for a dozen patches. A (N, N), u (N,): (N,)."""
+    A, u, N = A.double().fill_diagonal_(1), u.double(), len(u)
+    order = coverage_order(A[None], u[None])[0].tolist()
+    best = [max(covered(A, u, s) for s in combinations(range(N), k)) for k in range(1, N + 1)]
+    return np.array([covered(A, u, order[: k + 1]) / best[k] for k in range(N)])
+
+
+def graph_and_weights(sample, profile: Profile) -> tuple[Tensor, Tensor]:
+    """The graph (B, N, N) of patches that are near and alike, and the contrast (B, N), of `coverage`."""
+    c, shape = profile.looking, (profile.grid, profile.grid)
+    A = bilateral_graph(mean_colours(sample.images, shape), shape, c.near, c.alike)
+    patches = ordering.looked_at(pipeline.tokenizer(profile), sample.images)
+    return A, patches.var(-1, correction=0) ** c.gamma
+
+
+@shown("Greedy coverage against the best sets")
+def theorem(out: Report, A: Tensor, u: Tensor, count: int = 12):
+    """How much of what the best set of k patches covers the greedy choice covers, for each k, on the middle patches of test images,
+    with a line at the bound 1 - 1/e."""
+    G = round(A.shape[-1] ** 0.5)
+    rows, columns = range(G // 2 - 2, G // 2 + 1), range(G // 2 - 2, G // 2 + 2)
+    middle = [r * G + c for r in rows for c in columns][:count]
+    found = np.stack([greedy_against_best(a[middle][:, middle], w[middle]) for a, w in zip(A, u, strict=True)])
+    out.record(greedy_worst=found.min(), greedy_mean=found.mean())
+    return figures_looking.bound(found), pd.DataFrame(found, columns=[f"{k + 1}" for k in range(found.shape[1])])
+
+
+def crowded(ranking: Tensor, grid: int, K: int) -> Tensor:
+    """What share of the first K patches of each order touch another one of them, (B,)."""
+    row, column = ranking[:, :K] // grid, ranking[:, :K] % grid
+    apart = torch.maximum((row[:, :, None] - row[:, None]).abs(), (column[:, :, None] - column[:, None]).abs())
+    return (apart + (grid * torch.eye(K, dtype=torch.long)) <= 1).any(-1).double().mean(-1)
+
+
+@shown("One graph, two rules")
+def two_rules(out: Report, sample, A: Tensor, u: Tensor, rate: float):
+    """One graph per image, the patches that are near and alike: the first 22 percent by PageRank, which scores each patch alone, and
+    by coverage, which asks what is left."""
+    N = A.shape[-1]
+    G, K = round(N**0.5), keep_count(N, rate)
+    rules = {"PageRank": pagerank(A.float()).argsort(descending=True, stable=True), "coverage": coverage_order(A, u)}
+    share = {name: float(crowded(r, G, K).mean()) for name, r in rules.items()}
+    out.record(**{f"crowded_{name}": v for name, v in share.items()})
+    titles = {f"{name}: {share[name]:.0%} of the first {K} touch another": r[:4, :K].numpy() for name, r in rules.items()}
+    return figures_looking.glance(to_array(sample.images[:4]), titles, G)
+
+
+# ------------------------------------------------------------------------------------------------ comparison
+
+
+def own_mean(order: str) -> str:
+    return MEANS.get(order, f"mean of {order}")
+
+
+def pairs(hits: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
+    """The comparisons of the table: each order of an image's own with the controls, and with its own mean order."""
+    own = [o for o in hits if own_mean(o) in hits]
+    return [(o, c) for o in own for c in (*(c for c in CONTROLS[:3] if c in hits), own_mean(o))]
+
+
+def tested(profile: Profile, orders: Sequence[str], rate: float, seeds: Sequence[int], device: str) -> dict[str, np.ndarray]:
+    """`cross_validation.compared`, trained where it is not stored."""
+    return compared(profile, orders, rate, seeds, device)
+
+
+def accuracy(hits: np.ndarray) -> Interval:
+    """Top-1 in per cent of hits (S, n), with Student's interval over the images."""
+    return of_mean(100.0 * hits.mean(0))[0]
+
+
+@shown("Accuracy along each order")
+def accuracies(out: Report, hits: Mapping[str, np.ndarray], rate: float):
+    """Top-1 accuracy with 78 percent of the patches masked, fine-tuned and tested along each order, with intervals over images and a
+    dot for every training; the mean order of each order beside it."""
+    for name, h in hits.items():
+        value, low, high = accuracy(h)
+        out.record(**{f"top1_{name}": value, f"low_{name}": low, f"high_{name}": high})
+    return figures_looking.dots({name: accuracy(h) for name, h in hits.items() if name != "ViT"}, {n: 100 * h.mean(1) for n, h in hits.items()})
+
+
+@shown("Differences between orders, on the same images")
+def order_differences(out: Report, hits: Mapping[str, np.ndarray], profile: Profile):
+    """Paired differences of top-1 in points between each order of an image's own and the controls, with 95 percent intervals, stars
+    after Holm's correction over the table, and in how many trainings it is ahead."""
+    table = differences(hits, pairs(hits), profile)
+    out.record(**{f"gain_{r.order} - {r.against}": r.difference for r in table.itertuples()},
+               **{f"holm_{r.order} - {r.against}": r.holm for r in table.itertuples()})  # fmt: skip
+    means = {own_mean(o): "its own mean" for o in hits}
+    return cross_validation.shown(table.assign(against=[means.get(a, a) for a in table["against"]]))
+
+
+@shown("Only the graph differs, only the rule differs")
+def isolation(out: Report, hits: Mapping[str, np.ndarray]):
+    """Top-1 accuracy of one rule on four graphs, and of two rules on one graph, with intervals over images."""
+    rows = []
+    for name, h in hits.items():
+        value, low, high = accuracy(h)
+        out.record(**{f"top1_{name}": value})
+        rule, graph = ("PageRank", "near and alike") if name == "PageRank bilateral" else ("coverage", GRAPHS[name])
+        rows.append({"rule": rule, "graph": graph, "top-1 in %": f"{value:.1f} [{low:.1f}, {high:.1f}]"})
+    return pd.DataFrame(rows)
+
+
+GRAPHS = {"coverage": "near and alike", "coverage gaussian": "near", "coverage measured": "measured", "coverage comae": "CoMAE's"}
+
+
+@shown("What an order costs, end to end")
+def cost(out: Report, profile: Profile, rate: float):
+    """Multiply-adds of order and classifier from 22 percent of the patches in units of the whole image, and images per second."""
+    return looking_costs(profile, rate)
+
+
+@shown("Orders on clothes and on photographs")
+def both(out: Report):
+    """Top-1 accuracy in per cent with 78 percent masked per order, on clothes and on photographs."""
+    names = {name: f"top1_{name}" for name in ("ViT", *COMPARED)}
+    names |= {f"{o} − {c}": f"gain_{o} - {c}" for o in ("active", "coverage", "collapse") for c in ("random", "low-discrepancy", own_mean(o))}
+    return out.beside({"clothes (demo)": "demo", "photographs (natural64)": "natural64"}, names, 1, 1)
+
+
+def verdicts(out: Report, hits: Mapping[str, np.ndarray], profile: Profile) -> pd.DataFrame:
+    """Which orders of an image's own beat all four controls in this run, after Holm's correction over all comparisons."""
+    table, rows = differences(hits, pairs(hits), profile), []
+    for order in table["order"].unique():
+        found = table[table["order"] == order]
+        beaten = found[(found["difference"] > 0) & (found["holm"] < 0.05)]["against"]
+        ahead = found[found["difference"] > 0]["against"]
+        rows.append({"order": order, "beats": ", ".join(beaten) or "none", "is ahead of": ", ".join(ahead) or "none",
+                     "an order of the image's own?": "yes" if len(beaten) == len(found) else "not shown"})  # fmt: skip
+    return pd.DataFrame(rows)

@@ -1,0 +1,66 @@
+"""Figures of notebook 6: data in, a matplotlib `Figure` out."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from cop.show.figures import BLUE, GREY, INK, line_of, reveal, show, styled
+
+
+@styled
+def glance(images: np.ndarray, rows: Mapping[str, np.ndarray], grid: int) -> Figure:
+    """Images (B, H, W) or (B, H, W, 3), a row each: whole, and what some patches show of them, a column per name of `rows`,
+    (B, K) patches each."""
+    B = len(images)
+    fig, axes = plt.subplots(B, 1 + len(rows), figsize=(1.12 * (1 + len(rows)), 1.12 * B + 0.5))
+    for line, image in zip(axes, images, strict=True):
+        show(line[0], image)
+    axes[0, 0].set_title("image", fontsize=8)
+    for k, (name, patches) in enumerate(rows.items(), 1):
+        for line, image, chosen in zip(axes[:, k], images, patches, strict=True):
+            show(line, reveal(image, chosen, grid))
+        axes[0, k].set_title("\n".join(name.split(": ")), fontsize=8, color=line_of(name)[0])
+    return fig
+
+
+@styled
+def bound(found: np.ndarray) -> Figure:
+    """Greedy coverage in units of the best, (images, k): a line per image, with the bound."""
+    fig, ax = plt.subplots(figsize=(5.6, 3.0))
+    k = np.arange(1, found.shape[1] + 1)
+    ax.plot(k, found.T, color=BLUE, lw=0.6, alpha=0.4)
+    ax.plot(k, found.min(0), color=INK, lw=1.6)
+    ax.text(k[-1], found.min(), "worst image ", ha="right", va="top", fontsize=8)
+    ax.axhline(1 - 1 / np.e, color=GREY, ls=":")
+    ax.text(k[0], 1 - 1 / np.e, "1 - 1/e: the theorem", color=GREY, fontsize=8, va="bottom")
+    ax.set(xlabel="patches chosen", ylabel="covered, best set = 1", ylim=(0.6, 1.01), title=f"Greedy covers at least {found.min():.1%} of what the best set does")  # fmt: skip
+    return fig
+
+
+@styled
+def dots(intervals: Mapping[str, tuple[float, float, float]], runs: Mapping[str, np.ndarray]) -> Figure:
+    """Accuracy in per cent per order, best on top: a dot with its interval, small dots for every seed; orders that are one for all
+    images are hollow.
+
+    intervals: name -> (value, low, high); runs: name -> one value per seed."""
+    names = sorted(intervals, key=lambda n: intervals[n][0])
+    fig, ax = plt.subplots(figsize=(6.2, 0.3 * len(names) + 1.1))
+    for y, name in enumerate(names):
+        value, low, high = intervals[name]
+        own = not (name.startswith("mean") or name in ("low-discrepancy", "raster", "centre-out"))
+        colour = line_of(name)[0]
+        ax.errorbar(value, y, xerr=[[value - low], [high - value]], fmt="o", color=colour, mfc=colour if own else "white", capsize=3, ms=6)
+        if len(runs[name]) > 1:
+            ax.plot(runs[name], np.full(len(runs[name]), y - 0.25), ".", color=colour, ms=3, alpha=0.7)
+    if "random" in intervals:
+        ax.axvline(intervals["random"][0], color=GREY, lw=0.8, ls=":")
+    ax.set_yticks(range(len(names)), names)
+    ax.xaxis.set_major_formatter(PercentFormatter(100, decimals=0))
+    ax.set(xlabel="top-1 accuracy from 22 % of the patches (higher is better)", title=f"{names[-1]} is ahead", ylim=(-0.7, len(names) - 0.4))
+    ax.text(1, -0.24, "hollow: one order for all images", transform=ax.transAxes, ha="right", fontsize=8, color=GREY)
+    sns.despine(ax=ax)
+    return fig
