@@ -84,10 +84,18 @@ def test_a_reference_step_is_timed():
 
 def test_a_killed_retraining_goes_on_with_what_it_had(tmp_path):
     """Killed after its first training; the same call then trains the rest, and forgets when it began."""
-    code = (
-        "import pathlib; from cop import paths, runner; paths.build = pathlib.Path('build').resolve(); "
-        "runner.run('smoke', retrain=True, only='02')"
-    )
+    code = """
+import pathlib, time
+from cop import paths, runner
+from cop.lessons import pipeline
+paths.build = pathlib.Path("build").resolve()
+def execute(*_):  # in the place of a notebook
+    for seed in (0, 1):
+        pipeline.comae("smoke", seed, "cpu")
+        time.sleep(3)
+runner.execute = execute
+runner.run("smoke", retrain=True, only="02")
+"""
     own = {"COP_CACHE": str(tmp_path / "cache"), "COP_FIGURES": str(tmp_path / "figures"), "OMP_NUM_THREADS": "1"}
     env = {k: v for k, v in os.environ.items() if k != "COP_RETRAIN_SINCE"} | own | {"PYTHONPATH": str(paths.root)}
     begun = tmp_path / "build" / "smoke" / "seed0" / "retraining-02.begun"
@@ -99,7 +107,7 @@ def test_a_killed_retraining_goes_on_with_what_it_had(tmp_path):
     with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=env, start_new_session=True) as run:
         end = time.time() + 120
         while not trained() and run.poll() is None and time.time() < end:
-            time.sleep(0.05)
+            time.sleep(0.02)
         os.killpg(run.pid, signal.SIGKILL)
     before = trained()
     assert before and run.returncode == -signal.SIGKILL and begun.exists()
