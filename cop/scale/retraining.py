@@ -127,7 +127,7 @@ def plan(profile: Profile, scale: float) -> str:
         f"one process, {two:.0f} with two (trainings side by side). Every training runs on {on}: scale.threads, part of its "
         "configuration.\n"
     )
-    return text + (f"Not counted: what {older} older artefacts asked for without recording it.\n" if older else "")
+    return text + (f"Not counted: what {older} older artefact(s) asked for without recording it.\n" if older else "")
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def test_the_plan_counts_what_is_released_and_what_that_asked_for(released, monk
         "optimum": ["1", "0", "0", "1.0", "1.0"],
     }
     assert "with 2 of the notebooks themselves: 55 minutes with one process, 45 with two" in text
-    assert "Every training runs on one thread" in text and "what 1 older artefacts asked for" in text
+    assert "Every training runs on one thread" in text and "what 1 older artefact(s) asked for" in text
     assert "so no plan" in retraining.plan(replace(smoke, name="own", data=replace(smoke.data, limit=7)), 1.0)
 
 
