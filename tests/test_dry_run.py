@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from safetensors import safe_open
 
 from cop import paths, runner
+from cop.configs import DataConfig
 from cop.data.loading import load_data
 from cop.data.sets.synthetic import synthetic
 from cop.lessons import gallery
@@ -20,7 +21,7 @@ from cop.paper.comae import CoMAE
 from cop.paper.entropy import TokenPredictor
 from cop.paper.kl16 import KL16
 from cop.paper.mar import MAR
-from cop.profiles import PROFILES, DataConfig, dry_run, get_profile, natural, paper, smoke
+from cop.profiles import PROFILES, dry_run, get_profile, natural, paper, smoke
 from cop.scale import rehearsal
 from cop.show import figures, report
 

@@ -16,11 +16,12 @@ import pandas as pd
 import torch
 
 from cop import paths
+from cop.configs import Profile, as_dict
 from cop.files import write
 from cop.lessons.cards import TRAINED, provenances
 from cop.lessons.classifiers import build
 from cop.paper.cvit import masked_loss
-from cop.profiles import Profile, as_dict, demo
+from cop.profiles import demo
 from cop.train.artefacts import old, visible
 from cop.train.loop import seeded, seeded_build, threads
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from cop.configs import DataConfig, Profile, TokenConfig
 from cop.data.loading import data_config, forget, load_data
 from cop.data.pictures import decode
 from cop.data.sets import imagenettewoof
 from cop.data.sets.imagenet import imagenet_info
-from cop.profiles import DataConfig, Profile, TokenConfig, evening
+from cop.profiles import evening
 from cop.weights import command
 from cop.weights import table as weights
 

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from cop import paths
-from cop.profiles import as_dict, key, replace, smoke
+from cop.configs import as_dict, key
+from cop.profiles import replace, smoke
 from cop.scale import retraining
 
 HERE = {"data": as_dict(smoke.data), "tokens": as_dict(smoke.tokens)}
