@@ -6,7 +6,7 @@ The public names are imported on first use, so that `import cop` is quick.
 import importlib
 
 _WHERE = {
-    "rank": "cop.lessons.ordering",
+    "rank": "cop.lessons.ranks",
     "look": "cop.lessons.look",
     "read_images": "cop.data.inputs",
     "load_data": "cop.data.loading",

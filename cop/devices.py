@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cop.profiles import Profile
+from cop.configs import Profile
 
 _most: int | None = None  # images at a time, where that is limited
 

@@ -18,10 +18,11 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from cop import paths
+from cop.configs import Profile
 from cop.files import write
 from cop.lessons import classifiers, gallery, generation, pipeline
 from cop.paths import sources
-from cop.profiles import DRY, Profile, for_classifiers, get_profile, replace, spelled
+from cop.profiles import DRY, for_classifiers, get_profile, replace, spelled
 from cop.scale import memory, retraining
 from cop.scale.rehearsal import environment, place_of_dry_run
 from cop.show import report, reproduction

@@ -268,8 +268,9 @@ lesson.other_readings(out, config, device)
 
 # %% [markdown]
 # "Relied upon" **means** that other patches become more predictable, on average over what this predictor has learned about such images.
-# It does **not** mean that a patch shows the object, that it is hard to guess from the others, or that a classifier needs it. Where
-# readings of one graph disagree on contrast, the choice among them is a choice of what "first" shall mean, and no data decide it.
+# It does **not** mean that a patch shows the object, that it is hard to guess from the others, or that a classifier needs it. On
+# photographs flat patches come first by whatever a patch *tells alone*, however that is counted; by what is *lost without it* they
+# do not. So the contrast of the first patches is decided by the question that the graph answers, and not by the data alone.
 #
 # ### Do two trainings measure the same?
 #

@@ -12,13 +12,14 @@ from elsewhere import META, elsewhere
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from cop import devices, paths
-from cop.lessons import classification, classifiers, evaluation, generation, held_out, ordering, pipeline
+from cop.configs import ScaleConfig
+from cop.lessons import classification, classifiers, evaluation, generation, held_out, ordering, pipeline, ranks
 from cop.paper import comae, entropy, reconstruction
 from cop.paper.cvit import CViT, attention_rollout
 from cop.paper.dynamicvit import DynamicViT
 from cop.paper.kl16 import KL16
 from cop.paper.mar import MAR
-from cop.profiles import ScaleConfig, smoke
+from cop.profiles import smoke
 from cop.show import report
 from cop.train.loop import seeded, seeded_build
 
@@ -120,7 +121,7 @@ def stages(profile, device: str) -> dict[str, torch.Tensor]:
     """What every kind of stage after training computes on a device."""
     images = pipeline.load_data(profile, "test").batch(torch.arange(4))[0]
     found = {"sample": pipeline.sample(profile, "test", 5, device).tokens, "many": pipeline.sample_tokens(profile, "val", 5, device),
-             "rank": ordering.rank(images, profile, device=device)}  # fmt: skip
+             "rank": ranks.rank(images, profile, device=device)}  # fmt: skip
     found |= {f"orders {n}": r for n, r in ordering.sample_orders(profile, "test", 5, device=device).items()}
     found |= {f"generated {n}": t for n, t in generation.generate(profile, 0, "base", "two_pass", 2.0, 20, device).tensors.items()}
     found["attention"] = ordering.ranking_of(profile, "test", "attention", device=device)

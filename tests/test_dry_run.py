@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from safetensors import safe_open
 
 from cop import paths, runner
+from cop.configs import DataConfig
 from cop.data.loading import load_data
 from cop.data.sets.synthetic import synthetic
 from cop.lessons import gallery
@@ -20,7 +21,7 @@ from cop.paper.comae import CoMAE
 from cop.paper.entropy import TokenPredictor
 from cop.paper.kl16 import KL16
 from cop.paper.mar import MAR
-from cop.profiles import PROFILES, DataConfig, dry_run, get_profile, natural, paper, smoke
+from cop.profiles import PROFILES, dry_run, get_profile, natural, paper, smoke
 from cop.scale import rehearsal
 from cop.show import figures, report
 
@@ -49,7 +50,8 @@ def test_counts_shrink_and_names_lead_to_it():
     assert (dry.comae.steps, dry.predictor.steps, dry.classifier.steps, g.steps, g.fine_tune_steps) == (2, 1, 1, 1, 1)
     assert dry.data.limit == dry.data.num_classes == g.count == 2 and g.checkpoint is None
     assert len(g.cfg_sweep) == 3 and g.cfg_scale != 1  # Table 3 has three rows; guidance takes its own path
-    assert get_profile("paper") is paper
+    rows = get_profile("evening-dry-run").generation.checkpoint_classes
+    assert rows is None and get_profile("paper") is paper  # there are no weights whose rows they could be
     with pytest.raises(ValueError, match="unknown profile 'huge'; expected one of smoke"):
         get_profile("huge-dry-run")
 

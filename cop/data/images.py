@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cop.profiles import DataConfig
+from cop.configs import DataConfig
 
 SPLITS = ("train", "val", "test")
 

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cop.configs import Profile
 from cop.data.pictures import center_crop, decode, photographs, scaled, told
 from cop.files import local
-from cop.profiles import Profile, get_profile
+from cop.profiles import get_profile
 
 LONGEST = 16  # long side of a whole photograph in short sides; a longer one is squeezed
 ROUNDING = 1e-3  # by which the values of images may lie outside [-1, 1]

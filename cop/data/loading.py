@@ -27,9 +27,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cop.configs import FOLDS, DataConfig, Profile, as_dict
 from cop.data import sets
 from cop.data.images import DATASETS, SPLITS, ImageSet, Source, check_split, first_stratified, rank_in_class
-from cop.profiles import FOLDS, DataConfig, Profile, as_dict, get_profile
+from cop.profiles import get_profile
 
 
 def load_data(profile: str | Profile, split: str, root: str | os.PathLike | None = None) -> ImageSet:

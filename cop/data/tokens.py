@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from cop import paths
+from cop.configs import Profile
 from cop.data.images import ImageSet, first_stratified
 from cop.devices import at_a_time
 from cop.paper.patches import check_tokens, patchify, unpatchify
-from cop.profiles import Profile, get_profile
+from cop.profiles import get_profile
 from cop.weights import table as weights
 
 KINDS = ("raw", "pca", "kl16", "components")  # stored tokens hold an index into it: append only
@@ -274,3 +275,13 @@ def tokens_from_state(profile: str | Profile, state: dict[str, Tensor]) -> Token
         kind = Components if cfg.kind == "components" else PCAPatches
         return kind(*size, state["mean"], state["basis"], state["variance"], state["total_variance"].item())
     return KL16Tokens.load(data.image_size)
+
+
+def target_patches(tokens: Tokens, context: Tensor, targets: Tensor, values: Tensor) -> Tensor:
+    """Reconstructed targets as pixels: context (B, N, C), targets (B, K), values (B, K, C) -> (B, K, channels, P, P)."""
+    B, K = targets.shape
+    x = context[:, None].repeat(1, K, 1, 1).flatten(0, 1)  # (B K, N, C)
+    x[torch.arange(B * K), targets.flatten()] = values.flatten(0, 1)
+    patches = patchify(tokens.decode(x), tokens.patch_size)  # (B K, N, channels P P)
+    chosen = patches[torch.arange(B * K), targets.flatten()]
+    return chosen.unflatten(-1, (tokens.patch_size, tokens.patch_size, -1)).unflatten(0, (B, K)).movedim(-1, 2)

@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from cop.configs import Profile, as_dict, scale_config
 from cop.data.images import ImageSet
 from cop.data.loading import joined, load_data
 from cop.files import write
 from cop.lessons import pipeline
 from cop.orders import random_order
 from cop.paper.cvit import CViT, keep_count
-from cop.profiles import Profile, all_classes, as_dict, get_profile, scale_config
+from cop.profiles import all_classes, get_profile
 from cop.train.artefacts import Artefact, load_or_compute, versioned
 from cop.train.loop import fit, restored, seeded, seeded_build
 

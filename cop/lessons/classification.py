@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cop.configs import FOLDS, Profile
 from cop.data.images import ImageSet
 from cop.data.loading import load_data
 from cop.devices import at_a_time, inference
@@ -23,7 +24,7 @@ from cop.orders import Order, as_order, check_ranking, registered
 from cop.orders.registry import NEEDS
 from cop.paper.cvit import CViT, keep_count
 from cop.paper.dynamicvit import DynamicViT, matched_base_rate, mean_tokens
-from cop.profiles import FOLDS, Profile, get_profile, in_fold
+from cop.profiles import get_profile, in_fold
 from cop.train.artefacts import Artefact, load_or_compute, stored, versioned
 from cop.train.loop import progress
 from cop.train.processes import processes

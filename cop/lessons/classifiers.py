@@ -11,12 +11,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from cop.configs import Profile, as_dict, scale_config
 from cop.data.loading import load_data
 from cop.lessons import base, pipeline
 from cop.orders import Order, as_order, mirrored, random_order
 from cop.paper.cvit import CViT, masked_loss
 from cop.paper.dynamicvit import DynamicViT, dynamicvit_loss
-from cop.profiles import Profile, as_dict, get_profile, replace, scale_config
+from cop.profiles import get_profile, replace
 from cop.train.artefacts import Artefact, load_or_compute, versioned
 from cop.train.loop import fit, restored, seeded_build
 from cop.weights import table

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cop import orders
+from cop.configs import Profile
 from cop.lessons import pipeline
 from cop.lessons.comparisons import of_first
 from cop.lessons.influence import exact_and_found as exact_and_found
@@ -25,7 +26,7 @@ from cop.lessons.ordering import sample_orders as sample_orders
 from cop.measure.metrics import of_mean
 from cop.orders import mean_order, ranks_of, spearman
 from cop.paper.patches import edge_strength
-from cop.profiles import Profile, for_classifiers
+from cop.profiles import for_classifiers
 from cop.show import diagrams, figures, report, widgets
 from cop.show.figures import to_array
 from cop.show.report import Report

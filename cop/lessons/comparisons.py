@@ -12,13 +12,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cop.configs import Profile, as_dict
 from cop.devices import at_a_time
 from cop.lessons import masks, measured, pipeline
 from cop.lessons.ordering import looked_at
-from cop.orders import agreement, collapse_order, ranks_of, spearman, variance_order
+from cop.orders import agreement, collapse_order, ranks_of, small_type, spearman, variance_order
 from cop.paper.patches import edge_strength
 from cop.paper.ranking import in_strength
-from cop.profiles import Profile, as_dict, for_classifiers, get_profile
+from cop.profiles import for_classifiers, get_profile
 from cop.train.artefacts import Artefact, unless_missing, versioned
 from cop.train.loop import seeded
 
@@ -90,7 +91,7 @@ def statistics(
         for graph, own in with_graph.items():
             A = graphs_of(graph, own, sample.tokens, seed, device)
             order = pipeline.ranked(A, own)
-            found[graph] = order.to(pipeline.small_type(profile.num_tokens))
+            found[graph] = order.to(small_type(profile.num_tokens))
             row = agreement(order, sample.labels, seeded(seed, 4))
             row |= {"in_strength": spearman(order, collapse_order(in_strength(A))).mean().item()}
             for name, values in (("contrast", contrast), ("edges", edges)):

@@ -6,6 +6,7 @@ import pandas as pd
 import timm
 import torch
 
+from cop.configs import Profile, as_dict
 from cop.lessons import pipeline
 from cop.lessons.classification import spread_counts
 from cop.lessons.classifiers import build
@@ -17,7 +18,7 @@ from cop.paper.cvit import keep_count
 from cop.paper.entropy import TokenPredictor
 from cop.paper.kl16 import KL16
 from cop.paper.onepass import OnePass
-from cop.profiles import Profile, as_dict, get_profile, replace
+from cop.profiles import get_profile, replace
 from cop.train.artefacts import load_or_compute, versioned
 from cop.train.loop import seeded, threads
 

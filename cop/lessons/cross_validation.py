@@ -10,10 +10,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from cop.configs import FOLDS, Profile
 from cop.lessons import classification, pipeline
 from cop.measure.metrics import holm, of_mean
 from cop.paper.cvit import keep_count
-from cop.profiles import FOLDS, Profile, get_profile, in_fold
+from cop.profiles import get_profile, in_fold
 
 
 def at_rate(profile: str | Profile, rate: float) -> Profile:

@@ -8,11 +8,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cop.configs import Profile
 from cop.lessons import comparisons
 from cop.lessons import masks as comparison
 from cop.measure.metrics import holm, of_mean
 from cop.paper.comae import CoMAE
-from cop.profiles import Profile, get_profile
+from cop.profiles import get_profile
 from cop.show import diagrams, figures, figures_masks, report
 from cop.show.report import Report
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cop.configs import Profile
 from cop.data.loading import load_data
 from cop.devices import at_a_time, inference
 from cop.lessons import classifiers, generation, pipeline
@@ -23,7 +24,7 @@ from cop.measure import metrics
 from cop.measure.metrics import Interval
 from cop.paper.entropy import certainty_curve
 from cop.paper.mar import mask_lengths
-from cop.profiles import Profile, get_profile
+from cop.profiles import get_profile
 from cop.train.artefacts import load_or_compute, versioned
 from cop.train.processes import processes
 from cop.train.together import Job, together

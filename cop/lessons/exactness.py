@@ -12,11 +12,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cop.configs import PredictorConfig, as_dict
 from cop.orders import collapse_order, coverage_order, random_order
 from cop.paper.entropy import GaussianTokens, TokenPredictor, area, predictor_loss
 from cop.paper.measured import gaussian_graph, measured_graph
 from cop.paper.ranking import in_strength, pagerank
-from cop.profiles import PredictorConfig, as_dict, replace
+from cop.profiles import replace
 from cop.train.artefacts import load_or_compute, versioned
 from cop.train.loop import fit, seeded, seeded_build
 

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cop.configs import Profile
 from cop.data.images import ImageSet
 from cop.lessons.classification import RATES, SHOWN, Hits
 from cop.lessons.costs import bills as bills
@@ -18,7 +19,7 @@ from cop.lessons.costs import throughput as throughput
 from cop.lessons.ordering import ranking_of as ranking_of
 from cop.measure.metrics import Interval, holm, knee, mcnemar, of_mean, share_interval
 from cop.paper.cvit import CViT, keep_count
-from cop.profiles import Profile, for_classifiers
+from cop.profiles import for_classifiers
 from cop.show import figures_classification, report, widgets
 from cop.show.figures import to_array
 from cop.show.report import Report

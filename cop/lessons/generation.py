@@ -15,13 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cop.configs import Profile, as_dict, scale_config
 from cop.data.loading import load_data
 from cop.devices import at_a_time, inference
 from cop.lessons import ordering, pipeline
 from cop.orders import get, random_order, registered, reversed_order
 from cop.orders.bank import MODES, OrderBank
 from cop.paper.mar import MAR, MARConfig, load_mar
-from cop.profiles import Profile, as_dict, get_profile, scale_config
+from cop.profiles import get_profile
 from cop.train.artefacts import Artefact, load_or_compute, stored, versioned
 from cop.train.loop import fit, restored, seeded
 from cop.train.processes import shared_out

@@ -6,13 +6,14 @@ from functools import partial
 import pandas as pd
 from torch import Tensor
 
+from cop.configs import Profile
 from cop.data.loading import load_data
 from cop.lessons import generation
 from cop.lessons.evaluation import INCEPTION, REAL, Result, difference, interval, metrics_of, scales, verdict
 from cop.lessons.held_out import losses_by_order as losses_by_order
 from cop.measure.metrics import Interval, holm, of_mean
 from cop.paper.mar import mask_lengths
-from cop.profiles import Profile, get_profile
+from cop.profiles import get_profile
 from cop.show import figures_generation, report
 from cop.show.figures import to_array
 from cop.show.report import Report

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from cop.configs import Profile
 from cop.data.loading import load_data
 from cop.devices import at_a_time, inference
 from cop.lessons import generation, pipeline
 from cop.orders import random_order, reversed_order
-from cop.profiles import Profile, get_profile
+from cop.profiles import get_profile
 from cop.train.artefacts import load_or_compute, versioned
 from cop.train.loop import seeded
 

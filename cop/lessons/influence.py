@@ -10,9 +10,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cop.configs import Profile
 from cop.lessons import comparisons, exactness, masks, pipeline
 from cop.lessons import measured as stages
-from cop.profiles import Profile, get_profile
+from cop.profiles import get_profile
 from cop.show import figures, figures_measured, report
 from cop.show.report import Report
 

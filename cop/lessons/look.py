@@ -6,11 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cop.configs import Profile
 from cop.data.inputs import read_images
 from cop.lessons import pipeline
 from cop.orders.looking import check_steps, greedy_looks, predictor_doubt
 from cop.paper.patches import patchify
-from cop.profiles import Profile, for_classifiers, get_profile
+from cop.profiles import for_classifiers, get_profile
 
 BLIND = ("active", "attention entropy")  # the orders that need no patch before it is seen
 

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cop.configs import Profile
 from cop.lessons import cross_validation, ordering, pipeline
 from cop.lessons.costs import looking_costs as looking_costs
 from cop.lessons.cross_validation import compared, differences
@@ -20,7 +21,7 @@ from cop.orders import get
 from cop.orders.looking import bilateral_graph, coverage_order, mean_colours
 from cop.paper.cvit import keep_count
 from cop.paper.ranking import pagerank
-from cop.profiles import Profile, for_classifiers
+from cop.profiles import for_classifiers
 from cop.show import figures_looking, report
 from cop.show.figures import to_array
 from cop.show.report import Report

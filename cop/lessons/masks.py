@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cop.configs import Profile
 from cop.data.loading import load_data
 from cop.lessons import pipeline
 from cop.measure.metrics import of_mean
@@ -20,7 +21,7 @@ from cop.orders import ranks_of
 from cop.orders.concordance import correlation, shares
 from cop.paper.comae import mask_statistics
 from cop.paper.reconstruction import disjoint_sets, mask_swaps
-from cop.profiles import Profile, get_profile
+from cop.profiles import get_profile
 from cop.train.artefacts import load_or_compute, stored, unless_missing, versioned
 from cop.train.loop import seeded
 

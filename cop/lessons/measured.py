@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from cop.configs import Profile, as_dict, scale_config
 from cop.data.loading import load_data
 from cop.devices import at_a_time
 from cop.lessons import pipeline
@@ -18,7 +19,7 @@ from cop.paper.graphnet import GraphNet, graph_loss
 from cop.paper.measured import measured_graph, uncertainty, weighed
 from cop.paper.onepass import OnePass, distil_loss, likelihood_loss
 from cop.paper.ranking import in_strength, pagerank
-from cop.profiles import Profile, all_classes, as_dict, get_profile, replace, scale_config
+from cop.profiles import all_classes, get_profile, replace
 from cop.train import shards
 from cop.train.artefacts import Artefact, load_or_compute, stored, versioned
 from cop.train.loop import fit, restored, seeded_build

@@ -7,12 +7,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from cop.configs import Profile
 from cop.lessons import pipeline
 from cop.lessons.evaluation import judge as judge
 from cop.lessons.ordering import sample_orders as sample_orders
 from cop.measure.metrics import Interval, holm, of_mean
 from cop.paper import entropy
-from cop.profiles import Profile, all_classes, for_classifiers
+from cop.profiles import all_classes, for_classifiers
 from cop.show import figures, report
 from cop.show.report import Report
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from PIL.PngImagePlugin import PngInfo
 
+from cop.configs import Profile
 from cop.data.pictures import DRAWN, DRAWN_BY, is_drawing, photographs, read, told
 from cop.files import write
-from cop.profiles import Profile, get_profile
+from cop.profiles import get_profile
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def draw(paths: Sequence[str | Path], profile: str | Profile, seed: int = 0, out
     if not photos:
         return written, left_out
     from cop.data.inputs import read_images, read_whole
-    from cop.lessons.ordering import grid_of, ranker
+    from cop.lessons.ranks import grid_of, ranker
     from cop.orders import get
     from cop.show.overlay import film_strip, overlay
     from cop.train.loop import progress

@@ -14,19 +14,20 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from cop import paths
+from cop.configs import Profile, as_dict, key, scale_config
 from cop.data.images import ImageSet, first_stratified
 from cop.data.loading import data_config, fold_rows, load_data
 from cop.data.tokens import Tokens, fit_tokens, tokens_from_state
+from cop.data.tokens import target_patches as target_patches
 from cop.devices import at_a_time, inference
 from cop.files import write
-from cop.orders import Order, added, collapse_order
+from cop.orders import Order, added, collapse_order, small_type
 from cop.paper import ranking
 from cop.paper.comae import CoMAE, comae_loss
 from cop.paper.entropy import TokenPredictor, predictor_loss
 from cop.paper.measured import measured_graph
-from cop.paper.patches import patchify
 from cop.paper.reconstruction import evaluate
-from cop.profiles import Profile, all_classes, as_dict, get_profile, in_fold, key, scale_config
+from cop.profiles import all_classes, get_profile, in_fold
 from cop.train import shards
 from cop.train.artefacts import Artefact, clear_if_old, load_or_compute, versioned
 from cop.train.loop import fit, restored, seeded, seeded_build
@@ -284,11 +285,6 @@ def ranked(A: Tensor, profile: Profile, by: str = "pagerank") -> Tensor:
     return collapse_order(SCORES[by](A, profile)).cpu()
 
 
-def small_type(num_tokens: int) -> torch.dtype:
-    """The type of one rank in storage: a byte for up to 256 patches."""
-    return torch.uint8 if num_tokens <= 256 else torch.int16
-
-
 @dataclass(frozen=True)
 class Sample:
     """Some images of a split with everything the notebooks ask of them."""
@@ -312,16 +308,6 @@ def sample_tokens(profile: str | Profile, split: str, count: int, device: str = 
     profile, device = get_profile(profile), resolve_device(device)
     tokens = token_source(profile, split, device)
     return torch.cat([tokens(idx).cpu() for idx in selection(load_data(profile, split), count).split(at_a_time(RANKED))])
-
-
-def target_patches(tokens: Tokens, context: Tensor, targets: Tensor, values: Tensor) -> Tensor:
-    """Reconstructed targets as pixels: context (B, N, C), targets (B, K), values (B, K, C) -> (B, K, channels, P, P)."""
-    B, K = targets.shape
-    x = context[:, None].repeat(1, K, 1, 1).flatten(0, 1)  # (B K, N, C)
-    x[torch.arange(B * K), targets.flatten()] = values.flatten(0, 1)
-    patches = patchify(tokens.decode(x), tokens.patch_size)  # (B K, N, channels P P)
-    chosen = patches[torch.arange(B * K), targets.flatten()]
-    return chosen.unflatten(-1, (tokens.patch_size, tokens.patch_size, -1)).unflatten(0, (B, K)).movedim(-1, 2)
 
 
 # ------------------------------------------------------------------------------------------------- predictor

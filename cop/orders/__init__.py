@@ -17,6 +17,7 @@ from cop.orders.permutations import (
     ranks_of,
     raster_order,
     reversed_order,
+    small_type,
     variance_order,
 )
 from cop.orders.registry import Order, added, as_order, get, order, registered
@@ -42,6 +43,7 @@ __all__ = [
     "raster_order",
     "registered",
     "reversed_order",
+    "small_type",
     "spearman",
     "variance_order",
 ]

@@ -99,3 +99,8 @@ def mirrored(ranking: Tensor, grid: int, flip: Tensor) -> Tensor:
 def mean_order(ranking: Tensor) -> Tensor:
     """One order for all images: patches by mean position (Borda), ties by lower index. (B, N) -> (N,)."""
     return ranks_of(ranking).sum(0).argsort(stable=True)  # sums of integers: exact, so ties are real ties
+
+
+def small_type(num_tokens: int) -> torch.dtype:
+    """The type of one rank in storage: a byte for up to 256 patches."""
+    return torch.uint8 if num_tokens <= 256 else torch.int16

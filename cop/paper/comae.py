@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cop.configs import CoMAEConfig
 from cop.devices import own_device
 from cop.paper.blocks import Block, init_weights, rope_angles
 from cop.paper.patches import check_tokens
-from cop.profiles import CoMAEConfig
 
 WEIGHT_ACTS = {
     "shifted_tanh": lambda x: (1 + torch.tanh(x)) / 2,

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cop.configs import PredictorConfig
 from cop.devices import at_a_time, own_device
 from cop.orders import check_ranking, random_order, ranks_of
 from cop.paper.blocks import Block, init_weights, rope_angles
-from cop.profiles import PredictorConfig
 
 
 def area(curve: Tensor, ks: Tensor | list[int] | None = None) -> Tensor:
@@ -112,10 +112,6 @@ class GaussianTokens:
         for L in self._factors(ranking, chunk_bytes):
             logs.append(L.flatten(3).flatten(1, 2).diagonal(dim1=1, dim2=2).log())
         return torch.cat(logs).view(-1, self.N, self.C).sum(-1) - self.noise
-
-    def joint_curve(self, ranking: Tensor, chunk_bytes: int = 256 << 20) -> Tensor:
-        """J_k = H(unseen | first k patches) for k = 0..N: (B, N + 1). By the chain rule the terms to come."""
-        return F.pad(self.chain_terms(ranking, chunk_bytes).flip(1).cumsum(1).flip(1), (0, 1))
 
     def sum_curve(self, ranking: Tensor, chunk_bytes: int = 256 << 20) -> Tensor:
         """R_k = sum over unseen n of H(e_n | first k patches) for k = 0..N: (B, N + 1), Eq. (8).

@@ -8,12 +8,12 @@ fixed point, so that edges and order are learned jointly. Letters: B images, N p
 import torch
 from torch import Tensor, nn
 
+from cop.configs import GraphNetConfig
 from cop.devices import own_device
 from cop.paper.blocks import Block, init_weights, rope_angles
 from cop.paper.onepass import Described
 from cop.paper.patches import check_tokens
 from cop.paper.ranking import pagerank
-from cop.profiles import GraphNetConfig
 
 VERSION = 1  # of the network; raise it when the same weights would mean something else
 

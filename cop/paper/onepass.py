@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cop.configs import OnePassConfig
 from cop.devices import own_device
 from cop.paper.blocks import init_weights
 from cop.paper.entropy import excess_nll
 from cop.paper.measured import graph_of
-from cop.profiles import OnePassConfig
 
 KINDS = ("places", "offsets", "offsets_placed")
 LEARN = ("distil", "likelihood")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cop.configs import CoMAEConfig
 from cop.devices import at_a_time
 from cop.paper.comae import CoMAE, comae_loss, draw_targets
-from cop.profiles import CoMAEConfig
 
 
 @torch.no_grad()

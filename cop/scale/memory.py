@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from cop.configs import Profile
 from cop.devices import limited
-from cop.lessons import classification, classifiers, evaluation, generation, held_out, ordering, pipeline
+from cop.lessons import classification, classifiers, evaluation, generation, held_out, ordering, pipeline, ranks
 from cop.paper import entropy, reconstruction
-from cop.profiles import Profile, dry_run, replace
+from cop.profiles import dry_run, replace
 from cop.scale.plan import IMAGES
 from cop.scale.rehearsal import environment, place_of_dry_run
 from cop.train.loop import seeded
@@ -111,7 +112,7 @@ def stages(profile: Profile, device: str = "auto") -> dict[str, tuple[int, Calla
         "a sample with its tokens": (1000, lambda n: pipeline.sample(small, "test", n, device)),
         "the tokens of a sample": (10_000, lambda n: pipeline.sample_tokens(small, "train", n, device)),
         "ranking": (every, lambda n: pipeline.rankings(small, "val", limit=n, device=device)),
-        "ranking photographs": (1000, lambda n: ordering.rank(images[:n], small, device=device)),
+        "ranking photographs": (1000, lambda n: ranks.rank(images[:n], small, device=device)),
         "orders of a sample": (1000, lambda n: ordering.sample_orders(small, "test", n, device=device)),
         "CoMAE's losses": (200, lambda n: reconstruction.evaluate(encoder, tokens[:n], seeded(0))),
         "swapping masks": (200, lambda n: reconstruction.mask_swaps(encoder, tokens[:n], seeded(0))),

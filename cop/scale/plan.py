@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from cop.configs import Profile
 from cop.data.sets import imagenettewoof
 from cop.data.sets.imagenet import LAYOUTS, OFFICIAL
 from cop.data.tokens import BATCH as ENCODED
@@ -28,7 +29,7 @@ from cop.paper.cvit import keep_count, mask_rate_schedule
 from cop.paper.entropy import TokenPredictor
 from cop.paper.kl16 import KL16
 from cop.paper.mar import MAR, draw_num_masked, mask_lengths
-from cop.profiles import Profile, get_profile
+from cop.profiles import get_profile
 from cop.scale import budget
 from cop.scale.budget import Assumptions, Stage, amount, hours, kept, parabola, passing, running, size, training
 from cop.show.report import markdown

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from safetensors.torch import save_file
 
 from cop import paths
+from cop.configs import Profile
 from cop.paper.kl16 import KL16
-from cop.profiles import Profile
 from cop.train.loop import seeded_build
 from cop.weights import table as weights
 

@@ -16,11 +16,12 @@ import pandas as pd
 import torch
 
 from cop import paths
+from cop.configs import Profile, as_dict
 from cop.files import write
 from cop.lessons.cards import TRAINED, provenances
 from cop.lessons.classifiers import build
 from cop.paper.cvit import masked_loss
-from cop.profiles import Profile, as_dict, demo
+from cop.profiles import demo
 from cop.train.artefacts import old, visible
 from cop.train.loop import seeded, seeded_build, threads
 
@@ -127,7 +128,7 @@ def plan(profile: Profile, scale: float) -> str:
         f"one process, {two:.0f} with two (trainings side by side). Every training runs on {on}: scale.threads, part of its "
         "configuration.\n"
     )
-    return text + (f"Not counted: what {older} older artefacts asked for without recording it.\n" if older else "")
+    return text + (f"Not counted: what {older} older artefact(s) asked for without recording it.\n" if older else "")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from cop.profiles import CoMAEConfig
+from cop.configs import CoMAEConfig
 from cop.show.figures import BLUE, GREY, INK, PINK, TEAL, reveal, show, styled
 
 

@@ -51,7 +51,7 @@ def agreement_against_share(points: pd.DataFrame, title: str) -> Figure:
     sns.scatterplot(points, x="share", y="agreement", **style, ax=ax)
     ours, theirs = points[points.kind == "measured"], points[points.kind != "measured"].sort_values("agreement")
     width, column = points.share.max(), theirs.share.max() + 0.12 * points.share.max()
-    for p, y in zip(theirs.itertuples(), apart(theirs.agreement.tolist(), 0.045), strict=True):
+    for p, y in zip(theirs.itertuples(), apart(theirs.agreement.tolist(), 0.042), strict=True):
         ax.plot([p.share, column], [p.agreement, y], color=colours[p.kind], lw=0.4, alpha=0.6)
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
         ax.text(column + 0.01 * width, y, p.name, color=colours[p.kind], fontsize=7.5, va="center", bbox=box)
@@ -59,7 +59,7 @@ def agreement_against_share(points: pd.DataFrame, title: str) -> Figure:
         where = {"xytext": (-6, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
         ax.annotate(p.name, (p.share, p.agreement), **where, fontsize=7.5, color=PINK)
     ax.axhline(0, color=GREY, lw=0.8, zorder=0)
-    ax.set(ylabel="agreement of two seeds on that share\n(correlation, 1: the same)", ylim=(-0.15, 1.03), title=title)
+    ax.set(ylabel="agreement of two seeds on that share\n(correlation, 1: the same)", ylim=(-0.18, 1.03), title=title)
     ax.set(
         xlabel="share of a graph that is the image's own", xlim=(-0.03 * width, max(1.05 * width, column + 0.4 * width))
     )

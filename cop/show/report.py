@@ -23,9 +23,10 @@ import torch
 from matplotlib.figure import Figure
 
 from cop import paths
+from cop.configs import as_dict, key, scale_config
 from cop.files import write
 from cop.orders import added
-from cop.profiles import DRY, as_dict, get_profile, key, scale_config
+from cop.profiles import DRY, get_profile
 from cop.show.figures import STYLE
 from cop.show.records import Seeds, foreign, note, read, seed_of
 

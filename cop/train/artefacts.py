@@ -30,8 +30,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cop import paths
+from cop.configs import key
 from cop.files import write, write_folder
-from cop.profiles import key
 from cop.train.processes import agreed, processes, wait
 
 if TYPE_CHECKING:

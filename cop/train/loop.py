@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
+from cop.configs import ScaleConfig
 from cop.files import write
 from cop.paper.blocks import Block
-from cop.profiles import ScaleConfig
 from cop.train.optimizers import optimizer
 from cop.train.processes import processes
 

@@ -22,13 +22,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cop import paths
+from cop.configs import Profile, as_dict, key
 from cop.data.images import ImageSet
 from cop.data.loading import data_config
 from cop.data.tokens import KL16Tokens
 from cop.devices import at_a_time
 from cop.files import write
 from cop.paper.kl16 import TOKEN_SCALE
-from cop.profiles import Profile, as_dict, key
 from cop.train.artefacts import alone
 from cop.train.loop import progress
 from cop.train.processes import agreed, processes, wait

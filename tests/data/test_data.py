@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cop import paths
+from cop.configs import DataConfig, Profile, TokenConfig, key
 from cop.data import pictures
 from cop.data.embedded import recipe
 from cop.data.images import SPLITS, ImageSet, dataset, first_stratified, rank_in_class
@@ -23,7 +24,7 @@ from cop.data.pictures import center_crop, decode
 from cop.data.sets import tiny_imagenet
 from cop.data.sets.fashion import fashion_contents, fashion_files, read_idx
 from cop.lessons import pipeline
-from cop.profiles import DataConfig, Profile, TokenConfig, get_profile, key, replace, smoke
+from cop.profiles import get_profile, replace, smoke
 
 
 def test_the_other_classes_are_those_that_a_step_leaves_out():

@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 
 from cop import paths
+from cop.configs import DataConfig, Profile, TokenConfig
 from cop.data.images import SPLITS, ImageSet
 from cop.data.loading import data_config, forget, load_data
 from cop.data.pictures import decode
 from cop.data.sets import imagenet, imagenet_shards
-from cop.profiles import DataConfig, Profile, TokenConfig
 
 WNIDS = ("n01440764", "n01443537", "n01484850")  # the first three of ImageNet-1k
 PER_CLASS = {"train": 50, "val": 2}

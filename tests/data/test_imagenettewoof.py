@@ -11,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from cop.configs import DataConfig, Profile, TokenConfig
 from cop.data.loading import data_config, forget, load_data
 from cop.data.pictures import decode
 from cop.data.sets import imagenettewoof
 from cop.data.sets.imagenet import imagenet_info
-from cop.profiles import DataConfig, Profile, TokenConfig, evening
+from cop.profiles import evening
 from cop.weights import command
 from cop.weights import table as weights
 
@@ -81,6 +82,7 @@ def test_archives_and_folders_are_one_data_set_with_the_splits_of_imagenet(archi
     for split, per_class in (("train", 25), ("val", 1), ("test", 2)):
         data = load_data(PROFILE, split, archives)
         assert data.labels.tolist() == [c for c in range(20) for _ in range(per_class)] and len(data.class_names) == 20
+        assert data.class_names[3] == "beagle" and wnids[3] == "n02088364"
         own = load_data(PROFILE, split, unpacked)
         assert own is not data and torch.equal(own.images[torch.arange(len(own))], data.images[torch.arange(len(data))])
     assert torch.equal(

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cop.configs import DataConfig, Profile, TokenConfig
 from cop.data import tokens as tokens_module
 from cop.data.images import ImageSet
 from cop.data.loading import load_data
@@ -22,7 +23,7 @@ from cop.data.tokens import (
 )
 from cop.paper.kl16 import KL16
 from cop.paper.patches import check_tokens, edge_strength, patchify, unpatchify
-from cop.profiles import DataConfig, Profile, TokenConfig, demo, natural, paper
+from cop.profiles import demo, natural, paper
 
 D = 4 * 4 * 3
 

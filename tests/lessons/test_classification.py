@@ -9,13 +9,14 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
 from cop import orders
+from cop.configs import as_dict, key
 from cop.lessons import classification, classifiers, costs, pipeline
 from cop.lessons import first_patches as lesson
 from cop.lessons.classification import RATES, SHOWN, Hits, evaluate, hits
 from cop.lessons.ordering import ranking_of
 from cop.orders import check_ranking, ranks_of
 from cop.paper import cvit
-from cop.profiles import as_dict, demo, evening, get_profile, key, paper, replace
+from cop.profiles import demo, evening, get_profile, paper, replace
 from cop.show import figures_classification as fc
 from cop.show import report
 from cop.train.loop import seeded

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from cop.configs import ScaleConfig
 from cop.lessons import classifiers, evaluation, generation, held_out, pipeline
 from cop.lessons import generation_along_the_order as lesson
 from cop.measure import metrics
 from cop.orders import check_ranking, mean_order, random_order
 from cop.orders.bank import MODES, OrderBank
 from cop.paper.mar import mask_lengths
-from cop.profiles import PROFILES, ScaleConfig, get_profile, replace
+from cop.profiles import PROFILES, get_profile, replace
 from cop.show import report
 from cop.train.loop import seeded
 

@@ -8,11 +8,12 @@ from PIL import Image
 
 import cop
 from cop.__main__ import main
+from cop.configs import as_dict, key
 from cop.lessons import measured, ordering, pipeline
 from cop.orders import check_ranking
 from cop.paper.measured import measured_graph
 from cop.paper.ranking import pagerank
-from cop.profiles import as_dict, demo, key, replace, smoke
+from cop.profiles import demo, replace, smoke
 from cop.show import overlay
 from cop.train import artefacts
 from cop.train.loop import seeded

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from cop.configs import as_dict
 from cop.lessons import comparisons, exactness, measured, pipeline
 from cop.orders import check_ranking, random_order
 from cop.paper.measured import gaussian_graph, measured_graph
 from cop.paper.onepass import OnePass
-from cop.profiles import as_dict, demo, get_profile, replace
+from cop.profiles import demo, get_profile, replace
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 
 import cop
+from cop.configs import Profile
 from cop.data.inputs import read_images
-from cop.lessons import classifiers, ordering, pipeline
+from cop.lessons import classifiers, ordering, pipeline, ranks
 from cop.orders import check_ranking, registered
 from cop.paper.ranking import to_networkx
-from cop.profiles import PROFILES, Profile, for_classifiers, get_profile, replace
+from cop.profiles import PROFILES, for_classifiers, get_profile, replace
 
 N = 64
 
@@ -214,7 +215,7 @@ def test_classifiers_of_some_classes_share_the_comae_of_all():
     assert len(pipeline.load_data(some, "test").class_names) == 2 and classifiers.trained(some, "RViT")[0].num_classes == 2
     assert pipeline.images_config(some) != pipeline.images_config(PROFILES["smoke"])
     images = pipeline.load_data(some, "test").batch(torch.arange(3))[0]
-    assert torch.equal(pipeline.rankings(some, "test")[:3], ordering.rank(images, "smoke"))
+    assert torch.equal(pipeline.rankings(some, "test")[:3], ranks.rank(images, "smoke"))
 
 
 def test_contrast_is_measured_on_pixels():

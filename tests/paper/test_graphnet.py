@@ -4,10 +4,11 @@ import pytest
 import torch
 from test_entropy import gen
 
+from cop.configs import GraphNetConfig
 from cop.orders import check_ranking, collapse_order
 from cop.paper.graphnet import GraphNet, correlation, differentiable_pagerank, graph_loss
 from cop.paper.ranking import pagerank
-from cop.profiles import GraphNetConfig, replace
+from cop.profiles import replace
 
 CFG = GraphNetConfig(dim=16, depth=1, heads=2)
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 from test_entropy import gen
 
+from cop.configs import OnePassConfig
 from cop.orders import check_ranking, collapse_order
 from cop.paper.onepass import KINDS, OnePass, distil_loss, likelihood_loss
 from cop.paper.ranking import pagerank
-from cop.profiles import OnePassConfig, replace
+from cop.profiles import replace
 from cop.train.loop import restored
 
 CFG = OnePassConfig(width=16, depth=2)

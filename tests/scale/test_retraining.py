@@ -10,7 +10,8 @@ import time
 import pytest
 
 from cop import paths
-from cop.profiles import as_dict, key, replace, smoke
+from cop.configs import as_dict, key
+from cop.profiles import replace, smoke
 from cop.scale import retraining
 
 HERE = {"data": as_dict(smoke.data), "tokens": as_dict(smoke.tokens)}
@@ -62,7 +63,7 @@ def test_the_plan_counts_what_is_released_and_what_that_asked_for(released, monk
         "optimum": ["1", "0", "0", "1.0", "1.0"],
     }
     assert "with 2 of the notebooks themselves: 55 minutes with one process, 45 with two" in text
-    assert "Every training runs on one thread" in text and "what 1 older artefacts asked for" in text
+    assert "Every training runs on one thread" in text and "what 1 older artefact(s) asked for" in text
     assert "so no plan" in retraining.plan(replace(smoke, name="own", data=replace(smoke.data, limit=7)), 1.0)
 
 
@@ -84,10 +85,18 @@ def test_a_reference_step_is_timed():
 
 def test_a_killed_retraining_goes_on_with_what_it_had(tmp_path):
     """Killed after its first training; the same call then trains the rest, and forgets when it began."""
-    code = (
-        "import pathlib; from cop import paths, runner; paths.build = pathlib.Path('build').resolve(); "
-        "runner.run('smoke', retrain=True, only='02')"
-    )
+    code = """
+import pathlib, time
+from cop import paths, runner
+from cop.lessons import pipeline
+paths.build = pathlib.Path("build").resolve()
+def execute(*_):  # in the place of a notebook
+    for seed in (0, 1):
+        pipeline.comae("smoke", seed, "cpu")
+        time.sleep(3)
+runner.execute = execute
+runner.run("smoke", retrain=True, only="02")
+"""
     own = {"COP_CACHE": str(tmp_path / "cache"), "COP_FIGURES": str(tmp_path / "figures"), "OMP_NUM_THREADS": "1"}
     env = {k: v for k, v in os.environ.items() if k != "COP_RETRAIN_SINCE"} | own | {"PYTHONPATH": str(paths.root)}
     begun = tmp_path / "build" / "smoke" / "seed0" / "retraining-02.begun"
@@ -99,7 +108,7 @@ def test_a_killed_retraining_goes_on_with_what_it_had(tmp_path):
     with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=env, start_new_session=True) as run:
         end = time.time() + 120
         while not trained() and run.poll() is None and time.time() < end:
-            time.sleep(0.05)
+            time.sleep(0.02)
         os.killpg(run.pid, signal.SIGKILL)
     before = trained()
     assert before and run.returncode == -signal.SIGKILL and begun.exists()

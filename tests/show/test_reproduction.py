@@ -139,11 +139,12 @@ def test_a_retraining_is_held_against_the_interval_of_the_seeds(tmp_path, monkey
         report.Report("09_test", "demo", seed).record(a=a, b=1.0, c=a, **({} if seed else {"d": 7.0}))
     monkeypatch.setenv("COP_FIGURES", str(tmp_path / "fresh"))
     report.Report("09_test", "demo", 0).record(a=0.70, b=1.0, c=0.80, d=8.0, e=1.0)  # 0.54 ± 4.303 x 0.04 x (4/3)^.5 = 0.199
-    table = reproduction.retrained(tmp_path / "fresh" / "demo", tmp_path / "committed" / "demo", 0).set_index("number")
+    table = reproduction.retrained(tmp_path / "fresh" / "demo", tmp_path / "committed" / "demo", 0)
+    text, table = reproduction.retrained_text(table), table.set_index("number")
     assert dict(table["verdict"]) == {"a": "inside", "b": "inside", "c": "outside", "d": "no interval", "e": "no interval"}
     assert table.loc["c", ["low", "high"]].tolist() == pytest.approx([0.54 - 0.1987, 0.54 + 0.1987], abs=1e-3)
     assert dict(table["seeds"]) == {"a": 3, "b": 3, "c": 3, "d": 1, "e": 0} and table.loc["d", "committed"] == 7
-    head, *lines = reproduction.retrained_text(table.reset_index()).splitlines()
+    head, *lines = text.splitlines()
     assert "95 % interval of one more run" in head and lines[2].split() == ["09_test", "2", "1", "2"]
     assert [line.split()[1] for line in lines[5:]] == ["c", "d", "e"], "what is inside is only counted"
     nothing = reproduction.retrained(tmp_path / "none" / "demo", tmp_path / "committed" / "demo", 0)

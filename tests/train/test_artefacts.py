@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from cop import paths
-from cop.profiles import key
+from cop.configs import key
 from cop.train import artefacts
 from cop.train.artefacts import load, load_or_compute, release, versioned
 from cop.train.shards import compute_shards

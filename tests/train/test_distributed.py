@@ -16,9 +16,10 @@ import pandas as pd
 import pytest
 import torch
 
+from cop.configs import ScaleConfig
 from cop.lessons import classification, evaluation, generation, pipeline
 from cop.paper.comae import CoMAE, comae_loss
-from cop.profiles import ScaleConfig, smoke
+from cop.profiles import smoke
 from cop.train.artefacts import load_or_compute
 from cop.train.loop import fit, load_checkpoint, seeded, seeded_build, threads
 from cop.train.processes import agreed, processes, shared_out, wait

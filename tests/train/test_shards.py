@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
+from cop.configs import CoMAEConfig, DataConfig, Profile, TokenConfig
 from cop.data.loading import load_data
 from cop.data.tokens import KL16Tokens
 from cop.lessons import pipeline
 from cop.paper.kl16 import KL16, TOKEN_SCALE
-from cop.profiles import CoMAEConfig, DataConfig, Profile, TokenConfig
 from cop.train import shards
 from cop.train.loop import seeded, seeded_build
 from cop.train.shards import Shards, compute_shards, open_shards

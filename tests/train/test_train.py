@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import cop.train.loop
+from cop.configs import ScaleConfig, scale_config
 from cop.paper.comae import CoMAE, comae_loss
 from cop.paper.cvit import CViT, masked_loss
-from cop.profiles import ScaleConfig, scale_config, smoke
+from cop.profiles import smoke
 from cop.scale.stages import main
 from cop.train.loop import (
     batch_indices,

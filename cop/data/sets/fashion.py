@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from cop import paths
+from cop.configs import DataConfig
 from cop.data.images import ImageSet, dataset, rank_in_class
-from cop.profiles import DataConfig
 
 FASHION_CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]  # fmt: skip

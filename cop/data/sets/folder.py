@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cop.configs import DataConfig
 from cop.data.images import SPLITS, ImageSet, dataset, rank_in_class
 from cop.data.pictures import SUFFIXES, decode, file_size, walk
-from cop.profiles import DataConfig
 
 
 def _images_below(folder: Path) -> list[Path]:

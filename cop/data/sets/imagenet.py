@@ -32,9 +32,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cop.configs import DataConfig
 from cop.data.images import ImageSet, dataset, rank_in_class
 from cop.data.pictures import SUFFIXES, decode, file_size
-from cop.profiles import DataConfig
 
 LAYOUTS = ("imagenet", "imagenet-hf", "imagenet-wds")
 OFFICIAL = {"train": 1_281_167, "val": 50_000}  # images of the two parts that have labels

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from cop import paths
+from cop.configs import DataConfig
 from cop.data.images import ImageSet, dataset
 from cop.data.pictures import SUFFIXES, save_npz
 from cop.data.sets.imagenet import HELP, check_root, image_set, imagenet_contents, numbered_classes, refuse_layout
-from cop.profiles import DataConfig
 
 INDEX_VERSION = 1  # raise it when the index of the tar shards changes
 

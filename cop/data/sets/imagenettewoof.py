@@ -21,10 +21,10 @@ import numpy as np
 from filelock import FileLock
 
 from cop import paths
+from cop.configs import DataConfig
 from cop.data.images import ImageSet, dataset
 from cop.data.sets.imagenet import Files, image_files, image_set
 from cop.files import write_folder
-from cop.profiles import DataConfig
 from cop.weights import table as weights
 
 IMAGES = {"train": 18_494, "val": 7_854}  # of both archives, as published

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cop.configs import DataConfig
 from cop.data.images import ImageSet, dataset
-from cop.profiles import DataConfig
 
 SEEDS = {"train": 0, "val": 1, "test": 2}  # no two splits share an image
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from cop import paths
+from cop.configs import DataConfig
 from cop.data.images import ImageSet, dataset, rank_in_class
 from cop.data.pictures import SUFFIXES, decode, save_npz, walk
-from cop.profiles import DataConfig
 
 TINY_HELP = ("Download http://cs231n.stanford.edu/tiny-imagenet-200.zip (about 240 MB) and give the zip, the "
              "folder that holds it, or the unpacked folder as root=... or in COP_DATA")  # fmt: skip
