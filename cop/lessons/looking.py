@@ -107,7 +107,7 @@ def two_rules(out: Report, sample, A: Tensor, u: Tensor, rate: float):
     by coverage, which asks what is left."""
     N = A.shape[-1]
     G, K = round(N**0.5), keep_count(N, rate)
-    rules = {"PageRank": pagerank(A.float()).argsort(descending=True, stable=True), "coverage": coverage_order(A, u)}
+    rules = {"PageRank": pagerank((A - torch.eye(N, dtype=A.dtype)).float()).argsort(descending=True, stable=True), "coverage": coverage_order(A, u)}
     share = {name: float(crowded(r, G, K).mean()) for name, r in rules.items()}
     out.record(**{f"crowded_{name}": v for name, v in share.items()})
     titles = {f"{name}: {share[name]:.0%} of the first {K} touch another": r[:4, :K].numpy() for name, r in rules.items()}

@@ -1,5 +1,6 @@
 """The orders that come with the package, in the sequence in which figures and tables list them."""
 
+import torch
 from torch import Tensor
 
 from cop.orders.looking import bilateral_graph, coverage_order, gaussian_kernel, looking_order, mean_colours
@@ -150,7 +151,8 @@ def coverage_one_pass(batch) -> Tensor:
 def pagerank_bilateral(batch) -> Tensor:
     """PageRank on the graph of `coverage`: only the rule differs."""
     c = batch.profile.looking
-    return batch.by_pagerank(bilateral_graph(mean_colours(batch.images, batch.shape), batch.shape, c.near, c.alike))
+    A = bilateral_graph(mean_colours(batch.images, batch.shape), batch.shape, c.near, c.alike)
+    return batch.by_pagerank(A - torch.eye(A.shape[-1], dtype=A.dtype))  # nobody votes for itself
 
 
 @looking("surprise", needs="predictor", colour="#2471a3", dash="--")
