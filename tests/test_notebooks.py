@@ -221,6 +221,17 @@ def test_one_edit_and_one_command_change_the_address_of_every_badge(tmp_path, mo
         book.address()
 
 
+def test_every_term_that_a_notebook_links_stands_in_the_glossary():
+    headings = re.findall(r"^### (.+)$", (paths.root / "book" / "glossary.md").read_text(), re.M)
+    terms = {re.sub(r"[^\w\- ]", "", h).lower().replace(" ", "-") for h in headings}
+    assert len(terms) == len(headings) and headings == sorted(headings, key=str.lower)
+    for source in paths.sources():
+        text = "\n".join(c.source for c in jupytext.read(source).cells if c.cell_type == "markdown")
+        linked = set(re.findall(r"\]\(\.\./book/glossary\.md#([^)\s]+)\)", text))
+        assert linked <= terms, f"{source.name} links {sorted(linked - terms)}, which the glossary lacks"
+        assert "glossary.md" not in re.sub(r"\]\(\.\./book/glossary\.md(#[^)\s]+)?\)", "", text)
+
+
 def test_unknown_parameters_are_refused_before_anything_runs():
     with pytest.raises(ValueError, match="unknown parameter 'sed' for 01_patch_entropy; expected one of profile, seed"):
         runner.run("smoke", only="01", parameters={"sed": 3})
