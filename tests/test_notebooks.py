@@ -222,7 +222,7 @@ def test_one_edit_and_one_command_change_the_address_of_every_badge(tmp_path, mo
 
 
 def test_every_term_that_a_notebook_links_stands_in_the_glossary():
-    headings = re.findall(r"^### (.+)$", (paths.root / "book" / "glossary.md").read_text(), re.M)
+    headings = re.findall(r"^## (.+)$", (paths.root / "book" / "glossary.md").read_text(), re.M)
     terms = {re.sub(r"[^\w\- ]", "", h).lower().replace(" ", "-") for h in headings}
     assert len(terms) == len(headings) and headings == sorted(headings, key=str.lower)
     for source in paths.sources():
