@@ -244,8 +244,8 @@ def test_unknown_parameters_are_refused_before_anything_runs():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
 def test_the_first_cell_after_the_imports_checks_every_parameter(path):
     own = report.parameters(path.stem)
-    call = re.search(r"# %%\nout, config = lesson\.start\((.*)\)\n", path.with_suffix(".py").read_text())[1].split(", ")
-    assert call == ["profile", "seed", *(f"{k}={k}" for k in own if k not in ("profile", "seed"))]
+    call = re.search(r"# %%\nout, config = lesson\.start\(\s*(.*?),?\s*\)\n", path.with_suffix(".py").read_text(), re.S)[1]
+    assert re.split(r",\s+", call) == ["profile", "seed", *(f"{k}={k}" for k in own if k not in ("profile", "seed"))]
     report.check(path.stem, own)
 
 

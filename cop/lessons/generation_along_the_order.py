@@ -11,6 +11,7 @@ from cop.data.loading import load_data
 from cop.lessons import generation
 from cop.lessons.evaluation import INCEPTION, REAL, Result, difference, interval, metrics_of, scales, verdict
 from cop.lessons.held_out import losses_by_order as losses_by_order
+from cop.lessons.pipeline import sample_tokens as sample_tokens
 from cop.measure.metrics import Interval, holm, of_mean
 from cop.paper.mar import mask_lengths
 from cop.profiles import get_profile
@@ -55,6 +56,18 @@ def first_and_last(num_tokens: int, num_iter: int) -> tuple[int, int]:
     """How many tokens the first and the last of MAR's steps make."""
     left = [num_tokens, *mask_lengths(num_tokens, num_iter)]
     return left[0] - left[1], left[-2]
+
+
+def in_short(out: Report, profile: Profile) -> None:
+    """Print in two sentences what all seeds on record say of training along the order."""
+    seeds, cfg = out.seeds(), profile.generation.cfg_scale
+    loss, images = "loss_gap_CMAR_collapse", tuple(record_name("frechet", key(n, cfg)) for n in ("CMAR", "continued random"))
+    report.say(
+        f"Against as much training in random order, training along collapse orders changes the test loss along them by "
+        f"{seeds.cell(loss, 1000, 2)} thousandths: it is lower {seeds.wins(loss, -1)}.",
+        f"The Fréchet distance of the images, with {guided(cfg)}, differs by {seeds.cell(images)}: "
+        f"it is smaller, which is better, {seeds.wins(images, -1)}.",
+    )
 
 
 def trainings(base: Artefact | None, tuned: Mapping[str, Artefact]) -> pd.DataFrame:
@@ -139,10 +152,8 @@ def beside_paper(out: Report, results: dict[tuple, Result], number: int, rows: M
     and the paper's, whose FID stands in another space: only the order within a column can be compared. Raises ValueError
     for another number of rows than the paper's.
     """
-    ours, seeds = (
-        {"frechet": "Fréchet", "inception_score": "IS (classifier)", "precision": "precision", "recall": "recall"},
-        out.seeds(),
-    )
+    seeds = out.seeds()
+    ours = {"frechet": "Fréchet", "inception_score": "IS (classifier)", "precision": "precision", "recall": "recall"}
     if metrics_of(results) is INCEPTION:
         ours = {"fid": "FID"} | ours | {"frechet": "tFID", "inception_score": "IS"}
     theirs = [f"paper: {name}" for name in ("FID", "tFID", "IS", "precision", "recall")]
@@ -164,12 +175,7 @@ def loss_gap(losses: dict[tuple[str, str], Tensor], a: str, b: str, order: str) 
 @shown("Figure 1", "two generated roosters; certainty of the class at six stages 0, 11, 16, 21, 23 and 26 % in random order, 1, 20, 42, "
        "57, 67 and 79 % in collapse order")  # fmt: skip
 def fig1(
-    out: Report,
-    pair: Mapping[str, tuple[Tensor, Tensor]],
-    certainty: Mapping[str, Tensor],
-    ks: Sequence[int],
-    example: int,
-    label: str,
+    out: Report, pair: Mapping[str, tuple[Tensor, Tensor]], certainty: Mapping[str, Tensor], ks: Sequence[int], example: int, label: str
 ):
     """Two generations of the class {label} in six stages, MAR in random order (top) and CMAR in collapse order (bottom), with
     the classifier's certainty of the class between them."""
@@ -200,37 +206,33 @@ def fig9(out: Report, images: Tensor, names: Sequence[str], cfg: float):
 @shown("Every system and order source", "MAR, MAR+C and CMAR only, in Table 2")
 def generation_systems(out: Report, results: dict[tuple, Result]):
     """Every system, with and without guidance, by source of the order: Fréchet distance on classifier features, inception
-    score, precision, recall and share of the right class, with 95 % intervals.
-
-    All of them are recorded."""
-    out.record(**headline(results))
+    score, precision, recall and share of the right class, with 95 % intervals."""
     return systems_table(results)
 
 
 @shown("Metrics of generation")
 def generation_metrics(out: Report, results: dict[tuple, Result], profile: Profile):
     """Five metrics as dots with 95 % intervals for MAR, continued random, MAR+C, CMAR and ascending CMAR, without guidance
-    (filled) and with it (hollow); a dotted line marks real images."""
+    (filled) and with it (hollow); a dotted line marks real images.
+
+    The metrics of every system and source are recorded."""
+    out.record(**headline(results))
     return figures_generation.metric_dots(*dots(results, profile)), systems_table(results)
 
 
 @shown("Table 2", 'in its columns "paper: …"')
 def tab2(out: Report, results: dict[tuple, Result], profile: Profile):
     """Table 2: MAR, MAR+C and CMAR without and with guidance, our metrics beside the paper's."""
-    rows = {
-        f"{n}, {'no CFG' if cfg == 1 else f'CFG {cfg:g}'}": key(n, cfg)
-        for cfg in scales(profile)
-        for n in ("MAR", "MAR+C", "CMAR")
-    }
+    named = {cfg: "no CFG" if cfg == 1 else f"CFG {cfg:g}" for cfg in scales(profile)}
+    rows = {f"{n}, {words}": key(n, cfg) for cfg, words in named.items() for n in ("MAR", "MAR+C", "CMAR")}
     return beside_paper(out, results, 2, rows)
 
 
 @shown("Table 3", 'in its columns "paper: …"')
 def tab3(out: Report, results: dict[tuple, Result], profile: Profile):
     """Table 3: CMAR at three scales of guidance, our metrics beside the paper's."""
-    return beside_paper(
-        out, results, 3, {f"CMAR, CFG {cfg:g}": key("CMAR", cfg) for cfg in profile.generation.cfg_sweep}
-    )
+    rows = {f"CMAR, CFG {cfg:g}": key("CMAR", cfg) for cfg in profile.generation.cfg_sweep}
+    return beside_paper(out, results, 3, rows)
 
 
 @shown("Table 4", 'in its columns "paper: …"')
@@ -261,10 +263,8 @@ def generation_seeds(out: Report, profile: Profile):
         return record_name(metric, key(system, profile.generation.cfg_scale))
 
     rows = {f"Fréchet: CMAR − {n}": (name("CMAR"), name(n)) for n in ("MAR", "MAR+C", "continued random", "ascending")}
-    rows |= {
-        f"right class: CMAR − {n}": (name("CMAR", "right_class"), name(n, "right_class"))
-        for n in ("MAR", "continued random")
-    }
+    pairs = {n: (name("CMAR", "right_class"), name(n, "right_class")) for n in ("MAR", "continued random")}
+    rows |= {f"right class: CMAR − {n}": pair for n, pair in pairs.items()}
     rows |= {f"test loss along {o}: CMAR − control": f"loss_gap_CMAR_{o}" for o in ("random", "collapse", "reversed")}
     rows |= {f"Fréchet, {guided(cfg)}: own bank − {s}": tuple(record_name("frechet", ("CMAR", source, cfg)) for source in ("train", s))
              for cfg in scales(profile) for s in ("wrong_class", "class_mean", "random", "val")}  # fmt: skip
@@ -284,10 +284,8 @@ def loss_table(losses: dict[tuple[str, str], Tensor], control: str = "continued 
             row[f"hidden by {order}"] = f"{losses[name, order].mean():.4f}"
             row[f"{order}, less control"] = "–"
             if name != control:
-                value, low, high = found[name, order][0]
-                row[f"{order}, less control"] = (
-                    f"{value:+.4f} ({low:+.4f} … {high:+.4f}){' *' if starred[name, order] else ''}"
-                )
+                (value, low, high), star = found[name, order][0], " *" if starred[name, order] else ""
+                row[f"{order}, less control"] = f"{value:+.4f} ({low:+.4f} … {high:+.4f}){star}"
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -314,9 +312,8 @@ def order_gain(out: Report, losses: dict[tuple[str, str], Tensor]):
     """Loss of MAR, CMAR and ascending CMAR less that of the continued-random control, with 95 % intervals, for tokens hidden
     by random, collapse and reversed order."""
     label = "loss less that of continued random (left = better)"
-    return figures_generation.losses(loss_gaps(losses), label, "What training along an order teaches"), loss_table(
-        losses
-    )
+    fig = figures_generation.losses(loss_gaps(losses), label, "What training along an order teaches")
+    return fig, loss_table(losses)
 
 
 def verdicts(

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,11 @@ def shown(notebook: str, title: str, paper: str | None = None, here: Sequence[tu
         return show
 
     return register
+
+
+def say(*sentences: str) -> None:
+    """Print sentences as lines that fit a notebook's column."""
+    print(textwrap.fill(" ".join(sentences), 76))
 
 
 LEAST = {"seed": 0, "example": 0, "prefixes": 2}  # values of the notebooks' whole numbers; 1 for the others
