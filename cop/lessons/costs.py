@@ -59,6 +59,12 @@ def end_to_end(b: Mapping[str, int]) -> float:
     return (b["kept"] + b["ranking"] + b["tokenizer"]) / b["all"]
 
 
+def affordable(b: Mapping[str, int], num_patches: int) -> int:
+    """How many encoder passes a ranking may take before the first patches cost more than the whole image. b: of `bill`, whose
+    ranking has one pass for each patch."""
+    return int((b["all"] - b["kept"] - b["tokenizer"]) // (b["ranking"] / num_patches))
+
+
 def cost_table(bills: Mapping[str, Mapping[str, int]], rate: float = 0.78) -> pd.DataFrame:
     """What "95.16 % less" becomes: attention only, the whole classifier, and with the ranking; one row per size."""
     rows = []

@@ -11,6 +11,7 @@ from torch import Tensor
 from cop.configs import Profile
 from cop.data.images import ImageSet
 from cop.lessons.classification import RATES, SHOWN, Hits
+from cop.lessons.costs import affordable as affordable
 from cop.lessons.costs import bills as bills
 from cop.lessons.costs import cost_table as cost_table
 from cop.lessons.costs import end_to_end
@@ -106,8 +107,8 @@ def crossed(hits: Mapping[tuple[str, str], Hits], rate: float) -> pd.DataFrame:
 def p_values(differences: pd.DataFrame, rate: float) -> pd.DataFrame:
     """The p-values of `compare` at one mask rate, before and after Holm's correction."""
     p = differences[(differences["at"] == f"{rate:.0%}")][["comparison", "difference", "p", "holm"]]
-    shown = {"difference": "{:+.1f}".format, "p": "{:.2g}".format, "holm": "{:.2g}".format}
-    return p.assign(**{k: p[k].map(f) for k, f in shown.items()}).rename(columns={"p": "McNemar p", "holm": "p (Holm)"})
+    shown = {"difference": "{:+.1f}", "p": "{:.2g}", "holm": "{:.2g}"}
+    return p.assign(**{k: p[k].map(f.format) for k, f in shown.items()}).rename(columns={"p": "McNemar p", "holm": "p (Holm)"})
 
 
 def by_seed(rate: float, own: Sequence[str], one: Sequence[str]) -> dict[str, str | tuple[str, str]]:
@@ -236,9 +237,8 @@ def cross(out: Report, one: Mapping[str, Hits], rate: float):
     """Left: top-1 accuracy of one network trained on random patches, tested along nine orders. Right: its accuracies with 78
     percent masked, with intervals."""
     curves = {n: h.curve() for n, h in one.items()}
-    fig = figures_classification.order_controls(
-        RATES, curves, intervals(one, rate), rate, "One RViT, tested along each order", f"{rate:.0%} masked"
-    )
+    title, at = "One RViT, tested along each order", intervals(one, rate)
+    fig = figures_classification.order_controls(RATES, curves, at, rate, title, f"{rate:.0%} masked")
     return fig, pd.DataFrame({"mask rate": RATES} | curves)
 
 
