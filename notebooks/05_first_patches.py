@@ -145,10 +145,8 @@ share = np.diff(below)
 even = (np.arange(10_000) + 0.5) / 10_000
 drawn = [lesson.mask_rate_schedule(u) for u in even]
 assert np.allclose(share, np.histogram(drawn, edges)[0] / 10_000, atol=1e-3)
-bars = ["█" * round(100 * x) for x in share]
-rates = [f"{a:.0%} to {b:.0%}" for a, b in zip(edges, edges[1:])]
-for row in zip(rates, share, bars):
-    print("{:>12} {:4.0%} {}".format(*row))
+for low, high, x in zip(edges[:-1], edges[1:], share, strict=True):
+    print(f"{low:4.0%} to {high:3.0%}: {x:4.0%} {'█' * round(100 * x)}")
 
 # %% [markdown]
 # **[AuC](../book/glossary.md#auc) and [knee](../book/glossary.md#knee).** A curve of six points: the AuC is the mean of its accuracies.
@@ -175,7 +173,7 @@ pd.DataFrame(columns).round(2)
 # %%
 first = torch.tensor([1, 1, 1, 1, 0, 1, 1, 0, 1, 1, 0, 1]).bool()
 second = torch.tensor([1, 0, 0, 1, 1, 0, 1, 0, 0, 0, 0, 0]).bool()
-pairs = list(zip(first.tolist(), second.tolist()))
+pairs = list(zip(first.tolist(), second.tolist(), strict=True))
 only_first = pairs.count((True, False))
 only_second = pairs.count((False, True))
 n, fewer = only_first + only_second, min(only_first, only_second)
