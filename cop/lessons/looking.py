@@ -103,15 +103,15 @@ def crowded(ranking: Tensor, grid: int, K: int) -> Tensor:
 
 @shown("One graph, two rules")
 def two_rules(out: Report, sample, A: Tensor, u: Tensor, rate: float):
-    """One graph per image, the patches that are near and alike: the first 22 percent by PageRank, which scores each patch alone, and
-    by coverage, which asks what is left."""
+    """One graph per image, the patches that are near and alike: the first {patches} patches by PageRank, which scores each patch
+    alone, and by coverage, which asks what is left; in the titles what share of them touch another one of them."""
     N = A.shape[-1]
     G, K = round(N**0.5), keep_count(N, rate)
     rules = {"PageRank": pagerank((A - torch.eye(N, dtype=A.dtype)).float()).argsort(descending=True, stable=True), "coverage": coverage_order(A, u)}
     share = {name: float(crowded(r, G, K).mean()) for name, r in rules.items()}
     out.record(**{f"crowded_{name}": v for name, v in share.items()})
-    titles = {f"{name}: {share[name]:.0%} of the first {K} touch another": r[:4, :K].numpy() for name, r in rules.items()}
-    return figures_looking.glance(to_array(sample.images[:4]), titles, G)
+    titles = {f"{name}: {share[name]:.0%} touch": r[:4, :K].numpy() for name, r in rules.items()}
+    return figures_looking.glance(to_array(sample.images[:4]), titles, G), None, {"patches": K}
 
 
 # ------------------------------------------------------------------------------------------------ comparison
