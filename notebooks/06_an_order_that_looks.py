@@ -128,7 +128,8 @@ lesson.theorem(out, A, u)
 # the image. An order of the image's own has to beat all of them.
 
 # %%
-hits = lesson.tested(config, ("ViT", *lesson.COMPARED), rate, range(seed, seed + seeds), device)
+runs = range(seed, seed + seeds)
+hits = lesson.tested(config, lesson.asked(config), rate, runs, device)
 lesson.accuracies(out, hits, rate)
 
 # %%
@@ -143,7 +144,8 @@ lesson.order_differences(out, hits, config)
 # Only the graph differs, or only the rule:
 
 # %%
-isolated = lesson.tested(config, lesson.ISOLATED, rate, range(seed, seed + seeds), device)
+rules = lesson.asked(config, lesson.ISOLATED)
+isolated = lesson.tested(config, rules, rate, runs, device)
 lesson.isolation(out, isolated)
 
 # %% [markdown]
