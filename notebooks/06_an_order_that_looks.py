@@ -129,7 +129,8 @@ lesson.theorem(out, A, u)
 
 # %%
 runs = range(seed, seed + seeds)
-hits = lesson.tested(config, lesson.asked(config), rate, runs, device)
+chosen = lesson.asked(config, rate, runs)
+hits = lesson.tested(config, chosen, rate, runs, device)
 lesson.accuracies(out, hits, rate)
 
 # %%
@@ -144,7 +145,7 @@ lesson.order_differences(out, hits, config)
 # Only the graph differs, or only the rule:
 
 # %%
-rules = lesson.asked(config, lesson.ISOLATED)
+rules = lesson.asked(config, rate, runs, lesson.ISOLATED)
 isolated = lesson.tested(config, rules, rate, runs, device)
 lesson.isolation(out, isolated)
 

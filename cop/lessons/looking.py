@@ -12,19 +12,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cop.configs import Profile
-from cop.lessons import cross_validation, ordering, pipeline
+from cop.configs import FOLDS, Profile
+from cop.lessons import classification, cross_validation, ordering, pipeline
 from cop.lessons.costs import looking_costs as looking_costs
-from cop.lessons.cross_validation import compared, differences
+from cop.lessons.cross_validation import at_rate, compared, differences
 from cop.measure.metrics import Interval, of_mean
 from cop.orders import get
 from cop.orders.looking import bilateral_graph, coverage_order, mean_colours
 from cop.paper.cvit import keep_count
 from cop.paper.ranking import pagerank
-from cop.profiles import for_classifiers
+from cop.profiles import for_classifiers, in_fold
 from cop.show import figures_looking, report
 from cop.show.figures import to_array
 from cop.show.report import Report
+from cop.train.artefacts import stored
 from cop.train.loop import seeded
 
 NOTEBOOK = "06_an_order_that_looks"
@@ -118,9 +119,24 @@ def two_rules(out: Report, sample, A: Tensor, u: Tensor, rate: float):
 # ------------------------------------------------------------------------------------------------ comparison
 
 
-def asked(profile: Profile, orders: Sequence[str] = COMPARED) -> list[str]:
-    """Those of the orders that are compared: all on photographs, on clothes those that are quick to make."""
-    return [o for o in orders if profile.classifier.folds or o not in DEAR]
+def asked(profile: Profile, rate: float, seeds: Sequence[int], orders: Sequence[str] = COMPARED) -> list[str]:
+    """Those of the orders that are compared: on clothes those that are quick to make; on photographs, where each takes ten minutes
+    a seed, those whose results are stored, and all if none is. What is left out is printed."""
+    if not profile.classifier.folds:
+        found = [o for o in orders if o not in DEAR]
+    else:
+        found = [o for o in orders if all(known(at_rate(profile, rate), o, seed) for seed in seeds)] or list(orders)
+    if missing := [o for o in orders if o not in found]:
+        print("not trained here:", ", ".join(missing))
+    return found
+
+
+def known(profile: Profile, order: str, seed: int) -> bool:
+    """Whether the system of an order has been tested, in all folds."""
+    system = cross_validation.SYSTEMS.get(order, order)
+    config = classification.hits_config(in_fold(profile, None), system, None, seed, None, False)
+    parts = [classification.hits_config(in_fold(profile, f), system, None, seed, None, False) for f in range(FOLDS)]
+    return stored("hits", config | {"folds": FOLDS}) or all(stored("hits", part) for part in parts)
 
 
 def own_mean(order: str) -> str:
