@@ -128,7 +128,9 @@ lesson.theorem(out, A, u)
 # the image. An order of the image's own has to beat all of them.
 
 # %%
-hits = lesson.tested(config, ("ViT", *lesson.COMPARED), rate, range(seed, seed + seeds), device)
+runs = range(seed, seed + seeds)
+chosen = lesson.asked(config, rate, runs)
+hits = lesson.tested(config, chosen, rate, runs, device)
 lesson.accuracies(out, hits, rate)
 
 # %%
@@ -143,7 +145,8 @@ lesson.order_differences(out, hits, config)
 # Only the graph differs, or only the rule:
 
 # %%
-isolated = lesson.tested(config, lesson.ISOLATED, rate, range(seed, seed + seeds), device)
+rules = lesson.asked(config, rate, runs, lesson.ISOLATED)
+isolated = lesson.tested(config, rules, rate, runs, device)
 lesson.isolation(out, isolated)
 
 # %% [markdown]

@@ -175,7 +175,7 @@ def hits(profile: str | Profile, system: str | Tensor | Callable, order: str | T
     """
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     if cross_validated(profile):
-        return pooled(profile, [hits(in_fold(profile, f), system, order, seed, counts, matched, device) for f in range(FOLDS)])
+        return hits_of_folds(profile, system, order, seed, counts, matched, device)
     system = system if isinstance(system, str) else as_order(system)
     order = tested_along(system) if order is None else order
     order = None if order is None else ordering.fixed(profile, "test", order, seed, device)
@@ -191,19 +191,41 @@ def hits(profile: str | Profile, system: str | Tensor | Callable, order: str | T
             return {}, None
         with inference(profile, device):
             found = evaluate(model, data, data.labels, ranking, counts, matched=matched, device=device)
-        packed = {k: torch.from_numpy(np.packbits(getattr(found, k), axis=1)) for k in ("top1", "top5")}
-        return packed | {"n": torch.tensor([len(data)])}, None
+        return packed(found), None
 
     found = load_or_compute("hits", config, compute).tensors
-    top1, top5 = (
-        np.unpackbits(found[k].numpy(), axis=1, count=int(found["n"])).astype(bool) for k in ("top1", "top5")
-    )
-    return Hits(tuple(counts), top1, top5, profile.num_tokens // (4 if system == "coarser" else 1))
+    return unpacked(found, counts, profile.num_tokens // (4 if system == "coarser" else 1))
 
 
 def cross_validated(profile: Profile) -> bool:
     """Whether all images of the profile's classes are test images, each in one of FOLDS folds."""
     return profile.classifier.folds and profile.data.fold is None
+
+
+def packed(hits: Hits) -> dict[str, Tensor]:
+    """Hits as they are stored, a bit an image."""
+    bits = {k: torch.from_numpy(np.packbits(getattr(hits, k), axis=1)) for k in ("top1", "top5")}
+    return bits | {"n": torch.tensor([hits.top1.shape[1]])}
+
+
+def unpacked(found: Mapping[str, Tensor], counts: Sequence[int], num_patches: int) -> Hits:
+    """What `packed` made of hits with K of these counts."""
+    top1, top5 = (np.unpackbits(found[k].numpy(), axis=1, count=int(found["n"])).astype(bool) for k in ("top1", "top5"))
+    return Hits(tuple(counts), top1, top5, num_patches)
+
+
+def hits_of_folds(profile: Profile, system, order, seed: int, counts, matched: bool, device: str) -> Hits:
+    """`hits` of all images of the pool, by the folds in which they are tested; stored where system and order are names."""
+
+    def folds() -> Hits:
+        return pooled(profile, [hits(in_fold(profile, f), system, order, seed, counts, matched, device) for f in range(FOLDS)])
+
+    if not all(x is None or isinstance(x, str) for x in (system, order)):
+        return folds()
+    config = hits_config(in_fold(profile, None), system, order, seed, counts, matched)
+    counts = config["counts"]
+    found = load_or_compute("hits", config | {"folds": FOLDS}, lambda _: (packed(folds()), None)).tensors
+    return unpacked(found, counts, profile.num_tokens // (4 if system == "coarser" else 1))
 
 
 def pooled(profile: Profile, parts: Sequence[Hits]) -> Hits:
@@ -221,8 +243,7 @@ def all_hits(
     (rankings, ViT, RViT), then one process per network, then one per test."""
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     if cross_validated(profile):
-        folds = [all_hits(in_fold(profile, f), tests, seed, device) for f in range(FOLDS)]
-        return {name: pooled(profile, [found[name] for found in folds]) for name in tests}
+        return {name: hits(profile, *test, seed=seed, device=device) for name, test in tests.items()}
     named = [test for test in tests.values() if all(x is None or isinstance(x, str) for x in test)]  # others are no jobs
     jobs = [Job("hits", hits_config(profile, *test, seed, None, False), hits, (profile, *test, seed), {"device": device})
             for test in named]  # fmt: skip

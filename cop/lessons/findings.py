@@ -12,6 +12,7 @@ import pandas as pd
 from cop import paths
 from cop.files import write
 from cop.lessons import masks
+from cop.lessons.looking import COMPARED, own_mean
 from cop.show.report import Seeds, markdown
 
 Name = str | tuple[str, str]  # a number of the records, or a difference of two
@@ -108,9 +109,29 @@ def photographs() -> pd.DataFrame:
                          for label, names, scale, digits in rows])  # fmt: skip
 
 
+def looking() -> pd.DataFrame:
+    """The orders that look, on photographs: accuracy, and the gain over each control with a star where it remains after Holm's
+    correction over all comparisons."""
+    n = Numbers("natural64")
+    value = {name: n.of(name).iloc[0] for name in n.values.index}
+
+    def gain(order: str, control: str) -> str:
+        name = f"{order} - {control}"
+        found = value.get(f"gain_{name}")
+        return "" if found is None else f"{found:+.1f}{' *' if value[f'holm_{name}'] < 0.05 else ''}"
+
+    rows = []
+    for order in sorted(COMPARED, key=lambda o: -value.get(f"top1_{o}", 0)):
+        if f"top1_{order}" in value:
+            top1 = f"{value[f'top1_{order}']:.1f} [{value[f'low_{order}']:.1f}, {value[f'high_{order}']:.1f}]"
+            controls = {f"against {c}": gain(order, c) for c in ("random", "low-discrepancy", "variance")}
+            rows.append({"order": order, "top-1 in %": top1} | controls | {"against its own mean": gain(order, own_mean(order))})
+    return pd.DataFrame(rows)
+
+
 def filled(text: str) -> str:
     """README's text with its tables of findings as the records have them now."""
-    tables = {"claims": pd.DataFrame(claims(), columns=["claim of the paper", "here, seed by seed"]), "photographs": photographs()}
+    tables = {"claims": pd.DataFrame(claims(), columns=["claim of the paper", "here, seed by seed"]), "photographs": photographs(), "looking": looking()}
     for name, table in tables.items():
         place = re.compile(rf"(<!-- findings: {name} -->\n).*?(<!-- /findings -->)", re.DOTALL)
         if len(place.findall(text)) != 1:

@@ -9,6 +9,7 @@ The three fine-tunes begin with the same weights and see the same images, timest
 Images are paired too: image i of every system has the same class, the same seed and, from one bank, the same order.
 """
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from cop.configs import Profile, as_dict, scale_config
 from cop.data.loading import load_data
 from cop.devices import at_a_time, inference
 from cop.lessons import ordering, pipeline
-from cop.orders import get, random_order, registered, reversed_order
+from cop.orders import get, random_order, registered, reversed_order, small_type
 from cop.orders.bank import MODES, OrderBank
+from cop.orders.looking import distances, gaussian_kernel, next_patches, predictor_doubt
 from cop.paper.mar import MAR, MARConfig, load_mar
 from cop.profiles import get_profile
 from cop.train.artefacts import Artefact, load_or_compute, stored, versioned
@@ -35,6 +37,7 @@ SYSTEMS = {  # name: (weights, order source)
     "MAR": ("base", "random"), "continued random": ("random", "random"), "MAR+C": ("base", "train"),
     "CMAR": ("descending", "train"), "ascending": ("ascending", "train"),
 }  # fmt: skip
+DOUBTS = {"most doubted": True, "least doubted": False}  # sources of orders that are made while generating, see `by_doubt`
 BATCH = 100  # images sampled at a time, by one process
 SAMPLING = {"num_iter", "num_sampling_steps", "clip", "temperature", "cfg_scale", "cfg_sweep", "count", "val_rankings"}
 FINE_TUNING = {"fine_tune_steps", "fine_tune_lr", "random_share", "rankings"}
@@ -195,12 +198,22 @@ def to_float(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
+def source_config(profile: Profile, seed: int, source: str) -> dict:
+    """What determines the orders of a source."""
+    if source == "random":
+        return {}
+    if source in MODES:
+        return bank_config(profile, seed)
+    if source in DOUBTS:
+        return {"bank": pipeline.predictor_config(profile, seed), "width": profile.looking.width}
+    return {"bank": pipeline.order_config(profile, get(source), seed)}
+
+
 def sampling_config(profile: Profile, seed: int, weights: str, source: str, cfg_scale: float, count: int) -> dict:
     """What determines generated images: the model, the source of orders, and the settings of sampling."""
     g = profile.generation
     model = mar_config(profile, seed) if weights == "base" else fine_tuned_config(profile, seed, weights)
-    bank = {} if source == "random" else bank_config(profile, seed) if source in MODES else {"bank": pipeline.order_config(profile, get(source), seed)}
-    return versioned("generated", 1, model | bank | {
+    return versioned("generated", 1, model | source_config(profile, seed, source) | {
         "weights": weights, "source": source, "cfg_scale": float(cfg_scale), "count": count, "num_iter": g.num_iter,
         "num_sampling_steps": g.num_sampling_steps, "clip": g.clip, "temperature": g.temperature if cfg_scale == 1 else 1.0,
         "val_rankings": g.val_rankings if source == "val" else None})  # fmt: skip
@@ -212,13 +225,13 @@ def generate(
 ) -> Artefact:  # fmt: skip
     """New images: tensors `images` (count, C, H, W) uint8 and `rankings` (count, N) uint8, the order each was made in.
 
-    weights: base, random, descending or ascending. source: a mode of the order bank, or a registered order that is one
-    for all images. With the ascending weights the orders lent are reversed. cfg_scale: 1 is no guidance, at the profile's temperature; with guidance it is 1.
+    weights: base, random, descending or ascending. source: a mode of the order bank, a registered order that is one
+    for all images, or one of `DOUBTS`, whose order depends on what has been generated. With the ascending weights the orders lent are reversed. cfg_scale: 1 is no guidance, at the profile's temperature; with guidance it is 1.
     """
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     g = profile.generation
     count = g.count if count is None else count
-    sources = (*MODES, *(name for name, order in registered().items() if order.shared))
+    sources = (*MODES, *DOUBTS, *(name for name, order in registered().items() if order.shared))
     if source not in sources or weights not in ("base", *KINDS):
         raise ValueError(f"weights {weights!r} with orders from {source!r}; expected one of base, {', '.join(KINDS)} and one "
                          f"of {', '.join(sources)}")  # fmt: skip
@@ -227,24 +240,49 @@ def generate(
     def compute(directory: Path):
         model, tokens = model_of(profile, seed, weights, device), pipeline.tokenizer(profile, device)
         labels = new_labels(profile, count)
-        if source in MODES:
+        following = by_doubt(profile, seed, device, DOUBTS[source]) if source in DOUBTS else None
+        if source in DOUBTS:
+            ranking = torch.zeros(count, 0, dtype=torch.long)
+        elif source in MODES:
             ranking = order_bank(profile, seed, source, count, device).draw(labels, seeded(seed, 60))
         else:
             ranking = ordering.shared_order(profile, source, seed, device).expand(count, -1)
         ranking = reversed_order(ranking) if weights == "ascending" else ranking
 
         def sampled(rows: Tensor) -> dict[str, Tensor]:
+            made = []
+
+            def choose(tokens: Tensor, mask: Tensor, count: int) -> Tensor:
+                made.append(following(tokens, mask, count))
+                return made[-1]
+
             with inference(profile, device):
-                new = model.sample(labels[rows].to(device), [seed * 1_000_000 + int(i) for i in rows], ranking[rows],
-                                   num_iter=g.num_iter, num_sampling_steps=g.num_sampling_steps, cfg_scale=cfg_scale,
+                new = model.sample(labels[rows].to(device), [seed * 1_000_000 + int(i) for i in rows],
+                                   None if following else ranking[rows], following=choose if following else None, num_iter=g.num_iter, num_sampling_steps=g.num_sampling_steps, cfg_scale=cfg_scale,
                                    clip=g.clip, temperature=config["temperature"])  # fmt: skip
-            return {"images": ((tokens.decode(new).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()}
+            along = torch.cat(made, 1).cpu() if following else ranking[rows]
+            images = ((tokens.decode(new).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+            return {"images": images, "rankings": along.to(small_type(profile.num_tokens))}
 
         made = compute_shards(directory / "shards", config, count, sampled, size=at_a_time(BATCH), desc=f"{weights}, {source} orders")
-        small = torch.uint8 if profile.num_tokens <= 256 else torch.int16
-        return {"images": made.all("images"), "rankings": ranking.to(small)}, None
+        return {name: made.all(name) for name in ("images", "rankings")}, None
 
     return load_or_compute("generated", config, compute)
+
+
+def by_doubt(profile: Profile, seed: int, device: str, most: bool) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """For `MAR.sample`: next come the positions about which the predictor of notebook 1, given what has been generated, is most
+    uncertain, or least, as in the collapse of a wave function. So an image that does not exist yet has an order of its own."""
+    predictor, width = pipeline.predictor(profile, seed, device)[0], profile.looking.width
+    shape = (profile.grid, profile.grid)
+    kernel, beside = gaussian_kernel(shape, width).to(device), (distances(shape) <= 2).to(device)
+
+    def following(tokens: Tensor, mask: Tensor, count: int) -> Tensor:
+        seen = (~mask).nonzero()[:, 1].view(len(mask), -1)
+        doubt = predictor_doubt(predictor, tokens, "active", seen)
+        return next_patches(doubt if most else (doubt.amax() - doubt).masked_fill(~mask, 0), seen, kernel, beside, count)
+
+    return following
 
 
 def pictures(

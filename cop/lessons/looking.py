@@ -12,19 +12,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cop.configs import Profile
-from cop.lessons import cross_validation, ordering, pipeline
+from cop.configs import FOLDS, Profile
+from cop.lessons import classification, cross_validation, ordering, pipeline
 from cop.lessons.costs import looking_costs as looking_costs
-from cop.lessons.cross_validation import compared, differences
+from cop.lessons.cross_validation import at_rate, compared, differences
 from cop.measure.metrics import Interval, of_mean
 from cop.orders import get
 from cop.orders.looking import bilateral_graph, coverage_order, mean_colours
 from cop.paper.cvit import keep_count
 from cop.paper.ranking import pagerank
-from cop.profiles import for_classifiers
+from cop.profiles import for_classifiers, in_fold
 from cop.show import figures_looking, report
 from cop.show.figures import to_array
 from cop.show.report import Report
+from cop.train.artefacts import stored
 from cop.train.loop import seeded
 
 NOTEBOOK = "06_an_order_that_looks"
@@ -32,6 +33,7 @@ shown = partial(report.shown, NOTEBOOK)
 GLANCE = ("random", "low-discrepancy", "variance", "collapse", "coverage", "surprise", "active")  # rows of the first picture
 COMPARED = ("random", "low-discrepancy", "variance", "collapse", "mean order", "measured", "coverage", "mean of coverage",
             "surprise", "mean of surprise", "active", "mean of active")  # fmt: skip
+DEAR = ("measured", "surprise", "mean of surprise", "coverage measured", "coverage comae")  # take ten thousand rankings of minutes each
 CONTROLS = ("random", "low-discrepancy", "variance", "its own mean")
 MEANS = {"collapse": "mean order"}  # of the others it is "mean of ..."
 ISOLATED = ("PageRank bilateral", "coverage", "coverage gaussian", "coverage measured", "coverage comae")
@@ -103,18 +105,38 @@ def crowded(ranking: Tensor, grid: int, K: int) -> Tensor:
 
 @shown("One graph, two rules")
 def two_rules(out: Report, sample, A: Tensor, u: Tensor, rate: float):
-    """One graph per image, the patches that are near and alike: the first 22 percent by PageRank, which scores each patch alone, and
-    by coverage, which asks what is left."""
+    """One graph per image, the patches that are near and alike: the first {patches} patches by PageRank, which scores each patch
+    alone, and by coverage, which asks what is left; in the titles what share of them touch another one of them."""
     N = A.shape[-1]
     G, K = round(N**0.5), keep_count(N, rate)
     rules = {"PageRank": pagerank((A - torch.eye(N, dtype=A.dtype)).float()).argsort(descending=True, stable=True), "coverage": coverage_order(A, u)}
     share = {name: float(crowded(r, G, K).mean()) for name, r in rules.items()}
     out.record(**{f"crowded_{name}": v for name, v in share.items()})
-    titles = {f"{name}: {share[name]:.0%} of the first {K} touch another": r[:4, :K].numpy() for name, r in rules.items()}
-    return figures_looking.glance(to_array(sample.images[:4]), titles, G)
+    titles = {f"{name}: {share[name]:.0%} touch": r[:4, :K].numpy() for name, r in rules.items()}
+    return figures_looking.glance(to_array(sample.images[:4]), titles, G), None, {"patches": K}
 
 
 # ------------------------------------------------------------------------------------------------ comparison
+
+
+def asked(profile: Profile, rate: float, seeds: Sequence[int], orders: Sequence[str] = COMPARED) -> list[str]:
+    """Those of the orders that are compared: on clothes those that are quick to make; on photographs, where each takes ten minutes
+    a seed, those whose results are stored, and all if none is. What is left out is printed."""
+    if not profile.classifier.folds:
+        found = [o for o in orders if o not in DEAR]
+    else:
+        found = [o for o in orders if all(known(at_rate(profile, rate), o, seed) for seed in seeds)] or list(orders)
+    if missing := [o for o in orders if o not in found]:
+        print("not trained here:", ", ".join(missing))
+    return found
+
+
+def known(profile: Profile, order: str, seed: int) -> bool:
+    """Whether the system of an order has been tested, in all folds."""
+    system = cross_validation.SYSTEMS.get(order, order)
+    config = classification.hits_config(in_fold(profile, None), system, None, seed, None, False)
+    parts = [classification.hits_config(in_fold(profile, f), system, None, seed, None, False) for f in range(FOLDS)]
+    return stored("hits", config | {"folds": FOLDS}) or all(stored("hits", part) for part in parts)
 
 
 def own_mean(order: str) -> str:
@@ -182,7 +204,7 @@ def cost(out: Report, profile: Profile, rate: float):
 @shown("Orders on clothes and on photographs")
 def both(out: Report):
     """Top-1 accuracy in per cent with 78 percent masked per order, on clothes and on photographs."""
-    names = {name: f"top1_{name}" for name in ("ViT", *COMPARED)}
+    names = {name: f"top1_{name}" for name in COMPARED}
     names |= {f"{o} − {c}": f"gain_{o} - {c}" for o in ("active", "coverage", "collapse") for c in ("random", "low-discrepancy", own_mean(o))}
     return out.beside({"clothes (demo)": "demo", "photographs (natural64)": "natural64"}, names, 1, 1)
 

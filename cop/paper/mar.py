@@ -207,6 +207,7 @@ class MAR(nn.Module):
         seeds: Sequence[int],
         ranking: Tensor | None = None,
         *,
+        following: Callable[[Tensor, Tensor, int], Tensor] | None = None,
         num_iter: int = 64,
         cfg_scale: float = 1.0,
         cfg_schedule: str = "linear",
@@ -221,6 +222,9 @@ class MAR(nn.Module):
         also draws a random order. The noise of a token depends on its seed and position, not on the order: images of
         equal seeds and different orders are paired.
 
+        following: in the place of a ranking, which positions to generate next: a function of the tokens so far (B, N, C), of
+        which of them are not generated yet (B, N) bool, and of how many are asked for, to positions (B, count) long. So the
+        order can depend on what has been generated.
         cfg_scale: guidance; 1 is none. It grows with the share of tokens known ("linear") or is "constant".
         temperature scales the noise added within the diffusion chain. clip: see `GaussianDiffusion.step`.
         callback receives after each step a dict of `step`, `tokens` (B, N, C) and `mask` (B, N), True where a token is
@@ -248,6 +252,9 @@ class MAR(nn.Module):
         rows = torch.arange(batch, device=device).unsqueeze(1)
         for step, (masked, left) in enumerate(zip([N, *lengths], lengths, strict=False)):
             visible, wanted = orders[:, masked:], orders[:, left:masked]  # (B, V), (B, P)
+            if following is not None:
+                visible = (~mask).nonzero()[:, 1].view(batch, -1)
+                wanted = following(tokens, mask, masked - left).to(device)
             known = _take(tokens, visible).repeat(branches, 1, 1)
             z = self.predict(known, condition, visible.repeat(branches, 1), wanted.repeat(branches, 1))
             share = (N - max(1, left)) / N if cfg_schedule == "linear" else 1

@@ -10,16 +10,16 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from cop import paths
-from cop.configs import DataConfig, Profile, TokenConfig, key
+from cop.configs import FOLDS, DataConfig, Profile, TokenConfig, key
 from cop.data import pictures
 from cop.data.embedded import recipe
 from cop.data.images import SPLITS, ImageSet, dataset, first_stratified, rank_in_class
-from cop.data.loading import data_config, forget, load_data
+from cop.data.loading import data_config, fold_rows, forget, load_data
 from cop.data.pictures import center_crop, decode
 from cop.data.sets import tiny_imagenet
 from cop.data.sets.fashion import fashion_contents, fashion_files, read_idx
@@ -736,3 +736,30 @@ def test_root_comes_from_argument_profile_or_environment(tmp_path, monkeypatch):
     configured = profile("folder", root=str(tmp_path / "b"))
     assert len(load_data(configured, "train")) == 2
     assert len(load_data(configured, "train", tmp_path / "c")) == 3
+
+
+# ------------------------------------------------------------------------------------------------- cross-validation
+
+
+@given(classes=st.integers(2, 5), each=st.integers(50, 80), seed=st.integers(0, 9))
+@settings(max_examples=20, deadline=None)
+def test_every_image_is_tested_in_one_fold_and_never_trained_on_there(classes, each, seed):
+    labels = torch.arange(classes).repeat_interleave(each)[torch.randperm(classes * each, generator=torch.Generator().manual_seed(seed))]
+    tested = []
+    for fold in range(FOLDS):
+        parts = {split: fold_rows(labels, fold, split) for split in ("train", "val", "test", "pool")}
+        assert sorted(torch.cat([parts[s] for s in ("train", "val", "test")]).tolist()) == parts["pool"].tolist()
+        count = labels[parts["test"]].bincount(minlength=classes)
+        assert count.max() - count.min() == 0 and len(parts["val"]) > 0
+        tested += parts["test"].tolist()
+    assert sorted(tested) == list(range(classes * each))
+    with pytest.raises(ValueError, match="fold is 5; expected 0 to 4"):
+        fold_rows(labels, FOLDS, "test")
+
+
+def test_the_pool_is_all_splits_and_a_fold_a_part_of_it():
+    pool = load_data(smoke, "pool")
+    assert len(pool) == sum(len(load_data(smoke, split)) for split in ("train", "val", "test"))
+    first = load_data(replace(smoke, data=replace(smoke.data, fold=0)), "test")
+    rows = fold_rows(pool.labels, 0, "test")
+    assert torch.equal(first.images, pool.images[rows]) and torch.equal(first.labels, pool.labels[rows]) and first.split == "test"

@@ -235,6 +235,37 @@ def test_pictures_are_the_first_images_of_the_metrics():
     )
 
 
+@pytest.mark.parametrize("source", generation.DOUBTS)
+def test_an_order_made_while_generating_is_that_of_the_predictor_along_it(source):
+    made = generation.generate(SMALL, 0, "base", source).tensors
+    order = made["rankings"].long()
+    assert (order.sort(1).values == torch.arange(64)).all()
+    predictor = pipeline.predictor(SMALL, 0)[0]
+    doubt = predictor(torch.zeros(1, 64, 16), torch.zeros(1, 64, dtype=torch.bool))[1].sum(-1)[0]
+    most = generation.DOUBTS[source]
+    kernel = generation.gaussian_kernel((8, 8), SMALL.looking.width).float()
+    around = doubt @ kernel if most else (doubt.max() - doubt) @ kernel
+    assert (order[:, 0] == around.argmax()).all()  # before anything is generated it is one for all
+
+
+def test_what_comes_next_depends_on_what_has_been_generated(monkeypatch):
+    """With a predictor that doubts what lies beside a white token, and nothing else."""
+
+    def beside_white(tokens, seen, only=None):
+        white = ((tokens.mean(-1) > 0.5) & seen).float().view(-1, 1, 8, 8)
+        scale = torch.nn.functional.max_pool2d(white, 3, 1, 1).flatten(1)[..., None].expand(-1, -1, 16) + 0.01
+        return (scale, scale) if only is None else tuple(scale.gather(1, only[..., None].expand(-1, -1, 16)) for _ in range(2))
+
+    monkeypatch.setattr(pipeline, "predictor", lambda *_: (beside_white, None))
+    tokens, mask = torch.zeros(2, 64, 16), torch.ones(2, 64, dtype=torch.bool)
+    mask[:, [9, 54]] = False
+    tokens[0, 9], tokens[1, 54] = 1, 1
+    following = generation.by_doubt(SMALL, 0, "cpu", True)(tokens, mask, 1)[:, 0].tolist()
+    assert [abs(p // 8 - q // 8) <= 1 and abs(p % 8 - q % 8) <= 1 for p, q in zip(following, (9, 54), strict=True)] == [True, True]
+    calm = generation.by_doubt(SMALL, 0, "cpu", False)(tokens, mask, 1)[:, 0].tolist()
+    assert [abs(p // 8 - q // 8) <= 1 and abs(p % 8 - q % 8) <= 1 for p, q in zip(calm, (9, 54), strict=True)] == [False, False]
+
+
 def test_unknown_systems_and_sources_are_refused():
     with pytest.raises(ValueError, match="expected one of base, descending.*train, val"):
         generation.generate(SMALL, 0, "base", "trian")

@@ -169,6 +169,21 @@ def test_samples_are_those_of_the_reference(cfg_scale, num_iter):
     torch.testing.assert_close(ours, theirs)
 
 
+def test_an_order_that_is_made_while_generating_is_like_one_that_is_given():
+    labels, ranking, asked = torch.tensor([0, 4, 2]), rankings(), []
+
+    def following(tokens, mask, count):
+        assert not tokens[mask].any() and mask.sum() == 3 * (N - sum(asked))
+        start = sum(asked)
+        asked.append(count)
+        return ranking[:, start : start + count]
+
+    settings = dict(num_iter=5, num_sampling_steps=6, cfg_scale=2.0)
+    made = model().sample(labels, [3, 4, 5], following=following, **settings)
+    torch.testing.assert_close(made, model().sample(labels, [3, 4, 5], ranking, **settings))
+    assert sum(asked) == N and len(asked) == 5
+
+
 def test_long_chains_are_cut_without_effect(monkeypatch):
     labels = torch.tensor([1, 2])
     whole = model().sample(labels, [0, 1], num_iter=4, num_sampling_steps=9, cfg_scale=2.0)
