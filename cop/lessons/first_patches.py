@@ -47,6 +47,8 @@ def in_short(out: Report, rate: float) -> None:
     """Print in two sentences what all seeds on record say of the collapse order at one mask rate."""
     seeds = out.seeds()
     top1 = {n: f"top1_own_{n}_{rate:.0%}" for n in ("collapse", "random", "mean order", "variance", "coarser patches")}
+    if seeds.of(top1["collapse"]).empty:
+        return report.say(f"No run is on record with {rate:.0%} of the patches masked.")
     against = {n: (top1["collapse"], top1[n]) for n in ("random", "mean order", "variance")}
     gain, mean, variance = (f"{seeds.cell(pair, 100, 1)} points" for pair in against.values())
     report.say(
@@ -68,12 +70,8 @@ def intervals(hits: Mapping[str, Hits], rate: float) -> dict[str, Interval]:
 
 def accuracies(rows: Mapping[str, tuple[int, Interval]]) -> pd.DataFrame:
     """Top-1 with its interval of systems that see so many tokens, rows: system -> (tokens, interval)."""
-    return pd.DataFrame(
-        [
-            {"system": n, "tokens": k, "top-1": f"{v:.1%} [{low:.1%}, {high:.1%}]"}
-            for n, (k, (v, low, high)) in rows.items()
-        ]
-    )
+    cells = [(n, k, f"{v:.1%} [{low:.1%}, {high:.1%}]") for n, (k, (v, low, high)) in rows.items()]
+    return pd.DataFrame(cells, columns=["system", "tokens", "top-1"])
 
 
 def matched_table(matched: Hits, systems: Mapping[str, Hits], num_tokens: int) -> pd.DataFrame:

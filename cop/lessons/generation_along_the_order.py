@@ -62,6 +62,8 @@ def in_short(out: Report, profile: Profile) -> None:
     """Print in two sentences what all seeds on record say of training along the order."""
     seeds, cfg = out.seeds(), profile.generation.cfg_scale
     loss, images = "loss_gap_CMAR_collapse", tuple(record_name("frechet", key(n, cfg)) for n in ("CMAR", "continued random"))
+    if seeds.of(loss).empty:
+        return report.say("No run of this profile is on record.")
     report.say(
         f"Against as much training in random order, training along collapse orders changes the test loss along them by "
         f"{seeds.cell(loss, 1000, 2)} thousandths: it is lower {seeds.wins(loss, -1)}.",
@@ -192,9 +194,8 @@ def fig1(
 def fig7(out: Report, made: Mapping[str, tuple[Tensor, Tensor]], labels: Tensor, names: Sequence[str]):
     """One image per class by MAR (purple), MAR+C (blue) and CMAR (green); the images of a column share class and noise."""
     columns = min(10, len(labels))
-    return figures_generation.fig7_systems(
-        {n: to_array(x[:columns]) for n, (x, _) in made.items()}, [names[int(k)] for k in labels[:columns]]
-    )
+    images = {n: to_array(x[:columns]) for n, (x, _) in made.items()}
+    return figures_generation.fig7_systems(images, [names[int(k)] for k in labels[:columns]])
 
 
 @shown("Figure 9", "samples of CMAR over many ImageNet classes")
