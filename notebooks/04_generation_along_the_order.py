@@ -511,13 +511,19 @@ lesson.source_gaps(results, config, sources)
 
 # %% tags=["exercise"]
 first, last = ..., ...
-exercises.check((first, last), lesson.first_and_last(N, g.num_iter))
+truth, even = lesson.first_and_last(N, g.num_iter), N // g.num_iter
+usual = {
+    "the steps are not equal: the cosine is flat first": (even, even),
+    "the two are swapped: the cosine is flat first": truth[::-1],
+    "the first is what is left, not what is made": (N - truth[0], truth[1]),
+}
+exercises.check((first, last), truth, hints=usual)
 
 # %% tags=["solution"]
 angles = (np.pi / 2 * k / g.num_iter for k in (1, g.num_iter - 1))
 after = [np.floor(N * np.cos(angle)) for angle in angles]
 first, last = max(1, N - after[0]), max(1, after[1])
-exercises.check((first, last), lesson.first_and_last(N, g.num_iter))
+exercises.check((first, last), truth, hints=usual)
 
 # %% [markdown]
 # 2. (Five minutes.) The Fréchet distance compares two clouds of features by their means and covariances only. What is it between one
@@ -529,11 +535,16 @@ a, b = (
     {"mu": np.array([m]), "sigma": np.array([[v]])}
     for m, v in ((0.0, 1.0), (1.0, 4.0))
 )
-exercises.check(answer, metrics.frechet(a, b), 1e-5)
+usual = {
+    "one of the two terms is missing: means and spreads": 1.0,
+    "the spreads enter by standard deviations, not variances": 10.0,
+    "no root is taken: it is the squared distance": 2.0**0.5,
+}
+exercises.check(answer, metrics.frechet(a, b), 1e-5, usual)
 
 # %% tags=["solution"]
 answer = (0 - 1) ** 2 + (1**0.5 - 4**0.5) ** 2
-exercises.check(answer, metrics.frechet(a, b), 1e-5)
+exercises.check(answer, metrics.frechet(a, b), 1e-5, usual)
 
 # %% [markdown]
 # 3. (A quarter of an hour.) Of two classes a generator knows one, of which it returns the very training images. What are its
@@ -544,11 +555,16 @@ precision, recall = ..., ...
 known = torch.arange(20.0)[:, None] ** 1.5
 both = torch.cat([known, known + 1000])
 truth = metrics.precision_recall(both, known)
-exercises.check((precision, recall), truth)
+usual = {
+    "the two are swapped": truth[::-1],
+    "half of the real images have none near them": (1, 1),
+    "every generated image is a real one": (0.5, 0.5),
+}
+exercises.check((precision, recall), truth, hints=usual)
 
 # %% tags=["solution"]
 precision, recall = 1, 20 / 40
-exercises.check((precision, recall), truth)
+exercises.check((precision, recall), truth, hints=usual)
 
 # %% [markdown]
 # 4. (An hour, without a check.) Sample CMAR with `num_iter` equal to $N$, one token per step, which fits the paper's numbers: the cell

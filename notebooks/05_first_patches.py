@@ -467,11 +467,17 @@ lesson.verdicts(out, systems, differences, bills)
 # %% tags=["exercise"]
 answer = ...
 enough = curves["CViT"] >= curves["CViT"][0] - 0.05
-exercises.check(answer, max(r for r in range(100) if enough[r]))
+truth = max(r for r in range(100) if enough[r])
+usual = {
+    "that is the first rate at which it is no longer so": truth + 1,
+    "that is the share that is seen": 100 - truth,
+    "a whole number of per cent is asked for": truth / 100,
+}
+exercises.check(answer, truth, hints=usual)
 
 # %% tags=["solution"]
 answer = np.flatnonzero(enough)[-1]
-exercises.check(answer, max(r for r in range(100) if enough[r]))
+exercises.check(answer, truth, hints=usual)
 
 # %% [markdown]
 # 2. (Ten minutes.) McNemar's test looks only at images that exactly one of two systems gets right. At 78 % masked `a` says of every
@@ -480,12 +486,17 @@ exercises.check(answer, max(r for r in range(100) if enough[r]))
 # %% tags=["exercise"]
 a, b = (torch.from_numpy(systems[n].at(0.78)) for n in ("CViT", "RViT"))
 only_a, only_b = ..., ...
-right = metrics.mcnemar(a, b)
-exercises.check((only_a, only_b), (right["only_a"], right["only_b"]))
+truth = [metrics.mcnemar(a, b)[k] for k in ("only_a", "only_b")]
+usual = {
+    "these are all that each gets right": (a.sum(), b.sum()),
+    "the two are swapped": truth[::-1],
+    "these are what each gets wrong": ((~a).sum(), (~b).sum()),
+}
+exercises.check((only_a, only_b), truth, hints=usual)
 
 # %% tags=["solution"]
 only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-exercises.check((only_a, only_b), (right["only_a"], right["only_b"]))
+exercises.check((only_a, only_b), truth, hints=usual)
 
 # %% [markdown]
 # 3. (A quarter of an hour.) `bills[config.name]` holds multiply-adds: of the classifier on the whole image (`all`) and on the first patches
@@ -495,12 +506,18 @@ exercises.check((only_a, only_b), (right["only_a"], right["only_b"]))
 # %% tags=["exercise"]
 answer = ...
 bill = bills[config.name]
-exercises.check(answer, lesson.affordable(bill, N))
+one, saved = bill["ranking"] / N, bill["all"] - bill["kept"]
+usual = {
+    "the first patches have to be paid for, too": bill["all"] // one,
+    "'ranking' holds all the passes": saved // bill["ranking"],
+    "passes are whole: round down": (saved - bill["tokenizer"]) / one,
+}
+exercises.check(answer, lesson.affordable(bill, N), hints=usual)
 
 # %% tags=["solution"]
 budget = bill["all"] - bill["kept"] - bill["tokenizer"]
 answer = budget // (bill["ranking"] / N)
-exercises.check(answer, lesson.affordable(bill, N))
+exercises.check(answer, lesson.affordable(bill, N), hints=usual)
 
 # %% [markdown]
 # 4. (An hour, without a check.) Invent an order: `CONTRIBUTING.md` has one of ten lines. Test it with the released RViT,

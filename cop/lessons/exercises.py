@@ -1,23 +1,34 @@
 """Exercises that check themselves: the notebooks ask, `check` answers in one plain line."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 
-def check(answer, expected, tolerance: float = 1e-6) -> None:
+def check(answer, expected, tolerance: float = 1e-6, hints: Mapping[str, object] | None = None) -> None:
     """Print whether an answer is right, and if not, what is wrong with it. A wrong answer never raises.
 
     answer: what the reader wrote; `...` is "nothing yet". expected: a number, a list, an array or a tensor, which the
     answer has to meet in shape and value, or a function that says of an answer whether it is right. tolerance: of every
-    number, as a share of the largest expected one where that is above 1.
+    number, as a share of the largest expected one where that is above 1. hints: what to say of the usual wrong answers,
+    hint -> wrong answer (whatever `expected` may be).
     """
-    print(verdict(answer, expected, tolerance))
+    print(verdict(answer, expected, tolerance, hints))
 
 
-def verdict(answer, expected, tolerance: float = 1e-6) -> str:
+def verdict(answer, expected, tolerance: float = 1e-6, hints: Mapping[str, object] | None = None) -> str:
     """The line that `check` prints."""
+    said = compared(answer, expected, tolerance)
+    if said != "Right.":
+        for hint, wrong in (hints or {}).items():
+            if compared(answer, wrong, tolerance) == "Right.":
+                return f"Not yet: {hint}"
+    return said
+
+
+def compared(answer, expected, tolerance: float) -> str:
+    """What is to be said of an answer without any hint."""
     if answer is ... or (isinstance(answer, tuple | list) and any(x is ... for x in answer)):
         return "Nothing filled in yet: replace the dots."
     if isinstance(expected, Callable):

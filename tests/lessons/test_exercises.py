@@ -49,3 +49,13 @@ def test_what_a_reader_is_told(answer, expected, said):
 def test_a_check_that_fails_on_an_answer_is_an_answer_too(capsys):
     check("four", lambda n: n / 2 == 2)
     assert capsys.readouterr().out.startswith("Not yet: the check fails on this answer (TypeError: unsupported operand")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [((1, 2), "Right."), ((2, 1), "Not yet: swapped"), ([0, 0], "Not yet: nothing is counted"), ((5, 5), "Not yet: off by 4 at most."),
+     (..., "Nothing filled in yet: replace the dots."), (3, "Not yet: expected 2 numbers, this is one number.")],
+)  # fmt: skip
+def test_a_usual_mistake_gets_its_hint_and_any_other_what_is_wrong(answer, said):
+    hints = {"swapped": (2, 1), "nothing is counted": lambda x: sum(x) == 0, "never said of a right answer": (1, 2)}
+    assert verdict(answer, (1, 2), hints=hints) == said
