@@ -302,11 +302,12 @@ lesson.fig7(out, made, y, names)
 lesson.fig9(out, made["CMAR"][0], names, g.cfg_scale)
 
 # %% [markdown]
-# One recognises the classes; sandals, thin and full of holes, are the weakest. The seams are those of a small diffusion
-# head that writes 4 × 4 pixels at a time. One thing had to be added to MAR for a model of this size: **the denoised
+# Can you tell the classes? Shapes that are thin and full of holes, such as sandals, are the hardest to make. Seams come from the
+# small diffusion head, which writes one patch at a time. One thing had to be added to MAR for a model of this size: **the denoised
 # token is held in the range of pixel values** (`clip` of the profile, DDPM's clipping; off at paper scale). Where almost
 # nothing is left of the token, it follows from the predicted noise through a division by $\sqrt{\bar\alpha_T}$, which is nearly 0:
-# the division amplifies prediction errors, and without clipping a small network's tokens grow to hundreds. All systems share it.
+# the division amplifies prediction errors, and without clipping the tokens of a small network leave that range by far. All systems
+# share it.
 #
 # > **In short.** Look at images to find what is wrong with them. To compare systems takes numbers over many images.
 #
@@ -356,8 +357,8 @@ f"precision {shares[0]}, recall {shares[1]}"
 #
 # A few hundred images per system, the same classes and seeds in all. The features are those of our small classifier, the
 # same one for every seed of this notebook, so the distance is a *Fréchet distance (classifier features)* and **not an FID**;
-# the reference is the whole test split. Intervals are 95 % of the [jackknife](../book/glossary.md#jackknife) over the generated images, an equal number of
-# each class left out at a time. They are about samples of this size: also real images have a distance above 0, its
+# the reference is the whole test split. Intervals are 95 % of the [jackknife](../book/glossary.md#jackknife) over
+# the generated images, an equal number of each class left out at a time. They are about samples of this size: also real images have a distance above 0, its
 # [floor](../book/glossary.md#floor). The [inception score](../book/glossary.md#inception-score) is high where the classifier is sure of
 # each image and all classes occur. The table of all systems and sources stands in the appendix.
 #
@@ -420,9 +421,9 @@ lesson.order_loss(out, losses)
 lesson.order_gain(out, losses)
 
 # %% [markdown]
-# A star marks differences that exceed the noise, by [Holm's method](../book/glossary.md#holms-correction) for this table. **A model has learned its order** where its
-# loss is below the control's along it, and the order has a price where it is above elsewhere; ascending CMAR is the
-# mirror image. Compare within one order only. Different orders hide different patches, and some patches are harder than others:
+# A star marks differences that exceed the noise, by [Holm's method](../book/glossary.md#holms-correction) for this table. **A model has
+# learned its order** where its loss is below the control's along it, and the order has a price where it is above elsewhere. For
+# ascending CMAR expect the reverse. Compare within one order only. Different orders hide different patches, and some patches are harder than others:
 # that losses are higher along one order than along another says nothing about either.
 #
 # > **In short.** A paired loss sees differences that metrics of samples cannot. It says whether the order was learned, and not
