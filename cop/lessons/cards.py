@@ -29,8 +29,8 @@ TRAINED = {
     "what they are, not what the paper's look like.",
     "mar-tuned": "MAR trained on along collapse orders (descending), reversed ones (ascending) or random ones; notebook 4. Limits as of "
     "the base.",
-    "base": "The ViT that classifiers are fine-tuned from, trained on whole images; notebook 5. It replaces the paper's ImageNet-21k weights and "
-    "has seen far less.",
+    "base": "The ViT that classifiers are fine-tuned from, trained on whole images; notebook 6. It replaces the paper's ImageNet-21k weights and "
+    "has seen far less. Stored in half precision: what is fine-tuned from it differs from ours by rounding.",
     "classifier": "ViTs for the first patches of an order; notebook 5. RViT also supplies the features of notebook 4's metrics, and so their limits.",
 }
 ABOUT = (
