@@ -227,13 +227,6 @@ lesson.redundancy(out, config, device)
 # The search knows the target, so its sets may beat everything shown. As far as sets that have **no patch in common** give away much
 # the same, a *selection* among them is a matter of chance; the *influence* of one patch on another is not. Notebook 3 measures that
 # influence.
-#
-# What a token is matters too. Photographs here are principal components of patches *in one scale*, so that details nobody can
-# predict weigh little. *Whitened* components all weigh alike. $L_r$ is a sum over a token's values, so read it against the loss with
-# nothing shown, row by row:
-
-# %%
-lesson.whitening(out, config, device)
 
 # %% [markdown]
 # ## Paper vs ours

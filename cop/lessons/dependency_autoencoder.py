@@ -185,21 +185,6 @@ def mean_of_seeds(out: Report, changes: Mapping[str, Mapping[str, Tensor]]) -> s
     return f"Agreement of a seed on the image's own part of a graph. {'; '.join(says)}."
 
 
-@shown("Tokens in one scale, and whitened ones")
-def whitening(out: Report, profile: Profile, device: str):
-    """CoMAE as printed on photographs whose tokens are principal components in one scale, and whitened: losses under the encoder's
-    own mask and under others, density, the image's share, and how far two seeds agree.
-
-    Of another profile than that of the photographs only what is stored is shown."""
-    photographs, train = get_profile("natural64"), profile.name == "natural64"
-    names = {"in one scale": "as printed", "whitened": comparison.WHITENED}
-    compared = partial(comparison.compared, photographs, device=device, train=train)
-    found = {says: compared(change) for says, change in names.items()}
-    missing = pd.DataFrame({"L_r": "not stored"}, index=[says for says, r in found.items() if r is None])
-    table = pd.concat([comparison.table({says: r for says, r in found.items() if r}), missing])
-    return table.loc[list(names)].fillna("–").reset_index(names="tokens of photographs")
-
-
 def seeds_of_the_measured_graph(profile: Profile, device: str) -> Mapping[str, Tensor] | None:
     """`comparisons.seeds_agree` of the measured graph where it is stored, else None: three predictors are not trained for a point."""
     return comparisons.seeds_agree(profile, "measured", device=device, train=False)
