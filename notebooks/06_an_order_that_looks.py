@@ -156,7 +156,7 @@ lesson.isolation(out, isolated)
 # and images per second, all measured in one run:
 
 # %%
-lesson.cost(out, config, rate)
+lesson.looking_cost(out, config, rate)
 
 # %% [markdown]
 # ## On photographs and on clothes

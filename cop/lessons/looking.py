@@ -196,7 +196,7 @@ GRAPHS = {"coverage": "near and alike", "coverage gaussian": "near", "coverage m
 
 
 @shown("What an order costs, end to end")
-def cost(out: Report, profile: Profile, rate: float):
+def looking_cost(out: Report, profile: Profile, rate: float):
     """Multiply-adds of order and classifier from 22 percent of the patches in units of the whole image, and images per second."""
     return looking_costs(profile, rate)
 

@@ -57,6 +57,8 @@ def shown(notebook: str, title: str, paper: str | None = None, here: Sequence[tu
 
     def register(function: Callable) -> Callable:
         name, alt = function.__name__, " ".join(inspect.getdoc(function).partition("\n\n")[0].split())
+        if SHOWN.get(name, Shown(notebook, title)).notebook != notebook:
+            raise ValueError(f"notebook {SHOWN[name].notebook} shows a figure or table named {name!r} already; give the one of {notebook} another name")
         SHOWN[name] = Shown(notebook, title, paper, here)
 
         @functools.wraps(function)
