@@ -23,7 +23,7 @@
 # | **Time** | to read: 50 minutes; to run: under a minute with the released artefacts, half an hour more when everything is trained |
 # | **Hardware** | a laptop; two cores are enough |
 # | **Before** | [3 · The collapse order](03_collapse_order.ipynb) |
-# | **Next** | your own photographs: `python -m cop rank photo.jpg` |
+# | **Next** | [6 · An order that looks](06_an_order_that_looks.ipynb) |
 #
 # **You will see** five classifiers that are shown fewer and fewer patches; the same classifier trained along
 # other orders, which tells what the *collapse* order is worth; one network tested along all of them; and the bill:

@@ -25,6 +25,9 @@
 # | **Before** | [5 · The first patches](05_first_patches.ipynb) |
 # | **Next** | `cop.look(photo)`, and an order of your own: `CONTRIBUTING.md` |
 #
+# **You will see** what each order shows of an image, why a score for each patch alone goes wrong and what a theorem says of asking for
+# what is left, and which orders a classifier gains from, beside all controls. Text in quotation marks is the paper's; the rest is ours.
+#
 # **After this you can** say why a score for each patch alone picks neighbours that tell the same; build an order that asks
 # what is left to learn; and judge an order against the controls that it has to beat.
 

@@ -5,7 +5,14 @@ from pathlib import Path
 
 from cop import paths
 from cop.files import write
-from cop.lessons import collapse_order, dependency_autoencoder, first_patches, generation_along_the_order, patch_entropy
+from cop.lessons import (
+    collapse_order,
+    dependency_autoencoder,
+    first_patches,
+    generation_along_the_order,
+    looking,
+    patch_entropy,
+)
 from cop.profiles import DRY
 from cop.show.report import SHOWN, Seeds
 
@@ -15,6 +22,7 @@ LESSONS = (
     collapse_order,
     generation_along_the_order,
     first_patches,
+    looking,
 )  # each registers what it shows
 UNLISTED = ("smoke", DRY)  # ends of the names of profiles whose figures prove that the code runs, and show nothing
 
