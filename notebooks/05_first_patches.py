@@ -506,11 +506,11 @@ exercises.check((only_a, only_b), truth, hints=usual)
 # %% tags=["exercise"]
 answer = ...
 bill = bills[config.name]
-one, saved = bill["ranking"] / N, bill["all"] - bill["kept"]
+a_pass, saved = bill["ranking"] / N, bill["all"] - bill["kept"]
 usual = {
-    "the first patches have to be paid for, too": bill["all"] // one,
+    "the first patches have to be paid for, too": bill["all"] // a_pass,
     "'ranking' holds all the passes": saved // bill["ranking"],
-    "passes are whole: round down": (saved - bill["tokenizer"]) / one,
+    "passes are whole: round down": (saved - bill["tokenizer"]) / a_pass,
 }
 exercises.check(answer, lesson.affordable(bill, N), hints=usual)
 

@@ -49,8 +49,10 @@ def agreement_against_share(points: pd.DataFrame, title: str) -> Figure:
     colours, sizes = {"main": BLUE, "further": GREY, "measured": PINK}, {"main": 42, "further": 18, "measured": 42}
     style = {"hue": "kind", "palette": colours, "size": "kind", "sizes": sizes, "legend": False}
     sns.scatterplot(points, x="share", y="agreement", **style, ax=ax)
+    points = points.dropna()  # of two images, as in a dry run, there is no share
     ours, theirs = points[points.kind == "measured"], points[points.kind != "measured"].sort_values("agreement")
-    width, column = points.share.max(), theirs.share.max() + 0.12 * points.share.max()
+    width = points.share.max() if len(points) else 1.0
+    column = (theirs.share.max() if len(theirs) else 0) + 0.12 * width
     for p, y in zip(theirs.itertuples(), apart(theirs.agreement.tolist(), 0.042), strict=True):
         ax.plot([p.share, column], [p.agreement, y], color=colours[p.kind], lw=0.4, alpha=0.6)
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
