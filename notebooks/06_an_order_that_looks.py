@@ -133,7 +133,7 @@ lesson.theorem(out, A, u)
 # %%
 runs = range(seed, seed + seeds)
 chosen = lesson.asked(config, rate, runs)
-hits = lesson.tested(config, chosen, rate, runs, device)
+hits = lesson.compared(config, chosen, rate, runs, device)
 lesson.accuracies(out, hits, rate)
 
 # %%
@@ -149,7 +149,7 @@ lesson.order_differences(out, hits, config)
 
 # %%
 rules = lesson.asked(config, rate, runs, lesson.ISOLATED)
-isolated = lesson.tested(config, rules, rate, runs, device)
+isolated = lesson.compared(config, rules, rate, runs, device)
 lesson.isolation(out, isolated)
 
 # %% [markdown]

@@ -13,7 +13,6 @@ import pandas as pd
 from cop.configs import FOLDS, Profile
 from cop.lessons import classification, pipeline
 from cop.measure.metrics import holm, of_mean
-from cop.paper.cvit import keep_count
 from cop.profiles import get_profile, in_fold
 
 SYSTEMS = {"random": "RViT"}  # whose orders are drawn anew in every step of the training
@@ -58,7 +57,3 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     text = [f"{r.difference:+.1f} [{r.low:+.1f}, {r.high:+.1f}]{' *' if r.holm < 0.05 else ''}, {r.runs}" for r in table.itertuples()]
     wide = table.assign(text=text).pivot(index="order", columns="against", values="text")
     return wide.loc[table["order"].unique(), table["against"].unique()].fillna("").reset_index().rename_axis(columns=None)
-
-
-def patches_seen(profile: Profile, rate: float) -> int:
-    return keep_count(profile.num_tokens, rate)

@@ -15,7 +15,8 @@ from torch import Tensor
 from cop.configs import FOLDS, Profile
 from cop.lessons import classification, cross_validation, ordering, pipeline
 from cop.lessons.costs import looking_costs as looking_costs
-from cop.lessons.cross_validation import at_rate, compared, differences
+from cop.lessons.cross_validation import at_rate, differences
+from cop.lessons.cross_validation import compared as compared
 from cop.measure.metrics import Interval, of_mean
 from cop.orders import get
 from cop.orders.looking import bilateral_graph, coverage_order, mean_colours
@@ -147,11 +148,6 @@ def pairs(hits: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
     """The comparisons of the table: each order of an image's own with the controls, and with its own mean order."""
     own = [o for o in hits if own_mean(o) in COMPARED]
     return [(o, c) for o in own for c in (*CONTROLS[:3], own_mean(o)) if c in hits]
-
-
-def tested(profile: Profile, orders: Sequence[str], rate: float, seeds: Sequence[int], device: str) -> dict[str, np.ndarray]:
-    """`cross_validation.compared`, trained where it is not stored."""
-    return compared(profile, orders, rate, seeds, device)
 
 
 def accuracy(hits: np.ndarray) -> Interval:
