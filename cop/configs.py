@@ -169,6 +169,7 @@ class GenerationConfig:
     batch_size: int = 32  # paper: 32 in fine-tuning
     lr: float = 2e-3  # paper: 8e-4 in MAR's own training
     fine_tune_steps: int = 500  # a sixth of the base; paper: 24,000, less than one epoch after MAR's 800
+    fine_tune_batch_size: int | None = field(default=None, metadata={"optional": True})  # None: as the base; paper: 32
     fine_tune_lr: float = 5e-4  # paper: 1e-7, which in a short run would change nothing at all
     random_share: float = 0.1  # fine-tuning images that get a random order; paper: .1
     rankings: int | None = 2000  # training images that have an order: fine-tuning and the bank use these; paper: all
@@ -182,11 +183,13 @@ class GenerationConfig:
     num_iter: int = 16  # steps of a generation, so 4 tokens a step; paper: *open*, 256 fits its numbers
     num_sampling_steps: int = 25  # of the diffusion of one token; paper: *open*, 100 in MAR
     clip: tuple[float, float] | None = (-0.67, 2.35)  # range of the tokens' values, black to white; paper: none
-    temperature: float = 0.95  # without guidance; with guidance it is 1; paper: *open*, as MAR
+    temperature: float = 0.95  # without guidance; paper: *open*, as MAR
+    cfg_temperature: float = field(default=1.0, metadata={"optional": True})  # with guidance; paper: *open*, 1 as MAR
     cfg_scale: float = 2.0  # guidance in the comparison; paper: 3.0, and 2.9 for MAR
     cfg_sweep: tuple[float, ...] = (1.5, 2.0, 3.0)  # Table 3; paper: 2.9, 3.0, 3.1
     count: int = 500  # images per system for the metrics; paper: 50,000
     features: str | None = field(default=None, metadata={"optional": True})  # of the metrics; None: RViT's; paper: "inception"
+    optimizer: str = field(default="adamw", metadata={"optional": True})  # of base training; fine-tuning has AdamW as the paper
 
 
 @dataclass(frozen=True)

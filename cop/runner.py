@@ -169,7 +169,7 @@ def train_shared(profile: Profile, seed: int) -> int:
     without = replace(profile, comae=replace(profile.comae, contrastive_weight=0.0))  # of notebook 2
     jobs = []
     if profile.generation.steps and not profile.generation.checkpoint:
-        jobs += [Job("mar", generation.mar_config(profile, seed), generation.mar, (profile, seed, device))]
+        jobs += [Job("mar", generation.mar_config(profile), generation.mar, (profile, device))]
     jobs += [Job("classifier", classifiers.classifier_config(judged, s, seed), classifiers.trained, (judged, s, seed, device))
              for s in ("ViT", "RViT")]  # fmt: skip
     jobs += [Job("comae", pipeline.comae_config(p, seed), pipeline.comae, (p, seed, device)) for p in (profile, without)]

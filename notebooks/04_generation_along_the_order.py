@@ -73,7 +73,7 @@ out, config = lesson.start(
     profile, seed, shown=shown, example=example, brief=brief, device=device
 )
 g, N, C = config.generation, config.num_tokens, config.tokens.dim
-model, trained = generation.mar(config, seed, device)
+model, trained = generation.mar(config, device)
 size = sum(p.numel() for p in model.parameters())
 f"MAR of {size / 1e6:.1f} M weights, {N} tokens of {C} values"
 

@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from cop import devices, paths
 from cop.configs import ScaleConfig
 from cop.lessons import classification, classifiers, evaluation, generation, held_out, ordering, pipeline, ranks
+from cop.orders import looking
 from cop.paper import comae, entropy, reconstruction
 from cop.paper.cvit import CViT, attention_rollout
 from cop.paper.dynamicvit import DynamicViT
@@ -83,6 +84,7 @@ def calls() -> dict:
         "reconstruction.evaluate": (c, lambda x: torch.tensor(list(reconstruction.evaluate(c, x, seeded(0)).values())), (rand,)),
         "reconstruction.mask_swaps": (c, lambda x: torch.stack(list(reconstruction.mask_swaps(c, x, seeded(0)).values())), (rand,)),
         "TokenPredictor": (p := entropy.TokenPredictor(64, 16, smoke.predictor), lambda *a: p(*a)[1], (rand, order < 9)),
+        "looking_order": (p, lambda x: looking.looking_order(p, devices.to(x, next(p.parameters()).device), "active", 0.7, 9).to(x.device), (rand,)),
         "CViT": (v := CViT(**vit).eval(), v, (images, order[:, :7])),
         "attention_rollout": (v, lambda x: attention_rollout(v, x), (images,)),
         "DynamicViT": (d := DynamicViT(**vit).eval(), lambda x: d(x, 0.7), (images,)),

@@ -37,7 +37,7 @@ def test_what_is_trained_before_the_notebooks_is_what_they_look_for(tmp_path, mo
         torch.set_num_threads(threads)
     made = sorted(f.name.split("-")[0] for f in tmp_path.iterdir() if not f.name.endswith(".work"))
     assert made == ["classifier", "classifier", "comae", "comae", "mar", "predictor", "tokens"]
-    for stage, config in (("comae", pipeline.comae_config(smoke, 0)), ("mar", generation.mar_config(smoke, 0))):
+    for stage, config in (("comae", pipeline.comae_config(smoke, 0)), ("mar", generation.mar_config(smoke))):
         assert stored(stage, config)
 
 

@@ -5,7 +5,7 @@ ImageNet in three layouts, 20 classes of it (Imagenette and Imagewoof), and any 
 reporting. The split rules are fixed and depend on the files alone, so that no test image can become a training one:
 
     source          train                     val                           test
-    fashion-subset  1,000 per class           the next 200 per class        200 per class of the test file
+    fashion-subset  1,000 per class           the next 200 per class        the official test file
     fashion         the other 55,000          ranks 1,000-1,499 of a class  the official test file
     tiny-imagenet   the other 90 %            every 10th image of a class   the official validation images
     imagenet        the other 96 %            every 25th image of a class   the official validation images

@@ -30,12 +30,6 @@ VARIED = 60  # test images of other readings of the measured graph, one of which
 FRACTION = 0.22  # of the patches that count as the first ones
 
 
-def trained_to_the_end(profile: str | Profile) -> Profile:
-    """The profile whose CoMAE is compared: trained until more steps do not lower L_r. That of `natural64` is already."""
-    profile = get_profile(profile)
-    return masks.converged(profile) if profile.name in masks.LONG else profile
-
-
 def graph_config(graph: str, profile: Profile, seed: int) -> dict:
     """What determines a graph of GRAPHS. Raises ValueError for another one."""
     if graph not in GRAPHS:
@@ -76,21 +70,20 @@ def statistics(
     `labels` (n,). History: a row per graph, shares of position, class and image, Kendall's tau within and between classes, Spearman with
     in-strength, and contrast and edges of the first 22 % of the patches over the image's mean.
 
-    The CoMAE is the one that the notebook's figures show, the predictor that of `measured.measuring`."""
+    Both models are the profile's."""
     profile, device = for_classifiers(profile), pipeline.resolve_device(device)
-    with_graph = {"CoMAE": profile, "measured": measured.measuring(profile)}
     config = pipeline.rankings_config(profile, "test", seed, count)
     config = versioned(
-        "graph-statistics", 1, config | {"graphs": {g: graph_config(g, p, seed) for g, p in with_graph.items()}}
+        "graph-statistics", 1, config | {"graphs": {g: graph_config(g, profile, seed) for g in GRAPHS}}
     )
 
     def compute(_: Path):
         sample, rows, found = pipeline.sample(profile, "test", count, device), [], {}
         contrast = looked_at(pipeline.tokenizer(profile, device), sample.images).double().var(-1, correction=0).cpu()
         edges = edge_strength(sample.images, profile.tokens.patch_size)
-        for graph, own in with_graph.items():
-            A = graphs_of(graph, own, sample.tokens, seed, device)
-            order = pipeline.ranked(A, own)
+        for graph in GRAPHS:
+            A = graphs_of(graph, profile, sample.tokens, seed, device)
+            order = pipeline.ranked(A, profile)
             found[graph] = order.to(small_type(profile.num_tokens))
             row = agreement(order, sample.labels, seeded(seed, 4))
             row |= {"in_strength": spearman(order, collapse_order(in_strength(A))).mean().item()}
@@ -122,11 +115,6 @@ def agree(runs: Sequence[tuple[Profile, int]], graph: str, device: str, train: b
     return artefact and artefact.tensors
 
 
-def behind(profile: str | Profile, graph: str) -> Profile:
-    """The profile whose model a graph of GRAPHS is taken from when trainings are compared, and costs."""
-    return measured.measuring(profile) if graph == "measured" else trained_to_the_end(profile)
-
-
 def seeds_agree(
     profile: str | Profile,
     graph: str = "measured",
@@ -135,7 +123,7 @@ def seeds_agree(
     train: bool = True,
 ) -> dict[str, Tensor] | None:
     """How alike trainings that differ in their seed see the same images (`agree`)."""
-    return agree([(behind(profile, graph), seed) for seed in seeds], graph, device, train)
+    return agree([(get_profile(profile), seed) for seed in seeds], graph, device, train)
 
 
 def threads_agree(
@@ -143,7 +131,7 @@ def threads_agree(
 ) -> dict[str, Tensor] | None:
     """The same of one training on one thread and on two, which round sums differently. The CoMAE is that of `masks.changed`: if the
     orders of short trainings differ already, those of long ones need not be waited for."""
-    own = behind(profile, graph) if graph == "measured" else masks.changed(get_profile(profile), "as printed")
+    own = get_profile(profile) if graph == "measured" else masks.changed(get_profile(profile), "as printed")
     runs = [(replace(own, scale=replace(own.scale, threads=threads)), seed) for threads in (1, 2)]
     return agree(runs, graph, device, train)
 
@@ -154,7 +142,7 @@ def variants(
     """What else the measured graph could order `count` test images by, one row for each order of `measured.variant_orders`. Columns:
     `reading`; of the first 22 percent of the patches `contrast`, over the image's mean, and `spread`; and
     `variance`, Spearman with the order by patch variance. Means over the images."""
-    profile, device = for_classifiers(measured.measuring(profile)), pipeline.resolve_device(device)
+    profile, device = for_classifiers(profile), pipeline.resolve_device(device)
     config = pipeline.rankings_config(pipeline.with_graph(profile, "measured"), "test", seed, count)
 
     def compute(_: Path):
@@ -188,26 +176,26 @@ def one_pass_table(
 
     Columns: `graph`, `network`, `grid`, and those of `measured.compare_onepass`; multiply-adds, speeds and ratios only where both
     rank the same grid. Speeds are those of the machine and the moment, ratios are of one run."""
-    by_pairs, by_comae = behind(profile, "measured"), behind(profile, "CoMAE")
-    config = graph_config("measured", by_pairs, seed) | {
-        "comae": graph_config("CoMAE", by_comae, seed),
+    profile = get_profile(profile)
+    config = graph_config("measured", profile, seed) | {
+        "comae": graph_config("CoMAE", profile, seed),
         "kinds": list(KINDS),
-        "onepass": as_dict(by_pairs.onepass),
-        "graphnet": as_dict(by_comae.graphnet),
+        "onepass": as_dict(profile.onepass),
+        "graphnet": as_dict(profile.graphnet),
         "of": count,
     }
-    config |= {"exact": by_pairs.measured.images, "damping": by_pairs.ranking.damping}
+    config |= {"exact": profile.measured.images, "damping": profile.ranking.damping}
 
     def compute(_: Path):
-        G, rows = by_pairs.grid, []
+        G, rows = profile.grid, []
         for kind, says in KINDS.items():
             for shape in (None, (max(1, 5 * G // 8), G)):
-                row = measured.compare_onepass(by_pairs, seed, kind, count, device, shape)
+                row = measured.compare_onepass(profile, seed, kind, count, device, shape)
                 if shape:  # the exact passes were those of the whole grid
                     row = row[["graphs", "graphs_own", "orders", "orders_own"]]
                 R, Q = shape or (G, G)
                 rows.append({"graph": "measured", "network": says, "grid": f"{R} x {Q}"} | row.to_dict())
-        row = measured.compare_graphnet(by_comae, seed, count, device)
+        row = measured.compare_graphnet(profile, seed, count, device)
         rows.append({"graph": "CoMAE", "network": "graph network", "grid": f"{G} x {G}"} | row.to_dict())
         return {"seed": torch.tensor(seed)}, pd.DataFrame(rows)
 

@@ -39,8 +39,8 @@ SYSTEMS = {  # name: (weights, order source)
 }  # fmt: skip
 DOUBTS = {"most doubted": True, "least doubted": False}  # sources of orders that are made while generating, see `by_doubt`
 BATCH = 100  # images sampled at a time, by one process
-SAMPLING = {"num_iter", "num_sampling_steps", "clip", "temperature", "cfg_scale", "cfg_sweep", "count", "val_rankings"}
-FINE_TUNING = {"fine_tune_steps", "fine_tune_lr", "random_share", "rankings"}
+SAMPLING = {"num_iter", "num_sampling_steps", "clip", "temperature", "cfg_temperature", "cfg_scale", "cfg_sweep", "count", "val_rankings"}
+FINE_TUNING = {"fine_tune_steps", "fine_tune_lr", "fine_tune_batch_size", "random_share", "rankings"}
 
 
 def mar_sizes(profile: Profile) -> MARConfig:
@@ -50,13 +50,13 @@ def mar_sizes(profile: Profile) -> MARConfig:
     return MARConfig(grid=profile.grid, channels=profile.tokens.dim, num_classes=profile.data.num_classes, **sizes)
 
 
-def mar_config(profile: Profile, seed: int) -> dict:
-    """What determines the base model."""
+def mar_config(profile: Profile) -> dict:
+    """What determines the base model. Its seed is 0: as in the paper there is one, which all systems and seeds start from."""
     base = {k: v for k, v in as_dict(profile.generation).items() if k not in SAMPLING | FINE_TUNING}
-    return versioned("mar", 2, pipeline.images_config(profile) | {"mar": base, "seed": seed} | scale_config(profile))
+    return versioned("mar", 2, pipeline.images_config(profile) | {"mar": base, "seed": 0} | scale_config(profile))
 
 
-def mar(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[MAR, Artefact | None]:
+def mar(profile: str | Profile, device: str = "auto") -> tuple[MAR, Artefact | None]:
     """The base: MAR trained with random orders, and its artefact (None for official weights, which are read in place)."""
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     g = profile.generation
@@ -70,12 +70,12 @@ def mar(profile: str | Profile, seed: int = 0, device: str = "auto") -> tuple[MA
             flip = pipeline.draw_flip(profile, len(idx), generator)
             return {"loss": model(tokens(idx, flip, generator), data.labels[idx], generator)}
 
-        model, history = fit(MAR(mar_sizes(profile), seeded(seed, 50)), loss, g, size=len(data), seed=seed, ema=g.ema, ema_warmup=g.ema_warmup,
+        model, history = fit(MAR(mar_sizes(profile), seeded(0, 50)), loss, g, size=len(data), seed=0, ema=g.ema, ema_warmup=g.ema_warmup,
                              directory=directory, device=device, desc="MAR",
                              checkpoint_every=profile.checkpoint_every, scale=profile.scale)  # fmt: skip
         return model.state_dict(), pipeline.thin(history)
 
-    return _restore(profile, load_or_compute("mar", mar_config(profile, seed), compute), device)
+    return _restore(profile, load_or_compute("mar", mar_config(profile), compute), device)
 
 
 def _restore(profile: Profile, artefact: Artefact, device: str) -> tuple[MAR, Artefact]:
@@ -90,8 +90,8 @@ def bank_config(profile: Profile, seed: int) -> dict:
 def fine_tuned_config(profile: Profile, seed: int, kind: str) -> dict:
     """What determines a fine-tuned model. The random control knows no collapse order, only how many images have one."""
     g = profile.generation
-    extra = {k: as_dict(g)[k] for k in sorted(FINE_TUNING)}
-    config = mar_config(profile, seed) | {"kind": kind, "fine_tuning": extra}
+    extra = {k: v for k, v in sorted(as_dict(g).items()) if k in FINE_TUNING}
+    config = mar_config(profile) | {"seed": seed, "kind": kind, "fine_tuning": extra}
     return versioned("mar-tuned", 2, config | (bank_config(profile, seed) if kind != "random" else {}))
 
 
@@ -126,8 +126,8 @@ def fine_tuned(profile: str | Profile, seed: int, kind: str, device: str = "auto
             seen, labels = tokens(chosen[idx], flip, generator), data.labels[chosen[idx]]
             return {"loss": model(seen, labels, generator, order.to(device))}
 
-        config = replace(g, steps=g.fine_tune_steps, lr=g.fine_tune_lr)
-        model, history = fit(mar(profile, seed, device)[0], loss, config, size=len(chosen), seed=seed + 1000, ema=g.ema,
+        config = replace(g, steps=g.fine_tune_steps, lr=g.fine_tune_lr, optimizer="adamw", batch_size=g.fine_tune_batch_size or g.batch_size)
+        model, history = fit(mar(profile, device)[0], loss, config, size=len(chosen), seed=seed + 1000, ema=g.ema,
                              directory=directory, device=device, desc=f"MAR, {kind}",
                              checkpoint_every=profile.checkpoint_every, scale=profile.scale)  # fmt: skip
         return model.state_dict(), pipeline.thin(history)
@@ -140,7 +140,7 @@ def all_fine_tuned(profile: str | Profile, seed: int, device: str = "auto") -> d
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     jobs = [Job("mar-tuned", fine_tuned_config(profile, seed, k), fine_tuned, (profile, seed, k, device)) for k in KINDS]
     if not all(stored(job.stage, job.config) for job in jobs):  # what they share
-        mar(profile, seed, device)
+        mar(profile, device)
         pipeline.rankings(profile, "train", seed, profile.generation.rankings, device=device)
     together(jobs, device)
     return {kind: fine_tuned(profile, seed, kind, device)[1] for kind in KINDS}
@@ -148,7 +148,7 @@ def all_fine_tuned(profile: str | Profile, seed: int, device: str = "auto") -> d
 
 def model_of(profile: Profile, seed: int, weights: str, device: str = "auto") -> MAR:
     """`base` or one of the fine-tuned models. Raises ValueError for another name."""
-    return mar(profile, seed, device)[0] if weights == "base" else fine_tuned(profile, seed, weights, device)[0]
+    return mar(profile, device)[0] if weights == "base" else fine_tuned(profile, seed, weights, device)[0]
 
 
 # ------------------------------------------------------------------------------------------------- order bank
@@ -212,10 +212,10 @@ def source_config(profile: Profile, seed: int, source: str) -> dict:
 def sampling_config(profile: Profile, seed: int, weights: str, source: str, cfg_scale: float, count: int) -> dict:
     """What determines generated images: the model, the source of orders, and the settings of sampling."""
     g = profile.generation
-    model = mar_config(profile, seed) if weights == "base" else fine_tuned_config(profile, seed, weights)
+    model = mar_config(profile) | {"seed": seed} if weights == "base" else fine_tuned_config(profile, seed, weights)
     return versioned("generated", 1, model | source_config(profile, seed, source) | {
         "weights": weights, "source": source, "cfg_scale": float(cfg_scale), "count": count, "num_iter": g.num_iter,
-        "num_sampling_steps": g.num_sampling_steps, "clip": g.clip, "temperature": g.temperature if cfg_scale == 1 else 1.0,
+        "num_sampling_steps": g.num_sampling_steps, "clip": g.clip, "temperature": g.temperature if cfg_scale == 1 else g.cfg_temperature,
         "val_rankings": g.val_rankings if source == "val" else None})  # fmt: skip
 
 
@@ -226,7 +226,7 @@ def generate(
     """New images: tensors `images` (count, C, H, W) uint8 and `rankings` (count, N) uint8, the order each was made in.
 
     weights: base, random, descending or ascending. source: a mode of the order bank, a registered order that is one
-    for all images, or one of `DOUBTS`, whose order depends on what has been generated. With the ascending weights the orders lent are reversed. cfg_scale: 1 is no guidance, at the profile's temperature; with guidance it is 1.
+    for all images, or one of `DOUBTS`, whose order depends on what has been generated. With the ascending weights the orders lent are reversed. cfg_scale: 1 is no guidance, at the profile's `temperature`; with guidance it is `cfg_temperature`.
     """
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     g = profile.generation

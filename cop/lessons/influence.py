@@ -12,7 +12,6 @@ from torch import Tensor
 
 from cop.configs import Profile
 from cop.lessons import comparisons, exactness, masks, pipeline
-from cop.lessons import measured as stages
 from cop.profiles import get_profile
 from cop.show import figures, figures_measured, report
 from cop.show.report import Report
@@ -46,8 +45,7 @@ def proof(profile: Profile) -> bool:
 
 def measured(profile: Profile, tokens: Tensor, seed: int, device: str) -> Tensor:
     """The measured graphs of images, tokens (B, N, C) -> (B, N, N) on the CPU."""
-    own = stages.measuring(profile)
-    return comparisons.graphs_of("measured", own, tokens, seed, pipeline.resolve_device(device))
+    return comparisons.graphs_of("measured", profile, tokens, seed, pipeline.resolve_device(device))
 
 
 @shown("One image and its two graphs", "a graph drawn over an image, in Fig. 2")

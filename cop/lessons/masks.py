@@ -62,21 +62,21 @@ def changed(profile: Profile, change: str) -> Profile:
         profile, change = replace(profile, tokens=replace(profile.tokens, kind="pca")), "as printed"
     if change not in CHANGES:
         raise ValueError(f"unknown change {change!r}; expected one of {', '.join([*CHANGES, WHITENED])}")
-    steps = min(1500, profile.comae.steps)
+    steps = min(SHORT.get(profile.name, 1500), profile.comae.steps)
     short = replace(profile.comae, optimizer="muon", lr=2e-3, steps=steps, watched=(), **CHANGES[change])
     return replace(profile, comae=short)
 
 
-LONG = {"demo": 20_000}  # steps of the long training, 40 minutes of one core; for other profiles their own steps
-WATCHED = (200, 500, 1000, 2000, 3500, 5000, 7500, 10_000, 12_500, 15_000, 17_500, 20_000)
+SHORT = {"demo": 1400}  # steps of the trainings that are compared; of other profiles 1,500
+WATCHED = get_profile("demo").comae.watched
 
 
 def converged(profile: str | Profile, steps: int | None = None) -> Profile:
     """The objective as printed, trained to the end (or for `steps` steps), with a look at the validation images on the way."""
     profile = get_profile(profile)
-    steps = steps or LONG.get(profile.name, profile.comae.steps)
+    steps = steps or profile.comae.steps
     watched = tuple(w for w in WATCHED if w < steps) + (steps,)
-    return replace(profile, comae=replace(profile.comae, optimizer="muon", lr=2e-3, steps=steps, watched=watched))
+    return replace(profile, comae=replace(profile.comae, steps=steps, watched=watched))
 
 
 QUANTITIES = ("L_r", "graphs_raw", "graphs_own", "orders_raw", "orders_own")

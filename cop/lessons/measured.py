@@ -32,15 +32,6 @@ if TYPE_CHECKING:
 TOGETHER = 50  # images whose exact graphs are computed before they are stored
 RANKED = 64  # images compared at a time
 
-LONG = {"demo": 5000}  # steps of the predictor that measures, where the profile's own serve notebook 1 in minutes
-
-
-def measuring(profile: str | Profile) -> Profile:
-    """The profile with the predictor that measures its graphs, trained to the end: that of clothes for longer than notebook 1's."""
-    profile = get_profile(profile)
-    steps = LONG.get(profile.name, profile.predictor.steps)
-    return replace(profile, predictor=replace(profile.predictor, steps=steps))
-
 
 # ------------------------------------------------------------------------------------------------ exact graphs
 

@@ -136,7 +136,7 @@ def predictor_doubt(predictor, tokens: Tensor, kind: str, seen: Tensor) -> Tenso
     """
     if kind not in DOUBTS:
         raise ValueError(f"unknown doubt {kind!r}; expected one of {', '.join(DOUBTS)}")
-    seen = seen.expand(len(tokens), -1)
+    seen = seen.to(tokens.device).expand(len(tokens), -1)
     known = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device).scatter_(1, seen, True)
     hidden = (~known).nonzero()[:, 1].view(len(tokens), -1)  # (B, N - k)
     if kind == "attention entropy":

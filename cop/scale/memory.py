@@ -122,7 +122,7 @@ def stages(profile: Profile, device: str = "auto") -> dict[str, tuple[int, Calla
     }
     if not g.steps:
         return found
-    base = generation.mar(small, 0, device)[0]
+    base = generation.mar(small, device)[0]
 
     def judging(n: int) -> object:
         counted = replace(small, generation=replace(small.generation, count=n))

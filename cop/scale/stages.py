@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif a.stage == "ranking":
             pipeline.rankings(profile, a.split, a.seed, device=device)
         elif a.stage == "mar":
-            generation.mar(profile, a.seed, device)
+            generation.mar(profile, device)
         elif a.stage == "cmar":
             generation.fine_tuned(profile, a.seed, a.kind, device)
         elif a.stage == "cvit":

@@ -3,8 +3,7 @@
     python -m cop.data.embedded.recipe [--source DIR] [--check]
 
 Rule: walk the official training file in its own order; of every class the first 1,000 images are train, the
-next 200 val. Of the official test file the first 200 of every class are test. Images keep the order of their
-file. One row per image, its label then its 28 x 28 pixels as bytes; all rows of a split in one .xz file.
+next 200 val. The official test file is test, whole. Images keep the order of their file. One row per image, its label then its 28 x 28 pixels as bytes; all rows of a split in one .xz file.
 
 `checksums.json` records SHA-256 of the official pixels and labels (unpacked, without headers: the gzip files
 that circulate differ), of the rows, and of the .xz files. The rows prove the data; the .xz bytes may differ
@@ -27,7 +26,7 @@ from cop.files import write
 
 DIFFERENT = "DIFFERENT: missing, damaged or of other images"
 CHECKSUMS = paths.embedded / "checksums.json"
-RANKS = {"train": ("train", 0, 1000), "val": ("train", 1000, 1200), "test": ("t10k", 0, 200)}  # file, ranks
+RANKS = {"train": ("train", 0, 1000), "val": ("train", 1000, 1200), "test": ("t10k", 0, 1000)}  # file, ranks
 # Grey bytes have no 4-byte rhythm (pb = 0) and the byte before says much about the next (lc = 4).
 XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 4, "lp": 0, "pb": 0, "dict_size": 1 << 23}]
 
