@@ -1,12 +1,18 @@
 """What a reader is told: right, not yet and why, or nothing filled in; never an exception."""
 
+import math
+import types
+
+import jupytext
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cop import get_profile, paths
 from cop.lessons.exercises import check, verdict
+from cop.paper import comae, entropy, ranking
 
 NUMBER = st.floats(-1e6, 1e6)
 
@@ -59,3 +65,13 @@ def test_a_check_that_fails_on_an_answer_is_an_answer_too(capsys):
 def test_a_usual_mistake_gets_its_hint_and_any_other_what_is_wrong(answer, said):
     hints = {"swapped": (2, 1), "nothing is counted": lambda x: sum(x) == 0, "never said of a right answer": (1, 2)}
     assert verdict(answer, (1, 2), hints=hints) == said
+
+
+def entropies() -> dict:
+    """The names that the exercises of notebook 1 meet, for four patches."""
+    gauss = entropy.GaussianTokens.fit(torch.randn(60, 4, 2, generator=torch.Generator().manual_seed(0)))
+    greedy, joint = gauss.greedy_order()[None], math.log(1.5 * 2 - 0.9**2) / 2
+    names = dict(v_a=1.5, v_b=2.0, v_a_given_b=1.5 - 0.9**2 / 2, v_b_given_a=2 - 0.9**2 / 1.5, H=lambda v: math.log(v) / 2)
+    a_first, b_first = (tuple(names["H"](names[v]) for v in of) for of in (("v_a", "v_b_given_a"), ("v_b", "v_a_given_b")))
+    names |= dict(gauss=gauss, N=4, curves={"greedy": gauss.sum_curve(greedy)}, first={"random": gauss.chain_terms(greedy).sum().item()})
+    return names | dict(joint=joint, a_first=a_first, b_first=b_first)
