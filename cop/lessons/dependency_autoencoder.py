@@ -27,6 +27,24 @@ def start(profile: str, seed: int, **parameters) -> tuple[Report, Profile]:
     return Report(NOTEBOOK, profile, seed, **parameters), get_profile(profile)
 
 
+def in_short(out: Report) -> None:
+    """Print in two sentences what all seeds on record say of CoMAE's loss, and of the orders of two trainings of the printed objective."""
+    seeds, ours = out.seeds(), "reconstruction_with"
+    if seeds.of(ours).empty:
+        return report.say("No run of this profile is on record.")
+    ridge, plain = ((ours, f"reconstruction_{n}") for n in ("ridge_regression", "without"))
+    says = [
+        f"CoMAE reconstructs a patch with a loss of {seeds.cell(ours, 1, 2)}, {seeds.cell(ridge, 1, 2)} against ridge regression, lower "
+        f"{seeds.wins(ridge, -1)}; the contrastive term changes it by {seeds.cell(plain, 1, 2)}, lower {seeds.wins(plain, -1)}."
+    ]
+    if not seeds.of("long_L_r").empty:
+        says += [
+            f"Trained until the loss is {seeds.cell('long_L_r', 1, 2)}, CoMAEs of two seeds give the same image orders that correlate by "
+            f"{seeds.cell('long_orders_raw', 1, 2)}, and by {seeds.cell('long_orders_own', 1, 2)} when the mean order is taken out."
+        ]
+    report.say(*says)
+
+
 def smooth(history: pd.DataFrame, rows: int = 5) -> pd.DataFrame:
     """A running mean over `rows` rows of a history, for curves a reader can follow."""
     return history.rolling(rows, min_periods=1).mean().assign(step=history["step"])
