@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cop
 from cop import get_profile, paths
 from cop.lessons.exercises import check, verdict
 from cop.paper import comae, entropy, ranking
@@ -67,11 +68,41 @@ def test_a_usual_mistake_gets_its_hint_and_any_other_what_is_wrong(answer, said)
     assert verdict(answer, (1, 2), hints=hints) == said
 
 
-def entropies() -> dict:
-    """The names that the exercises of notebook 1 meet, for four patches."""
-    gauss = entropy.GaussianTokens.fit(torch.randn(60, 4, 2, generator=torch.Generator().manual_seed(0)))
-    greedy, joint = gauss.greedy_order()[None], math.log(1.5 * 2 - 0.9**2) / 2
-    names = dict(v_a=1.5, v_b=2.0, v_a_given_b=1.5 - 0.9**2 / 2, v_b_given_a=2 - 0.9**2 / 1.5, H=lambda v: math.log(v) / 2)
-    a_first, b_first = (tuple(names["H"](names[v]) for v in of) for of in (("v_a", "v_b_given_a"), ("v_b", "v_a_given_b")))
-    names |= dict(gauss=gauss, N=4, curves={"greedy": gauss.sum_curve(greedy)}, first={"random": gauss.chain_terms(greedy).sum().item()})
-    return names | dict(joint=joint, a_first=a_first, b_first=b_first)
+def names_of_notebook(number: int) -> dict:
+    """What the exercises of notebooks 1 to 3 find there, of nine random patches."""
+    draws, N = torch.Generator().manual_seed(0), 9
+    if number == 1:
+        common, own = (torch.randn(90, n, 2, generator=draws) for n in (1, N))
+        gauss = entropy.GaussianTokens.fit(common + own / 3)  # the first patches tell much
+        order, v = gauss.greedy_order()[None], dict(v_a=1.5, v_b=2.0, v_a_given_b=1.1, v_b_given_a=2.0 * 1.1 / 1.5)
+        H = {name: math.log(x) / 2 for name, x in v.items()}
+        a_first, b_first = (H["v_a"], H["v_b_given_a"]), (H["v_b"], H["v_a_given_b"])
+        v |= dict(a_first=a_first, b_first=b_first, joint=sum(a_first), H=lambda x: math.log(x) / 2)
+        return v | dict(
+            N=N,
+            gauss=gauss,
+            curves={"greedy": gauss.sum_curve(order)},
+            first={"random": gauss.chain_terms(order).sum()},
+        )
+    if number == 2:
+        config = get_profile("smoke").comae
+        return dict(N=N, c=config, model=comae.CoMAE(config, 3, 2), comae=comae)
+    A, varied = (torch.rand(shape, generator=draws) for shape in ((1, N, N), (N,)))
+    return dict(
+        N=N, A=A, varied=varied, scores=ranking.pagerank(A), config=get_profile("smoke"), ranking=ranking, cop=cop
+    )
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_usual_wrong_answers_of_an_exercise_are_told_apart_and_its_solution_is_right(number):
+    asked = []
+    names = names_of_notebook(number) | {"math": math, "torch": torch}
+    names["exercises"] = types.SimpleNamespace(check=lambda *given, **hints: asked.append((given, hints)))
+    for cell in jupytext.read(paths.sources()[number - 1]).cells:
+        if {"exercise", "solution"} & set(cell.metadata.get("tags", [])):
+            exec(cell.source, names)
+    assert len(asked) == 6  # three exercises and their solutions
+    for ((_, *expected), hints), ((solution, *_), _) in zip(asked[::2], asked[1::2], strict=True):
+        assert verdict(solution, *expected, **hints) == "Right." and len(hints["hints"]) >= 3
+        for hint, wrong in hints["hints"].items():
+            assert verdict(wrong, *expected, **hints) == f"Not yet: {hint}"
