@@ -282,7 +282,7 @@ pd.DataFrame(similar.numpy(), patches, patches).round(3)
 
 # %% [markdown]
 # What is a good $L_r$? Four reconstructions need no network: the mean token, the median of each position over the training
-# images, the mean of the target's neighbours, and **ridge regression** of each patch on all others. The last one is what linear
+# images, the mean of the target's neighbours, and **[ridge regression](../book/glossary.md#ridge-regression)** of each patch on all others. The last one is what linear
 # algebra makes of the other *clean* patches; CoMAE is not linear, but sees them under the noise of its masks. All of
 # them are fitted on training images and reconstruct the same targets of the same validation images as CoMAE in Table 1.
 #

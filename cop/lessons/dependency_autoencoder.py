@@ -32,11 +32,14 @@ def in_short(out: Report) -> None:
     seeds, ours = out.seeds(), "reconstruction_with"
     if seeds.of(ours).empty:
         return report.say("No run of this profile is on record.")
-    ridge, plain = ((ours, f"reconstruction_{n}") for n in ("ridge_regression", "without"))
-    says = [
-        f"CoMAE reconstructs a patch with a loss of {seeds.cell(ours, 1, 2)}, {seeds.cell(ridge, 1, 2)} against ridge regression, lower "
-        f"{seeds.wins(ridge, -1)}; the contrastive term changes it by {seeds.cell(plain, 1, 2)}, lower {seeds.wins(plain, -1)}."
+    others = {"ridge regression": "ridge_regression", "a training without the contrastive term": "without"}
+    pairs = {name: (ours, f"reconstruction_{of}") for name, of in others.items()}
+    against = [
+        f"{seeds.cell(pair, 1, 2)} against {name}, lower {seeds.wins(pair, -1)}"
+        for name, pair in pairs.items()
+        if not seeds.of(pair).empty
     ]
+    says = [f"CoMAE reconstructs a patch with a loss of {seeds.cell(ours, 1, 2)}: {'; '.join(against)}."]
     if not seeds.of("long_L_r").empty:
         says += [
             f"Trained until the loss is {seeds.cell('long_L_r', 1, 2)}, CoMAEs of two seeds give the same image orders that correlate by "
