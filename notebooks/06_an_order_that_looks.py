@@ -109,8 +109,8 @@ order
 # row normalised, as in [notebook 3](03_collapse_order.ipynb)) and by coverage.
 
 # %%
-A, u = lesson.graph_and_weights(sample, config)
-lesson.two_rules(out, sample, A, u, rate)
+rules = lesson.orders_of(config, images, lesson.RULES, seed, device)
+lesson.two_rules(out, sample, rules, rate)
 
 # %% [markdown]
 # ## The theorem that holds
@@ -121,6 +121,7 @@ lesson.two_rules(out, sample, A, u, rate)
 # least $1-1/e\approx 63\,\%$ of what the best set of that size has. By brute force, all subsets of the twelve middle patches:
 
 # %%
+A, u = lesson.graph_and_weights(sample, config)
 lesson.theorem(out, A, u)
 
 # %% [markdown]
@@ -148,8 +149,8 @@ lesson.order_differences(out, hits, config)
 # Only the graph differs, or only the rule:
 
 # %%
-rules = lesson.asked(config, rate, runs, lesson.ISOLATED)
-isolated = lesson.compared(config, rules, rate, runs, device)
+single = lesson.asked(config, rate, runs, lesson.ISOLATED)
+isolated = lesson.compared(config, single, rate, runs, device)
 lesson.isolation(out, isolated)
 
 # %% [markdown]

@@ -35,11 +35,23 @@ def base_config(profile: Profile, patch: int = 1) -> dict:
     return versioned("base", 1, config | scale_config(profile))
 
 
+def network(profile: Profile, num_classes: int, patch: int = 1, kind: type[CViT] = CViT) -> CViT:
+    """An untrained ViT at the profile's size, weights drawn from the global generator. patch: as in `base_config`."""
+    c, d = profile.classifier, profile.data
+    return kind(
+        img_size=d.image_size,
+        in_chans=d.channels,
+        num_classes=num_classes,
+        patch_size=patch * profile.tokens.patch_size,
+        embed_dim=c.dim,
+        depth=c.depth,
+        num_heads=c.heads,
+    )
+
+
 def build(profile: Profile, patch: int = 1) -> CViT:
-    """The untrained network, with a class for each of `all_classes`."""
-    c, d = profile.classifier, all_classes(profile).data
-    return CViT(img_size=d.image_size, in_chans=d.channels, num_classes=d.classes, patch_size=patch * profile.tokens.patch_size,
-                embed_dim=c.dim, depth=c.depth, num_heads=c.heads)  # fmt: skip
+    """The untrained base, with a class for each of `all_classes`."""
+    return network(profile, all_classes(profile).data.classes, patch)
 
 
 def learned_from(profile: Profile) -> ImageSet:

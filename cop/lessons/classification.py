@@ -19,7 +19,7 @@ from cop.data.images import ImageSet
 from cop.data.loading import load_data
 from cop.devices import at_a_time, inference
 from cop.lessons import classifiers, ordering, pipeline
-from cop.lessons.classifiers import name_of, order_trained_on, system_config
+from cop.lessons.classifiers import coarseness, name_of, order_trained_on, system_config
 from cop.orders import Order, as_order, check_ranking, registered
 from cop.orders.registry import NEEDS
 from cop.paper.cvit import CViT, keep_count
@@ -145,7 +145,7 @@ def evaluate(model, images: Tensor | ImageSet, labels: Tensor, ranking: Tensor |
 def hits_config(profile: Profile, system: str | Order, order: str | Order | None, seed: int, counts: Sequence[int] | None,
                 matched: bool) -> dict:  # fmt: skip
     """What determines the result of `hits`, and its defaults filled in."""
-    N = profile.num_tokens // (4 if system == "coarser" else 1)
+    N = profile.num_tokens // coarseness(system) ** 2
     order = tested_along(system) if order is None else as_order(order)
     if counts is None:
         curve = (system, order and order.name) in CURVES
@@ -194,7 +194,7 @@ def hits(profile: str | Profile, system: str | Tensor | Callable, order: str | T
         return packed(found), None
 
     found = load_or_compute("hits", config, compute).tensors
-    return unpacked(found, counts, profile.num_tokens // (4 if system == "coarser" else 1))
+    return unpacked(found, counts, profile.num_tokens // coarseness(system) ** 2)
 
 
 def cross_validated(profile: Profile) -> bool:
@@ -214,6 +214,11 @@ def unpacked(found: Mapping[str, Tensor], counts: Sequence[int], num_patches: in
     return Hits(tuple(counts), top1, top5, num_patches)
 
 
+def folds_config(profile: Profile, system: str, order: str | None, seed: int, counts: Sequence[int] | None, matched: bool) -> dict:
+    """What determines the result of `hits_of_folds` of names."""
+    return hits_config(in_fold(profile, None), system, order, seed, counts, matched) | {"folds": FOLDS}
+
+
 def hits_of_folds(profile: Profile, system, order, seed: int, counts, matched: bool, device: str) -> Hits:
     """`hits` of all images of the pool, by the folds in which they are tested; stored where system and order are names."""
 
@@ -222,10 +227,9 @@ def hits_of_folds(profile: Profile, system, order, seed: int, counts, matched: b
 
     if not all(x is None or isinstance(x, str) for x in (system, order)):
         return folds()
-    config = hits_config(in_fold(profile, None), system, order, seed, counts, matched)
-    counts = config["counts"]
-    found = load_or_compute("hits", config | {"folds": FOLDS}, lambda _: (packed(folds()), None)).tensors
-    return unpacked(found, counts, profile.num_tokens // (4 if system == "coarser" else 1))
+    config = folds_config(profile, system, order, seed, counts, matched)
+    found = load_or_compute("hits", config, lambda _: (packed(folds()), None)).tensors
+    return unpacked(found, config["counts"], profile.num_tokens // coarseness(system) ** 2)
 
 
 def pooled(profile: Profile, parts: Sequence[Hits]) -> Hits:

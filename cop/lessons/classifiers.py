@@ -29,11 +29,13 @@ TRAINED_ON = {"ViT": None, "RViT": "random", "CViT": "collapse", "coarser": None
 
 def build(profile: Profile, system: str | Order = "CViT") -> CViT | DynamicViT:
     """The untrained network of a system at the profile's size, weights drawn from the global generator."""
-    c = profile.classifier
-    sizes = dict(img_size=profile.data.image_size, in_chans=profile.data.channels, num_classes=profile.data.classes,
-                 embed_dim=c.dim, depth=c.depth, num_heads=c.heads)  # fmt: skip
-    patch = profile.tokens.patch_size * (2 if system == "coarser" else 1)
-    return (DynamicViT if system == "DynamicViT" else CViT)(patch_size=patch, **sizes)
+    kind = DynamicViT if system == "DynamicViT" else CViT
+    return base.network(profile, profile.data.classes, coarseness(system), kind)
+
+
+def coarseness(system: str | Order) -> int:
+    """The side of a system's patches in patches of the profile."""
+    return 2 if system == "coarser" else 1
 
 
 def untrained(build: Callable[[], nn.Module], seed: int, pretrained: str | None) -> nn.Module:
@@ -69,12 +71,17 @@ def name_of(system: str | Order) -> str:
     return system if isinstance(system, str) else system.name
 
 
+def start_config(profile: Profile, system: str | Order) -> dict:
+    """What determines the base that a system is fine-tuned from, if there is one."""
+    return {"start": base.base_config(profile, coarseness(system))} if profile.base.steps else {}
+
+
 def system_config(profile: Profile, system: str | Order, seed: int) -> dict:
     """What determines a trained system and what is tested with it, for hashes."""
     order = order_trained_on(system)
     config = pipeline.images_config(profile) | {"classifier": as_dict(profile.classifier), "seed": seed}
     config |= scale_config(profile)
-    config |= {"start": base.base_config(profile, 2 if system == "coarser" else 1)} if profile.base.steps else {}
+    config |= start_config(profile, system)
     config |= {"base_rate": BASE_RATE, "fine_tuning": FINE_TUNING} if system == "DynamicViT" else {}
     config |= {"system": name_of(system), "trained": pipeline.order_config(profile, order, seed)}
     return versioned("classifier", 2 if system == "DynamicViT" else 1, config)
@@ -85,7 +92,7 @@ def classifier_config(profile: Profile, system: str | Order, seed: int) -> dict:
     if system != "RViT":
         return system_config(profile, system, seed)
     config = pipeline.images_config(profile) | {"classifier": as_dict(profile.classifier), "seed": seed, "order": "random"}
-    config |= {"start": base.base_config(profile)} if profile.base.steps else {}
+    config |= start_config(profile, system)
     return versioned("classifier", 1, config | scale_config(profile))
 
 
@@ -131,7 +138,7 @@ def trained(profile: str | Profile, system: str | Order, seed: int = 0, device: 
         model, settings = untrained(lambda: build(profile, system), seed, named), profile.classifier
         warmup = settings.ema_warmup and not named and teacher is None
         if profile.base.steps:
-            start_from(model, base.base(profile, 2 if system == "coarser" else 1, device)[0])
+            start_from(model, base.base(profile, coarseness(system), device)[0])
         elif teacher is not None:  # everything but the predictors, which the ViT does not have
             model.load_state_dict(teacher.state_dict(), strict=False)
             settings = replace(settings, steps=max(1, settings.steps // FINE_TUNING))

@@ -21,7 +21,6 @@ from cop.measure.metrics import Interval, of_mean
 from cop.orders import get
 from cop.orders.looking import bilateral_graph, coverage_order, mean_colours
 from cop.paper.cvit import keep_count
-from cop.paper.ranking import pagerank
 from cop.profiles import for_classifiers, in_fold
 from cop.show import figures_looking, report
 from cop.show.figures import to_array
@@ -37,6 +36,7 @@ COMPARED = ("random", "low-discrepancy", "variance", "collapse", "mean order", "
 DEAR = ("measured", "surprise", "mean of surprise", "coverage measured", "coverage comae")  # take ten thousand rankings of minutes each
 CONTROLS = ("random", "low-discrepancy", "variance", "its own mean")
 MEANS = {"collapse": "mean order"}  # of the others it is "mean of ..."
+RULES = ("PageRank bilateral", "coverage")  # on one graph
 ISOLATED = ("PageRank bilateral", "coverage", "coverage gaussian", "coverage measured", "coverage comae")
 
 
@@ -105,12 +105,14 @@ def crowded(ranking: Tensor, grid: int, K: int) -> Tensor:
 
 
 @shown("One graph, two rules")
-def two_rules(out: Report, sample, A: Tensor, u: Tensor, rate: float):
+def two_rules(out: Report, sample, orders: Mapping[str, Tensor], rate: float):
     """One graph per image, the patches that are near and alike: the first {patches} patches by PageRank, which scores each patch
-    alone, and by coverage, which asks what is left; in the titles what share of them touch another one of them."""
-    N = A.shape[-1]
+    alone, and by coverage, which asks what is left; in the titles what share of them touch another one of them.
+
+    orders: by name, those of RULES."""
+    N = sample.tokens.shape[1]
     G, K = round(N**0.5), keep_count(N, rate)
-    rules = {"PageRank": pagerank((A - torch.eye(N, dtype=A.dtype)).float()).argsort(descending=True, stable=True), "coverage": coverage_order(A, u)}
+    rules = {name.removesuffix(" bilateral"): orders[name] for name in RULES}
     share = {name: float(crowded(r, G, K).mean()) for name, r in rules.items()}
     out.record(**{f"crowded_{name}": v for name, v in share.items()})
     titles = {f"{name}: {share[name]:.0%} touch": r[:4, :K].numpy() for name, r in rules.items()}
@@ -135,9 +137,9 @@ def asked(profile: Profile, rate: float, seeds: Sequence[int], orders: Sequence[
 def known(profile: Profile, order: str, seed: int) -> bool:
     """Whether the system of an order has been tested, in all folds."""
     system = cross_validation.SYSTEMS.get(order, order)
-    config = classification.hits_config(in_fold(profile, None), system, None, seed, None, False)
+    whole = classification.folds_config(profile, system, None, seed, None, False)
     parts = [classification.hits_config(in_fold(profile, f), system, None, seed, None, False) for f in range(FOLDS)]
-    return stored("hits", config | {"folds": FOLDS}) or all(stored("hits", part) for part in parts)
+    return stored("hits", whole) or all(stored("hits", part) for part in parts)
 
 
 def own_mean(order: str) -> str:
