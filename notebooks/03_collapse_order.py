@@ -42,9 +42,11 @@
 # %% tags=["colab"]
 import sys
 
-if "google.colab" in sys.modules:  # a clean runtime of Colab: fetch the project and install it; elsewhere nothing happens
-    get_ipython().system("git clone -q --depth 1 https://github.com/YOUR_ACCOUNT/cop.git /content/cop")
-    get_ipython().system(f"{sys.executable} -m pip install -q -e /content/cop")
+if "google.colab" in sys.modules:  # a clean runtime: fetch and install
+    url = "https://github.com/YOUR_ACCOUNT/cop.git"
+    run = get_ipython().system
+    run(f"git clone -q --depth 1 {url} /content/cop")
+    run(f"{sys.executable} -m pip install -q -e /content/cop")
     sys.path.insert(0, "/content/cop")
 
 # %% tags=["parameters"]
@@ -587,8 +589,10 @@ exercises.check(answer, truth, 1e-6, hints=usual)
 
 # %% [markdown]
 # 4. (An hour, without a check.) With a teleport vector from each image's *own* variance, does the share of "image" grow? Expect it to
-#    grow, because a part $1-c$ of the scores then differs from image to image; whether the order gets better is another question, which
-#    [notebook 5](05_first_patches.ipynb) has the controls for. If you would rather invent an order, `CONTRIBUTING.md` has one of ten lines.
+#    grow, because a part $1-c$ of the scores then differs from image to image; whether the order gets better is another question. To
+#    answer it, or for an order of your own invention, put a function from a batch to a ranking in the last exercise of
+#    [notebook 6](06_an_order_that_looks.ipynb): there it is drawn, tested and placed on a leaderboard beside random, variance, collapse
+#    and active. Here `batch.by_pagerank(A)` is what is asked for, with `batch.A` the graphs and `batch.patches` the pixels.
 #
 # ## References
 #

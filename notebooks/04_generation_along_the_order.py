@@ -42,9 +42,11 @@
 # %% tags=["colab"]
 import sys
 
-if "google.colab" in sys.modules:  # a clean runtime of Colab: fetch the project and install it; elsewhere nothing happens
-    get_ipython().system("git clone -q --depth 1 https://github.com/YOUR_ACCOUNT/cop.git /content/cop")
-    get_ipython().system(f"{sys.executable} -m pip install -q -e /content/cop")
+if "google.colab" in sys.modules:  # a clean runtime: fetch and install
+    url = "https://github.com/YOUR_ACCOUNT/cop.git"
+    run = get_ipython().system
+    run(f"git clone -q --depth 1 {url} /content/cop")
+    run(f"{sys.executable} -m pip install -q -e /content/cop")
     sys.path.insert(0, "/content/cop")
 
 # %% tags=["parameters"]

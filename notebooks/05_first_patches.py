@@ -41,9 +41,11 @@
 # %% tags=["colab"]
 import sys
 
-if "google.colab" in sys.modules:  # a clean runtime of Colab: fetch the project and install it; elsewhere nothing happens
-    get_ipython().system("git clone -q --depth 1 https://github.com/YOUR_ACCOUNT/cop.git /content/cop")
-    get_ipython().system(f"{sys.executable} -m pip install -q -e /content/cop")
+if "google.colab" in sys.modules:  # a clean runtime: fetch and install
+    url = "https://github.com/YOUR_ACCOUNT/cop.git"
+    run = get_ipython().system
+    run(f"git clone -q --depth 1 {url} /content/cop")
+    run(f"{sys.executable} -m pip install -q -e /content/cop")
     sys.path.insert(0, "/content/cop")
 
 # %% tags=["parameters"]
@@ -520,9 +522,9 @@ answer = budget // (bill["ranking"] / N)
 exercises.check(answer, lesson.affordable(bill, N), hints=usual)
 
 # %% [markdown]
-# 4. (An hour, without a check.) Invent an order: `CONTRIBUTING.md` has one of ten lines. Test it with the released RViT,
-#    `classification.hits(config, "RViT", your_order, seed)`, and compare it at `rate` with the table of one network above. Expect to beat
-#    random masks only if your first patches show more of the image than randomly placed ones.
+# 4. (An hour, without a check.) Invent an order: the last exercise of [notebook 6](06_an_order_that_looks.ipynb) tests it with this
+#    notebook's RViT and places it on a leaderboard. Expect to beat random masks only if your first patches show more of the image than
+#    randomly placed ones.
 #
 # ## References
 #

@@ -17,7 +17,7 @@ from cop.files import write
 
 LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)")  # the target of a Markdown link or image, without its #fragment
 BADGES = (r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/)", r"(mybinder\.org/v2/gh/)[\w.-]+/[\w.-]+(/)",
-          r"(git clone [^\"]*https://github\.com/)[\w.-]+/[\w-]+(\.git)")  # fmt: skip
+          r"(url = \\?\"https://github\.com/)[\w.-]+/[\w-]+(\.git)")  # fmt: skip
 
 
 def build(out: Path | None = None) -> Path:

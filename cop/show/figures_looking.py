@@ -61,7 +61,10 @@ def dots(intervals: Mapping[str, tuple[float, float, float]], hollow: Container[
         ax.axvline(intervals["random"][0], color=GREY, lw=0.8, ls=":")
     ax.set_yticks(range(len(names)), names)
     ax.xaxis.set_major_formatter(PercentFormatter(100, decimals=0))
-    ax.set(xlabel="top-1 accuracy from 22 % of the patches (higher is better)", title=title, ylim=(-0.7, len(names) - 0.4))
-    ax.text(0, 1, note, transform=ax.transAxes, va="top", fontsize=8, color=GREY)
+    ax.set(
+        xlabel=f"top-1 accuracy from 22 % of the patches (higher is better)\n{note}",
+        title=title,
+        ylim=(-0.7, len(names) - 0.4),
+    )
     sns.despine(ax=ax)
     return fig

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 import cop
 from cop import get_profile, paths
+from cop.lessons import looking
 from cop.lessons.exercises import check, verdict
+from cop.orders import registry
 from cop.paper import comae, entropy, ranking
 
 NUMBER = st.floats(-1e6, 1e6)
@@ -69,7 +71,7 @@ def test_a_usual_mistake_gets_its_hint_and_any_other_what_is_wrong(answer, said)
 
 
 def names_of_notebook(number: int) -> dict:
-    """What the exercises of notebooks 1 to 3 find there, of nine random patches."""
+    """What the exercises of notebooks 1, 2, 3 and 6 find there, of nine random patches; of notebook 6 in the smoke profile."""
     draws, N = torch.Generator().manual_seed(0), 9
     if number == 1:
         common, own = (torch.randn(90, n, 2, generator=draws) for n in (1, N))
@@ -87,14 +89,25 @@ def names_of_notebook(number: int) -> dict:
     if number == 2:
         config = get_profile("smoke").comae
         return dict(N=N, c=config, model=comae.CoMAE(config, 3, 2), comae=comae)
+    if number == 6:
+        graphs, config = torch.rand(1, N, N, generator=draws), get_profile("smoke")
+        batch = looking.batch_of(config, 3, 0, "cpu")
+        wrong = {
+            "these are scores: sort them": batch.patches.mean(-1),
+            "average over the last dimension": cop.collapse_order(batch.patches.mean(1)),
+            "all scores are equal": cop.collapse_order(torch.ones(3, batch.num_tokens)),
+        }
+        setting = dict(config=config, images=3, seed=0, device="cpu", N=batch.num_tokens, wrong=wrong)
+        return setting | dict(orders=cop.orders, lesson=looking, graphs=graphs, weights=torch.ones(1, N))
     A, varied = (torch.rand(shape, generator=draws) for shape in ((1, N, N), (N,)))
     return dict(
         N=N, A=A, varied=varied, scores=ranking.pagerank(A), config=get_profile("smoke"), ranking=ranking, cop=cop
     )
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_usual_wrong_answers_of_an_exercise_are_told_apart_and_its_solution_is_right(number):
+@pytest.mark.parametrize("number", [1, 2, 3, 6])
+def test_usual_wrong_answers_of_an_exercise_are_told_apart_and_its_solution_is_right(number, monkeypatch):
+    monkeypatch.setattr(registry, "_orders", dict(registry._orders))  # notebook 6 registers one
     asked = []
     names = names_of_notebook(number) | {"math": math, "torch": torch}
     names["exercises"] = types.SimpleNamespace(check=lambda *given, **hints: asked.append((given, hints)))
@@ -105,4 +118,5 @@ def test_usual_wrong_answers_of_an_exercise_are_told_apart_and_its_solution_is_r
     for ((_, *expected), hints), ((solution, *_), _) in zip(asked[::2], asked[1::2], strict=True):
         assert verdict(solution, *expected, **hints) == "Right." and len(hints["hints"]) >= 3
         for hint, wrong in hints["hints"].items():
+            wrong = names["wrong"][hint] if callable(wrong) else wrong
             assert verdict(wrong, *expected, **hints) == f"Not yet: {hint}"
