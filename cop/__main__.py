@@ -8,7 +8,7 @@ from cop import paths
 from cop.profiles import PROFILES, get_profile
 from cop.settings import value
 
-CLONE = ("figures", "gallery", "readme", "book", "student", "address", "release", "cards")  # commands that need the project's files
+CLONE = ("figures", "gallery", "readme", "book", "student", "slides", "address", "release", "cards")  # commands that need the project's files
 
 
 def takes_profile(parser: argparse.ArgumentParser, default: str, whose: str = "") -> None:
@@ -56,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--out", type=Path, help="folder of the site; build/book, if left out")
     p = commands.add_parser("student", help="copies of the notebooks with exercises and without solutions or outputs")
     p.add_argument("--out", type=Path, help="folder of the copies; build/student, if left out")
+    p = commands.add_parser("slides", help="slides of the notebooks, from the cells that are tagged `slide`")
+    p.add_argument("--out", type=Path, help="folder of the slides; build/slides, if left out")
     commands.add_parser("address", help="let all badges lead to the Repository of pyproject.toml")
     p = commands.add_parser("release", help="ship the artefacts of the cache with the package")
     p.add_argument("names", nargs="+", help="folders of the cache, such as comae-0123456789ab")
@@ -113,6 +115,10 @@ def main(argv: list[str] | None = None) -> int:
             from cop.show import book
 
             print(*book.student(args.out), sep="\n")
+        elif args.command == "slides":
+            from cop.show import book
+
+            print(*book.slides(args.out), sep="\n")
         elif args.command == "address":
             from cop.show import book
 

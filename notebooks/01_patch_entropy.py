@@ -87,29 +87,30 @@ N, G, C = config.num_tokens, config.grid, config.tokens.dim
 print(f"{len(sample.images)} test images, {G} × {G} patches each, ", end="")
 print(f"{C} values per patch, unit standard deviation")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The result first
 #
 # From the records of all seeds, with the mean over seeds and its 95 % interval:
 
-# %%
+# %% tags=["slide"]
 lesson.in_short(out)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # What an area under a curve of uncertainty is, and in which unit a patch can tell something about another one, comes next.
-#
+
+# %% [markdown] tags=["slide"]
 # ## By hand, once
 #
 # **An image as patches.** An image is cut into a grid of [patches](../book/glossary.md#patch), and each patch is a list of numbers, its
 # [token](../book/glossary.md#token). To have numbers that one can follow, here is the first test image with one number per patch, the
 # mean of its token:
 
-# %%
+# %% tags=["slide"]
 one_number = sample.tokens[0].mean(-1).view(G, G)
 print(sample.class_names[int(sample.labels[0])])
 pd.DataFrame(one_number.numpy()).round(1)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Two patches.** Take two neighbours $a$ and $b$ in the middle of the image, again one number each, over the training images. Suppose
 # that the pair is Gaussian. How uncertain is $b$ before anything is seen, and what does seeing $a$ change?
 #
@@ -127,7 +128,7 @@ pd.DataFrame(one_number.numpy()).round(1)
 #
 # </details>
 
-# %%
+# %% tags=["slide"]
 training = lesson.training_tokens(config, device)
 a = N // 2 + G // 2
 pair = training[:, [a, a + 1]].mean(-1).double()  # (images, 2)
@@ -143,7 +144,7 @@ for name, way in {"a, dark": -1, "a, bright": 1}.items():
     rows.append((f"{name} ({value:.2f})", expected, v_b_given_a))
 seen, expected, v = zip(*rows, strict=True)
 
-# %%
+# %% tags=["slide"]
 def H(v):
     """Entropy in nats above the observation noise."""
     return math.log(v / floor**2) / 2
@@ -155,12 +156,12 @@ table |= {"give or take": torch.stack(v).sqrt()}
 table |= {"entropy of b, nats": [H(x) for x in v]}
 pd.DataFrame(table).round(2)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **The chain rule.** Look at $a$ first, then $b$: the first costs $H(a)$, the second what is left of it, $H(b\mid a)$. The other way
 # round it is $H(b)+H(a\mid b)$. Both sums are the entropy of the pair, which knows nothing of an order. `chain_terms` of the package
 # has the same four numbers:
 
-# %%
+# %% tags=["slide"]
 v_a_given_b = v_a - c_ab**2 / v_b
 a_first = H(v_a), H(v_b_given_a)
 b_first = H(v_b), H(v_a_given_b)
@@ -175,12 +176,12 @@ columns = ["first patch", "second, given the first", "sum"]
 table = [(*a_first, joint), (*b_first, joint)]
 pd.DataFrame(table, ["a, b", "b, a"], columns).round(3)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **What differs.** The sums agree, but the *remaining* uncertainty does not: after $a$ alone $H(b\mid a)$ is left, after $b$ alone
 # $H(a\mid b)$. `sum_curve` has what is left after 0, 1 and 2 patches, each unseen patch counted by itself. The mean over the
 # prefixes of 0 and 1 patches, as a share of the start, is the curve's *area*:
 
-# %%
+# %% tags=["slide"]
 start = H(v_a) + H(v_b)
 left = torch.tensor([[start, a_first[1], 0], [start, b_first[1], 0]])
 assert left.double().allclose(two.sum_curve(both_orders), atol=1e-5)
@@ -189,7 +190,7 @@ assert areas.double().allclose(entropy.area(two.sum_curve(both_orders)))
 table = pd.DataFrame(left.numpy(), ["a, b", "b, a"]).add_prefix("after ")
 table.assign(area=areas).round(3)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** Entropy is counted in nats above a small noise. Seeing a patch shrinks the variance of those that correlate with
 # > it. The sum along an order is the same for every order; how early it falls is not.
 
@@ -245,9 +246,11 @@ pd.DataFrame({"order": first.keys(), "Eq. 1, nats": nats})
 # noise (a patch that was seen costs nothing), and summarise a curve by its **area** (`entropy.area`): the mean over all prefixes, as a
 # share of the start. Lower is faster. A curve falls for two reasons, which the area does not tell apart: costly patches are *removed*
 # by being seen, and seen patches *inform* about the others. Further down the two are separated.
-#
+
+# %% [markdown] tags=["slide"]
 # > **In short.** Eq. 1 as printed is one number, whatever the order. Eq. 8 along an order is a curve, and curves can be compared.
-#
+
+# %% [markdown]
 # ## Exact: a Gaussian model
 #
 # One Cholesky factor per order gives the whole curve. The **greedy** order, which at each step takes the patch
@@ -271,9 +274,10 @@ small |= {"random (mean of 1000)": chance}
 found = [entropy.area(eight.sum_curve(r)).mean() for r in small.values()]
 pd.DataFrame({"order": small.keys(), "area": [f"{v:.3f}" for v in found]})
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** Under a Gaussian model every curve is exact, and the greedy order shows how much faster than random an order can be.
-#
+
+# %% [markdown]
 # ## Learned: what natural statistics add
 #
 # Images are not Gaussian: a sleeve is there or it is not. A small transformer sees any subset of the patches and
@@ -298,7 +302,7 @@ lesson.entropy_learned(out, learned, ks)
 # [Holm's method](../book/glossary.md#holms-correction) for the number of orders that this table compares with random: they are one
 # family.
 
-# %%
+# %% tags=["slide"]
 area = {name: entropy.area(c, ks) for name, c in learned.items()}
 lesson.entropy_areas(out, area)
 
@@ -334,10 +338,11 @@ told
 # %%
 lesson.entropy_seeds(out, list(area))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** A learned predictor turns the curve into a cost on real images. Its fall is removal plus information, and only a
 # > difference that all seeds share belongs to the order.
-#
+
+# %% [markdown]
 # ## Class certainty
 #
 # Fig. 1 of the paper shows a second kind of collapse: the *class* becomes certain. A ViT that was trained on random
@@ -345,7 +350,7 @@ lesson.entropy_seeds(out, list(area))
 # seed of this notebook. It is used to patches from all over the image: a prefix that lies in one place, such as a border,
 # is unlike anything it was trained on, and what it makes of that says little about what the patches tell.
 
-# %%
+# %% tags=["slide"]
 judge = lesson.judge(config, device)
 certainty = {
     n: entropy.certainty_curve(judge, sample.images, sample.labels, r, ks)
@@ -360,9 +365,10 @@ lesson.certainty(out, certainty, ks)
 # %%
 lesson.fig1_reveal(out, judge, sample, zoo, certainty)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** Being certain of the patches and being certain of the class are two things. An order is judged by both.
-#
+
+# %% [markdown]
 # ## Paper vs ours
 #
 # | claim | paper | here |

@@ -78,13 +78,13 @@ N, G = config.num_tokens, config.grid
 each = f"{c.targets_per_image} targets"
 f"{c.steps} steps of {c.batch_size} images with {each} each"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The result first
 #
 # From the records of all seeds, with the mean over seeds and its 95 % interval. The loss is the absolute error of a patch, summed over
 # its values:
 
-# %%
+# %% tags=["slide"]
 lesson.in_short(out)
 
 # %% [markdown]
@@ -146,13 +146,13 @@ print(f"that reaches the other patches: {to_others}")
 weight = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
 ", ".join(f"alpha({v:.2f}) = {model.alpha(v):.3f}" for v in weight)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## By hand, once
 #
 # One target in the middle of a real image. **Its mask, Eq. 2:** the encoder's trunk returns the read-out token, a linear map makes $N$
 # numbers of it, and $(1+\tanh)/2$ puts them between 0 and 1. A target has no weight on itself.
 
-# %%
+# %% tags=["slide"]
 small, _ = pipeline.comae(config, seed, "cpu")  # the same weights
 small.requires_grad_(False)
 e, n = sample.tokens[:1].cpu(), target[0]  # (1, N, C), (1,)
@@ -161,12 +161,12 @@ w = (1 + torch.tanh(small.encoder["to_weights"](readout))) / 2  # Eq. 2
 w[0, n] = 0
 assert w.allclose(small.weights(e, n[None])[0], atol=1e-5)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Noise, reconstruction and loss, Eqs. 3 to 5:** of a patch with weight $w$ the share $\alpha$ is left, the rest is noise. The decoder
 # reads all of them but the target, and $L_r$ is the sum of the absolute errors of the target's values. The table has the target's
 # neighbourhood, nine patches with the target in the middle.
 
-# %%
+# %% tags=["slide"]
 draws = pipeline.seeded(seed, 5)
 noise = torch.randn(1, 1, *e.shape[1:], generator=draws)  # (1, 1, N, C)
 alpha = torch.exp(-((1 - w) ** 2) / (2 * c.sigma**2))  # Eq. 4, (1, N)
@@ -178,7 +178,7 @@ found = small(e, n[None], noise)
 assert mixed.allclose(small.noised(e, w[None], noise)[0])
 assert torch.isclose(L_r, found["reconstruction"], rtol=1e-4)
 
-# %%
+# %% tags=["slide"]
 step = torch.tensor([-1, 0, 1])
 nine = (n + G * step[:, None] + step).flatten()
 table = {"patch": nine, "w": w[0, nine], "alpha": alpha[0, nine]}
@@ -189,19 +189,21 @@ where += ["below left", "below", "below right"]
 print(f"L_r = {L_r:.2f}; of {N - 1} patches {alpha.sum():.1f} are kept")
 pd.DataFrame(table, where).round(2)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The row of the target shows what the decoder would get in its place; it is dropped and never read. One
 # target says little about a loss; the mean over many stands in Table 1 below.
-#
+
+# %% [markdown] tags=["slide"]
 # > **In short.** The encoder chooses without seeing the target, noise hides what it did not choose, and the decoder reconstructs the
 # > target from what is left.
-#
+
+# %% [markdown]
 # ## What the masks look like
 #
 # Three targets for each of four validation images (the first four of the sample). Bright patches are the ones that
 # the encoder lets through; the target is framed and stands beside its reconstruction.
 
-# %%
+# %% tags=["slide"]
 four = sample.tokens[:4]
 rows = torch.tensor([G // 4, G // 2, 3 * G // 4])
 columns = torch.tensor([G // 2, G // 3, 2 * G // 3])
@@ -239,9 +241,11 @@ lesson.swap_table(out, swaps)
 # is found does not prove that there is none. Where *another image's* mask costs little more than its own, picks depend on
 # the target's place more than on the picture. And where everything shown costs *more* than the mask, the decoder is used
 # to masks, and the loss is not a measure of what the patches hold.
-#
+
+# %% [markdown] tags=["slide"]
 # > **In short.** A mask is read together with what it is laid over. Swapping either tells which of the two carries the information.
-#
+
+# %% [markdown]
 # ## Training
 #
 # > "The patch reconstruction loss is simply $L_r=\lVert e_n-e^*_n\rVert_1$. We alternatively optimize $f$ and $g$ with
@@ -295,7 +299,7 @@ pd.DataFrame(similar.numpy(), patches, patches).round(3)
 #
 # </details>
 
-# %%
+# %% tags=["slide"]
 train = pipeline.sample_tokens(config, "train", 20_000, device)
 fitted = reconstruction.baselines(c, G, train)
 
@@ -324,14 +328,14 @@ lesson.polarisation(out, history, A)
 # images. Eq. 7 as printed is low for $w\equiv1$ too, so the headline is the entropy of $w/\sum w$. The reconstructions
 # without a network give the scale of $L_r$.
 
-# %%
+# %% tags=["slide"]
 no_term = pipeline.replace(c, contrastive_weight=0.0)
 without = pipeline.replace(config, comae=no_term)
 plain, _ = pipeline.comae(without, seed, device)
 rows = {"without": measured(plain), "with": measured(model)}
 lesson.tab1(out, rows, trivial)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** A loss means something beside what needs no network. A difference between two trainings means something where all
 # > seeds share it.
 
@@ -344,7 +348,7 @@ lesson.tab1(out, rows, trivial)
 # correlation comes from the mean graph (or the mean order) of all images; what counts is the agreement that is left when
 # the mean is taken out.
 
-# %%
+# %% tags=["slide"]
 lesson.on_the_way(out, config, trivial["ridge regression"], device)
 
 # %% [markdown]
@@ -389,7 +393,8 @@ lesson.redundancy(out, config, device)
 # The search knows the target, so its sets may beat everything shown. As far as sets that have **no patch in common** give away much
 # the same, a *selection* among them is a matter of chance; the *influence* of one patch on another is not. Notebook 3 measures that
 # influence.
-#
+
+# %% [markdown] tags=["slide"]
 # > **In short.** A low loss does not pin down the masks. Where two trainings agree in loss and not in what they rely on, an order made
 # > of one of them describes that training.
 

@@ -76,12 +76,12 @@ A = model.dependencies(sample.tokens[:8], config.ranking.chunk_bytes)
 print(f"{tuple(A.shape)}: A[b, i, j] says ", end="")
 print("how much target i of image b relies on patch j")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The result first
 #
 # From the records of all seeds, with the mean over seeds and its 95 % interval:
 
-# %%
+# %% tags=["slide"]
 lesson.in_short(out)
 
 # %% [markdown]
@@ -101,7 +101,8 @@ lesson.in_short(out)
 #   that it relies on.
 # - $c$ is the [damping](../book/glossary.md#damping), the share of the score that is passed along the edges.
 # - $\beta$ says where the rest goes, the *teleport vector*: here every patch gets $1/N$.
-#
+
+# %% [markdown] tags=["slide"]
 # ## By hand, once
 #
 # Eq. 15 has $r$ on both sides. Start with $r=\beta$, put it in on the right, take what comes out, and repeat: the walk settles, for each
@@ -115,7 +116,7 @@ lesson.in_short(out)
 #
 # </details>
 
-# %%
+# %% tags=["slide"]
 def votes(A):
     """P of Eq. 15: column i says how target i divides its vote."""
     total = A.sum(1, keepdim=True)
@@ -130,7 +131,7 @@ def repeated(A, c=0.85, times=200):
         r.append((1 - c) * beta + c * P @ r[-1])
     return torch.stack(r)
 
-# %%
+# %% tags=["slide"]
 star = torch.zeros(5, 5)
 star[1:, 0] = 1
 ring = torch.eye(5).roll(1, dims=1)
@@ -146,16 +147,16 @@ print("A of the three patches:", three.tolist())
 table = pd.concat(after, names=["graph", "step"]).round(3)
 table.astype(object).where(table.notna(), "")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Which way do the arrows point?** Read literally, the "column-stochastic $P$ of $A$" of section 6 rewards patches that
 # *rely on* others, the opposite of the prose. The star shows it:
 
-# %%
+# %% tags=["slide"]
 both = ("relied_upon", "literal")
 found = {o: ranking.pagerank(star, orientation=o) for o in both}
 {o: r.numpy().round(3).tolist() for o, r in found.items()}
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # We follow the prose (`relied_upon`: rows normalised, then transposed, as networkx does on edges target → source).
 #
 # **What Theorem 1 claims.** Section 6 says why this should be the best order. It speaks of $H_c(S)$, the uncertainty that a set $S$ of seen
@@ -174,7 +175,7 @@ found = {o: ranking.pagerank(star, orientation=o) for o in both}
 # $r=\beta+cPr$ (Eq. 14), which is Eq. 15 but for the factor $1-c$. A greedy choice, which is what sorting is if gains do not depend on
 # $S$, is then called optimal. By hand, the series of Eq. 11 for the three patches, which has the same scores:
 
-# %%
+# %% tags=["slide"]
 P = votes(three)
 term, r = torch.full((3,), 1 / 3).double(), torch.zeros(3).double()
 for _ in range(200):
@@ -184,16 +185,18 @@ assert r.allclose(beta + 0.85 * P @ r)  # Eq. 14
 assert (0.15 * r).allclose(steps["three patches"][-1])  # Eq. 15
 r.numpy().round(3).tolist()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Note what Eq. 9 leaves out: its right side has no $S$. Whatever was seen before, a patch is worth the same. That is where the
 # theorem will be tested, at the end of this notebook, on fields whose best order is known.
-#
+
+# %% [markdown] tags=["slide"]
 # > **In short.** PageRank is a vote that is passed on, found by repeated multiplication. Theorem 1 says that sorting by it is optimal if
 # > what a patch gives away does not depend on what is already seen.
-#
+
+# %% [markdown] tags=["slide"]
 # The graph of a real image is there as a networkx object, too; its PageRank is ours to eight digits.
 
-# %%
+# %% tags=["slide"]
 import networkx as nx
 
 scores = pipeline.scores_of(A, config)
@@ -203,7 +206,7 @@ theirs = nx.pagerank(graph, **how)
 gap = max(abs(theirs[n] - scores[0, n].item()) for n in graph)
 f"{graph.number_of_edges()} edges; networkx agrees to 1e-8: {gap < 1e-8}"
 
-# %%
+# %% tags=["slide"]
 order = cop.collapse_order(scores)
 targets, one = order[0, [0, N // 2, N - 1]], sample.tokens[:1]
 draws = pipeline.seeded(seed, 2)
@@ -229,10 +232,11 @@ lesson.fig3(out, sample, order[0])
 # %%
 lesson.fig4(out, sample, order, top)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** The order of one image is easy to draw and easy to believe. Whether it says something about the image takes more images
 # > than one.
-#
+
+# %% [markdown]
 # ## Many images
 #
 # > "The inter-class collapse order patterns are also similar judged by the locations of their heat lines (…) it's
@@ -261,7 +265,7 @@ lesson.fig5(out, sample, ranks["collapse"])
 #
 # </details>
 
-# %%
+# %% tags=["slide"]
 agreement = lesson.agreement_of(ranks, sample.labels, seed)
 lesson.shares(out, agreement)
 
@@ -274,7 +278,7 @@ lesson.mean_rank(out, ranks)
 # %% [markdown]
 # And this is what a network sees of an image that it is shown along an order:
 
-# %%
+# %% tags=["slide"]
 lesson.first_of_each(out, sample, ranks)
 
 # %% [markdown]
@@ -292,9 +296,11 @@ lesson.relied_upon(out, varied, relied)
 # constant patch through costs the decoder nothing, while noise in its place would only distract it. One near 0 says that what
 # is relied upon depends neither on content nor on its absence. Either way reliance in the sense of Eq. 2 is not the same as
 # being informed. The row of every seed stands in a table further down.
-#
+
+# %% [markdown] tags=["slide"]
 # > **In short.** An order that is all position is one order for all images. The shares say how much of it could be the image at all.
-#
+
+# %% [markdown]
 # ## Does PageRank add anything to counting?
 #
 # Plain [in-strength](../book/glossary.md#in-strength) is the sum of a column of $A$: how much all targets together rely on a patch.
@@ -331,7 +337,7 @@ lesson.verdicts(out, config, sample, ranks, agreement, pairs, device)
 by_seed = lesson.by_seed(out, ranks["collapse"][:100])
 lesson.mean_rank_seeds(out, by_seed)
 
-# %%
+# %% tags=["slide"]
 lesson.seeds_agree(out, by_seed)
 
 # %% [markdown]
@@ -350,9 +356,10 @@ lesson.seeds_agree(out, by_seed)
 # %%
 lesson.order_seeds(out)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** Agreement between images of one training says little; agreement between trainings on one image is the test.
-#
+
+# %% [markdown]
 # ## On photographs
 #
 # Small grey clothes on black are a special case. The profile `natural` repeats this notebook on Tiny-ImageNet, patches of
@@ -434,10 +441,12 @@ lesson.graph_seeds(out, config, device)
 # Where the own parts of the measured graph are near 1 and those of CoMAE's near 0, the order is a property of the *image* for the
 # one and of the *training* for the other. Both graphs go through the same PageRank, so it is the graph that makes the
 # difference.
-#
+
+# %% [markdown] tags=["slide"]
 # > **In short.** What one patch gives away about another can be measured, and two trainings can be asked whether they measure the same.
 # > Being relied upon is still not the same as being informative.
-#
+
+# %% [markdown]
 # ### Where the truth is known
 #
 # If tokens are Gaussian, $s(n\mid j)$ is a closed form and nothing need be trained: with $\Sigma$ the covariance,
@@ -453,7 +462,7 @@ lesson.graph_seeds(out, config, device)
 #
 # </details>
 
-# %%
+# %% tags=["slide"]
 lesson.exact_and_found(out)
 
 # %% [markdown]
@@ -461,10 +470,12 @@ lesson.exact_and_found(out)
 # that do not shrink as patches are seen. But two patches that tell the same are *both* relied upon, PageRank takes both, and
 # the second adds nothing: compare the rows from independent hubs to copies. **Coverage** discounts what is already known,
 # on the same graph; [notebook 6](06_an_order_that_looks.ipynb) builds orders on it.
-#
+
+# %% [markdown] tags=["slide"]
 # > **In short.** Theorem 1 is as good as Eq. 9. Where patches tell the same, their worth depends on what is already seen, and no fixed
 # > score can say so.
-#
+
+# %% [markdown]
 # ### In one pass
 #
 # A column of $A$ depends on one patch alone: its content and its place. A small network from a patch to its column therefore needs no

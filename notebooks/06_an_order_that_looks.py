@@ -79,12 +79,12 @@ sample = pipeline.sample(config, "val", images, device)
 N = config.num_tokens
 f"{len(sample.images)} validation images, {N} patches each"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The result first
 #
 # From the records of all seeds, with the mean over seeds and its 95 % interval where there are several:
 
-# %%
+# %% tags=["slide"]
 lesson.in_short(out, rate)
 
 # %% [markdown]
@@ -95,21 +95,22 @@ lesson.in_short(out, rate)
 # to learn given those already taken: *coverage* by a graph of patches that are near and alike, *surprise* by what a predictor
 # gets wrong, *active* by what the same predictor doubts, without ever looking at a patch that it has not asked for.
 
-# %%
+# %% tags=["slide"]
 found = lesson.orders_of(config, images, lesson.GLANCE, seed, device)
 lesson.glance(out, sample, found, rate)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** Some orders show the object, some spread over the image, some do both. What a picture shows is a guess; what a classifier
 # > gains is measured further down.
-#
+
+# %% [markdown] tags=["slide"]
 # ## By hand: two neighbours that say the same
 #
 # Five patches in a line; patches 1 and 2 are copies of each other and tell much about 0 and 3, patch 4 stands alone. $A_{ij}$ says
 # how much of patch $i$ patch $j$ gives away. A score for each patch by itself, such as the column sums of $A$ (or its PageRank),
 # takes both copies first.
 
-# %%
+# %% tags=["slide"]
 A = torch.tensor(
     [
         [1, 0.6, 0.6, 0, 0],
@@ -123,7 +124,7 @@ scores = A.sum(0)
 first = scores.argsort(descending=True, stable=True)[:2].tolist()
 f"scores {scores.numpy().round(1)}, first two patches {first}"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # <details><summary>Predict before you run: which patch should come second, and why is it not patch 2?</summary>
 #
 # Once patch 1 is seen, patch 2 has one tenth of itself and .4 × .6 of patches 0 and 3 left to give; patch 4, which nobody else tells
@@ -137,7 +138,7 @@ f"scores {scores.numpy().round(1)}, first two patches {first}"
 #
 # and the greedy order takes the patch that adds most, then lets what it gives away go off everybody's account.
 
-# %%
+# %% tags=["slide"]
 left, order = torch.ones(5), []
 for _ in range(5):
     gain = left @ A  # what is left at i, times A_ij, summed over i
@@ -147,11 +148,11 @@ for _ in range(5):
 assert order == orders.coverage_order(A[None])[0].tolist()
 order
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Greedy against all subsets, by hand too: for every size, the best of all sets of that size, and how much of it the first patches of
 # the greedy order cover.
 
-# %%
+# %% tags=["slide"]
 import itertools
 
 for k in range(1, 6):
@@ -160,13 +161,14 @@ for k in range(1, 6):
     greedy = lesson.covered(A, torch.ones(5), order[:k])
     print(f"{k} patches: greedy {greedy:.2f}, best {best:.2f}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** A score for each patch alone pays twice for what two patches both tell. Greedy coverage pays once.
-#
+
+# %% [markdown] tags=["slide"]
 # The same on real images, where only the rule differs: one graph of patches that are near and alike, ranked by PageRank (row by
 # row normalised, as in [notebook 3](03_collapse_order.ipynb)) and by coverage.
 
-# %%
+# %% tags=["slide"]
 rules = lesson.orders_of(config, images, lesson.RULES, seed, device)
 lesson.two_rules(out, sample, rules, rate)
 
@@ -178,14 +180,15 @@ lesson.two_rules(out, sample, rules, rate)
 # $F$ is monotone and its gains only shrink (it is [*submodular*](../book/glossary.md#submodular)), and for such functions the greedy set of every size has at
 # least $1-1/e\approx 63\,\%$ of what the best set of that size has. By brute force, all subsets of the twelve middle patches:
 
-# %%
+# %% tags=["slide"]
 graphs, weights = lesson.graph_and_weights(sample, config)
 lesson.theorem(out, graphs, weights)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** Greedy is nearly the best where gains shrink, and an order that pays for redundancy is not greedy. The theorem speaks of
 # > coverage and not of a classifier.
-#
+
+# %% [markdown]
 # ## The comparison
 #
 # One network for each order, fine-tuned along it and tested along it, at this one mask rate. The controls: random patches, even
@@ -199,7 +202,7 @@ lesson.theorem(out, graphs, weights)
 #
 # </details>
 
-# %%
+# %% tags=["slide"]
 runs = range(seed, seed + seeds)
 chosen = lesson.asked(config, rate, runs)
 hits = lesson.compared(config, chosen, rate, runs, device)
@@ -212,9 +215,11 @@ lesson.order_differences(out, hits, config)
 # Brackets hold the 95 % interval of a difference over the images, in points; stars are
 # [corrected by Holm](../book/glossary.md#holms-correction) over all cells of this table; the last number counts the trainings (folds
 # and seeds) in which the order is ahead.
-#
+
+# %% [markdown] tags=["slide"]
 # > **In short.** An order is judged by its differences to all controls on the same images, not by its place in the figure.
-#
+
+# %% [markdown]
 # ## One thing at a time
 #
 # Only the graph differs, or only the rule:
@@ -378,11 +383,11 @@ exercises.check(mine(batch), lesson.is_new(batch), hints=usual)
 along, left_out = leaderboard.tested(config, ["mine"], rate, seed, device)
 left_out or "tested"
 
-# %%
+# %% tags=["slide"]
 found = lesson.orders_of(config, images, list(along), seed, device)
 lesson.invented(out, sample, found, rate)
 
-# %%
+# %% tags=["slide"]
 lesson.standing(out, along)
 
 # %%

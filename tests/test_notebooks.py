@@ -6,6 +6,7 @@ that were never run. These tests do.
 
 import ast
 import base64
+import copy
 import csv
 import io
 import json
@@ -18,6 +19,7 @@ import jupytext
 import nbformat
 import numpy as np
 import pytest
+from nbconvert import SlidesExporter
 from PIL import Image, ImageFilter, ImageOps
 
 from cop import paths, runner
@@ -205,6 +207,23 @@ def test_students_copies_have_exercises_and_neither_solutions_nor_outputs(tmp_pa
         assert [c.source for c in notebook.cells] == [c.source for c in whole if not tagged(c, "solution")]
         assert len(whole) - len(notebook.cells) == sum(tagged(c, "exercise") for c in notebook.cells) > 0
         assert not [c for c in notebook.cells if c.get("outputs") or c.get("execution_count")]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_slides_begin_with_the_title_and_show_what_is_tagged(path):
+    cells = jupytext.read(path.with_suffix(".py")).cells
+    assert all(tagged(c, "slide") for c in cells if c.source.startswith(("> **In short.**", "## The result first", "## By hand")))
+    notebook = nbformat.read(path, 4)
+    made = book.as_slides(copy.deepcopy(notebook), path.name).cells
+    assert made[0].source.startswith("# ") and made[0].source.splitlines()[-1].startswith("> *")
+    assert [c.source for c in made if c.cell_type == "code"] == [c.source for c in notebook.cells if c.cell_type == "code" and tagged(c, "slide")]
+    text = "\n".join(c.source for c in made)
+    assert all(c.source in text for c in notebook.cells if tagged(c, "slide"))
+    assert sum("## " in c.source for c in made[1:]) >= 4, "every section that has a slide has its heading"
+    assert all(c.metadata.slideshow.slide_type == "slide" for c in made if c.cell_type == "markdown")
+    page = SlidesExporter().from_notebook_node(nbformat.v4.new_notebook(cells=made))[0]
+    pictures = re.findall(r"<img alt=\"([^\"]*)\"", page)
+    assert len(pictures) >= 2 and all(len(alt) > 20 for alt in pictures)
 
 
 def test_one_edit_and_one_command_change_the_address_of_every_badge(tmp_path, monkeypatch):
