@@ -8,7 +8,7 @@ from cop import paths
 from cop.profiles import PROFILES, get_profile
 from cop.settings import value
 
-CLONE = ("figures", "gallery", "readme", "book", "student", "slides", "address", "release", "cards")  # commands that need the project's files
+CLONE = ("figures", "gallery", "readme", "book", "student", "slides", "handout", "address", "release", "cards")  # commands that need the project's files
 
 
 def takes_profile(parser: argparse.ArgumentParser, default: str, whose: str = "") -> None:
@@ -58,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--out", type=Path, help="folder of the copies; build/student, if left out")
     p = commands.add_parser("slides", help="slides of the notebooks, from the cells that are tagged `slide`")
     p.add_argument("--out", type=Path, help="folder of the slides; build/slides, if left out")
+    p = commands.add_parser("handout", help="one page (PDF) for a class: pipeline, equations, findings from the records")
+    p.add_argument("--out", type=Path, help="the file; build/handout.pdf, if left out")
     commands.add_parser("address", help="let all badges lead to the Repository of pyproject.toml")
     p = commands.add_parser("release", help="ship the artefacts of the cache with the package")
     p.add_argument("names", nargs="+", help="folders of the cache, such as comae-0123456789ab")
@@ -119,6 +121,10 @@ def main(argv: list[str] | None = None) -> int:
             from cop.show import book
 
             print(*book.slides(args.out), sep="\n")
+        elif args.command == "handout":
+            from cop.lessons import handout
+
+            print(handout.main(args.out))
         elif args.command == "address":
             from cop.show import book
 
