@@ -6,7 +6,7 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: install figures test portable lab bench seeds notebooks lint gallery book student address browser clean
+.PHONY: install figures test portable lab bench seeds notebooks lint gallery book student slides handout address browser clean
 .DEFAULT_GOAL := figures
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -59,6 +59,12 @@ book: $(VENV)/.installed-book  ## a static site of README, notebooks, gallery an
 
 student: $(VENV)/.installed  ## notebooks with exercises and without solutions or outputs, in build/student
 	$(PY) -m cop student
+
+slides: $(VENV)/.installed  ## slides of the notebooks, in build/slides
+	$(PY) -m cop slides
+
+handout: $(VENV)/.installed  ## one page for a class: pipeline, equations, findings, in build/handout.pdf
+	$(PY) -m cop handout
 
 browser: $(VENV)/.installed-book  ## JupyterLab and the book in headless Chromium (needs one: apt-get install chromium)
 	$(PY) -m pip install -q -c $(CONSTRAINTS) -e ".[browser]"

@@ -8,7 +8,7 @@ from cop import paths
 from cop.profiles import PROFILES, get_profile
 from cop.settings import value
 
-CLONE = ("figures", "gallery", "readme", "book", "student", "address", "release", "cards")  # commands that need the project's files
+CLONE = ("figures", "gallery", "readme", "book", "student", "slides", "handout", "address", "release", "cards")  # commands that need the project's files
 
 
 def takes_profile(parser: argparse.ArgumentParser, default: str, whose: str = "") -> None:
@@ -45,12 +45,21 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--strip", action="store_true", help="beside each drawing, what had been seen before each choice: NAME.strip.png")
     p.add_argument("--no-crop", action="store_true", help="rank whole photographs, by the measured graph in one pass")
     p.add_argument("--out", help="folder for the drawings, or NAME.png for one; beside each photograph, if left out")
+    p = commands.add_parser("leaderboard", help="test the orders that the Python files of a folder register; the files are executed",
+                            epilog="exit status: 0 all placed, 1 some left out and named, 2 none placed")  # fmt: skip
+    p.add_argument("folder", type=Path, help="files as CONTRIBUTING.md describes them, one or more orders each, also in folders below")
+    takes_profile(p, "demo", "whose classifier: ")
+    p.add_argument("--out", type=Path, help="folder of leaderboard.png and leaderboard.csv; the same folder, if left out")
     commands.add_parser("gallery", help="rebuild paper_figures/README.md")
     commands.add_parser("readme", help="fill in the tables of findings in README.md from the records")
     p = commands.add_parser("book", help="a static site of README, notebooks, gallery and modules; runs no notebook")
     p.add_argument("--out", type=Path, help="folder of the site; build/book, if left out")
     p = commands.add_parser("student", help="copies of the notebooks with exercises and without solutions or outputs")
     p.add_argument("--out", type=Path, help="folder of the copies; build/student, if left out")
+    p = commands.add_parser("slides", help="slides of the notebooks, from the cells that are tagged `slide`")
+    p.add_argument("--out", type=Path, help="folder of the slides; build/slides, if left out")
+    p = commands.add_parser("handout", help="one page (PDF) for a class: pipeline, equations, findings from the records")
+    p.add_argument("--out", type=Path, help="the file; build/handout.pdf, if left out")
     commands.add_parser("address", help="let all badges lead to the Repository of pyproject.toml")
     p = commands.add_parser("release", help="ship the artefacts of the cache with the package")
     p.add_argument("names", nargs="+", help="folders of the cache, such as comae-0123456789ab")
@@ -85,6 +94,13 @@ def main(argv: list[str] | None = None) -> int:
             from cop.scale import plan
 
             plan.main(args.profile, args.devices, args.utilisation)
+        elif args.command == "leaderboard":
+            from cop.lessons import leaderboard
+
+            written, left_out = leaderboard.main(args.folder, args.profile, out=args.out)
+            print(*written, sep="\n", end="\n" if written else "")
+            print(*[f"cop: {line}" for line in left_out], sep="\n", end="\n" if left_out else "", file=sys.stderr)
+            return 2 if not written else 1 if left_out else 0
         elif args.command == "gallery":
             from cop.lessons.gallery import gallery
 
@@ -101,6 +117,14 @@ def main(argv: list[str] | None = None) -> int:
             from cop.show import book
 
             print(*book.student(args.out), sep="\n")
+        elif args.command == "slides":
+            from cop.show import book
+
+            print(*book.slides(args.out), sep="\n")
+        elif args.command == "handout":
+            from cop.lessons import handout
+
+            print(handout.main(args.out))
         elif args.command == "address":
             from cop.show import book
 

@@ -42,9 +42,11 @@
 # %% tags=["colab"]
 import sys
 
-if "google.colab" in sys.modules:  # a clean runtime of Colab: fetch the project and install it; elsewhere nothing happens
-    get_ipython().system("git clone -q --depth 1 https://github.com/YOUR_ACCOUNT/cop.git /content/cop")
-    get_ipython().system(f"{sys.executable} -m pip install -q -e /content/cop")
+if "google.colab" in sys.modules:  # a clean runtime: fetch and install
+    url = "https://github.com/YOUR_ACCOUNT/cop.git"
+    run = get_ipython().system
+    run(f"git clone -q --depth 1 {url} /content/cop")
+    run(f"{sys.executable} -m pip install -q -e /content/cop")
     sys.path.insert(0, "/content/cop")
 
 # %% tags=["parameters"]
@@ -77,12 +79,12 @@ model, trained = generation.mar(config, device)
 size = sum(p.numel() for p in model.parameters())
 f"MAR of {size / 1e6:.1f} M weights, {N} tokens of {C} values"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The result first
 #
 # From the records of all seeds, with the mean over seeds and its 95 % interval:
 
-# %%
+# %% tags=["slide"]
 lesson.in_short(out, config)
 
 # %% [markdown]
@@ -110,10 +112,11 @@ lesson.in_short(out, config)
 tuned = generation.all_fine_tuned(config, seed, device)
 lesson.trainings(trained, tuned)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** MAR generates tokens a few at a time, in an order that is an argument. MAR+C changes the order only, CMAR also the
 # > training, and continued random is as much training without the order.
-#
+
+# %% [markdown] tags=["slide"]
 # ## By hand, once
 #
 # **One token's diffusion loss.** A token $x_0$ of a real image is hidden; from the others the transformer makes its condition $z$. At a
@@ -124,7 +127,7 @@ lesson.trainings(trained, tuned)
 #
 # $\bar\alpha_t$ falls from 1 to 0 along a squared cosine: it is the share of the token's variance that is left.
 
-# %%
+# %% tags=["slide"]
 model = model.cpu().requires_grad_(False)  # one token is little work
 tokens = lesson.sample_tokens(config, "test", 1, "cpu")  # (1, N, C)
 rank = tokens.var(-1).argsort()  # the patch richest in contrast is hidden
@@ -132,7 +135,7 @@ others, hidden = rank[:, :-1], rank[:, -1:]
 label = model.class_emb.weight[:1]
 z = model.predict(tokens[:, others[0]], label, others, hidden)
 
-# %%
+# %% tags=["slide"]
 def alpha(t):
     """The share of the variance that is left after step t."""
     angles = ((u / 1000 + 0.008) / 1.008 * math.pi / 2 for u in (t + 1, 0))
@@ -148,11 +151,11 @@ told, v = model.diffloss.net(noisy, torch.tensor([[t]]), z).chunk(2, dim=-1)
 error = (noise - told).square().mean()
 f"{kept:.3f} of the variance is the token's; squared error {error:.3f}"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The bound trains $v$, how sure the network is: the divergence, in bits, of the step back that it would make from the one that is
 # right when $x_0$ is known. Both are Gaussian, so that it is one call. The sum is what the package computes:
 
-# %%
+# %% tags=["slide"]
 beta = 1 - kept / before
 least = beta * (1 - before) / (1 - kept)  # the variance if x0 is known
 mean = (noisy - beta / (1 - kept) ** 0.5 * told) / (1 - beta) ** 0.5
@@ -166,12 +169,12 @@ whole = model.diffloss(z, x0, None, **given)
 assert torch.isclose(error + bits, whole, rtol=1e-3), "not the package's"
 f"{error:.4f} + {bits:.4f} bits = {whole:.4f}, the loss of the package"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Nine tokens along an order.** To generate, all begins hidden. Each step asks the transformer for the condition of the next position
 # of the order, given what is already there, and draws the token. Here one token per step, along an order that CoMAE made for a training
 # image; the package, told to do the same, has the same nine tokens.
 
-# %%
+# %% tags=["slide"]
 label = torch.zeros(1, dtype=torch.long)
 bank = generation.order_bank(config, seed, "train")
 order = bank.draw(label, lesson.seeded(seed, 3))
@@ -185,7 +188,7 @@ for step in range(9):
     fresh = noise[new[0]]
     tokens[:, new[0]] = model.diffloss.sample(z, fresh, 1.0, **how)
 
-# %%
+# %% tags=["slide"]
 states = []  # what the package has after each of its steps
 how = {"num_sampling_steps": g.num_sampling_steps, "clip": g.clip}
 how |= {"num_iter": N, "callback": states.append}
@@ -195,11 +198,11 @@ nine = order[0, :9]
 rows = {"patch": nine, "mean of its token": tokens[0, nine].mean(-1)}
 pd.DataFrame(rows).rename_axis("step").round(2)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Guidance.** [Classifier-free guidance](../book/glossary.md#guidance) predicts the noise twice, with the class ($c$) and without ($u$),
 # and goes beyond the first by a scale $s$: $\epsilon=u+s\,(c-u)$. With $s=1$ nothing changes. The chain of a single step shows it:
 
-# %%
+# %% tags=["slide"]
 no_class = model.predict(seen, model.fake_latent, known, new)[0]
 both = torch.cat([z, no_class])
 x = torch.randn(1, C, generator=lesson.seeded(seed, 2))
@@ -213,7 +216,7 @@ assert guided.allclose(taken, atol=1e-2), "not the package's"
 rows = {"with class": with_class, "without": without, "guided": guided}
 pd.DataFrame({n: e[0, :4] for n, e in rows.items()}).T.round(3)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** The loss asks for the noise in one token; sampling walks along the order and lets every step see what is already
 # > there; guidance exaggerates what the class changes.
 
@@ -241,10 +244,11 @@ kibibytes = bank.ranks.numel() / 1024
 print(f"{len(bank.ranks)} orders in {kibibytes:.0f} KiB; of them lent:")
 lent.assign(**{"to class": labels})
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** An order needs an image, and there is none yet: the bank lends orders of training images, and its modes test what
 # > in the lent order matters.
-#
+
+# %% [markdown]
 # ## Two generations of one class
 #
 # The two images of Fig. 1 share class and noise; weights and order differ. A classifier that was trained on random
@@ -287,7 +291,8 @@ lesson.certainty_gaps(out, certainty, ks)
 # The arrow of Fig. 1 says that the difference is above 0 before the end. Where it is below, the class becomes certain *later* along
 # the collapse order: orders that begin with a border, which all classes share, tell a classifier nothing for long. Mind that
 # the classifier, the same for all seeds, was trained on random subsets, so that such a beginning is new to it.
-#
+
+# %% [markdown] tags=["slide"]
 # > **In short.** One picture shows how generation proceeds. Only the paired mean over many images says which order is sure earlier.
 
 # %% [markdown]
@@ -295,7 +300,7 @@ lesson.certainty_gaps(out, certainty, ks)
 #
 # > "MAR is framed in purple. Our MAR+C and CMAR results are in blue and green respectively." (Fig. 7)
 
-# %%
+# %% tags=["slide"]
 lesson.fig7(out, made, y, names)
 
 # %%
@@ -308,16 +313,18 @@ lesson.fig9(out, made["CMAR"][0], names, g.cfg_scale)
 # nothing is left of the token, it follows from the predicted noise through a division by $\sqrt{\bar\alpha_T}$, which is nearly 0:
 # the division amplifies prediction errors, and without clipping the tokens of a small network leave that range by far. All systems
 # share it.
-#
+
+# %% [markdown] tags=["slide"]
 # > **In short.** Look at images to find what is wrong with them. To compare systems takes numbers over many images.
-#
+
+# %% [markdown] tags=["slide"]
 # ## By hand: what the metrics count
 #
 # **The [Fréchet distance](../book/glossary.md#fréchet-distance)** takes two clouds of features for Gaussians:
 # $\|\mu-\mu'\|^2+\mathrm{tr}\,(\Sigma+\Sigma'-2(\Sigma\Sigma')^{1/2})$. The trace of the root is the sum of the roots of the
 # eigenvalues. For two clouds of fifty points in the plane:
 
-# %%
+# %% tags=["slide"]
 draw = np.random.default_rng(seed)
 clouds = [torch.tensor(draw.normal(m, m, (50, 2))) for m in (1.0, 2.0)]
 a, b = (metrics.statistics(cloud) for cloud in clouds)
@@ -327,12 +334,12 @@ spreads = np.trace(a["sigma"] + b["sigma"]) - 2 * roots.sum()
 assert np.isclose(means + spreads, metrics.frechet(a, b))
 f"of the means {means:.2f}, of the spreads {spreads:.2f}"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **[Precision and recall](../book/glossary.md#precision-and-recall) as balls.** Around each real image lies a ball that reaches to its
 # k-th nearest real neighbour. Precision is the share of generated images inside any of them; recall turns the roles round. Four real
 # and four generated images with one feature each, and $k=1$:
 
-# %%
+# %% tags=["slide"]
 real = torch.tensor([[0.0], [1.0], [3.0], [10.0]])
 fake = torch.tensor([[0.4], [0.5], [2.0], [3.2]])
 
@@ -348,7 +355,7 @@ shares = inside(fake, real), inside(real, fake)
 assert np.allclose(shares, metrics.precision_recall(real, fake, k=1))
 f"precision {shares[0]}, recall {shares[1]}"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** The Fréchet distance sees means and spreads and no single image. Precision asks whether generated images look real,
 # > recall whether all of reality occurs.
 
@@ -369,7 +376,7 @@ f"precision {shares[0]}, recall {shares[1]}"
 #
 # </details>
 
-# %%
+# %% tags=["slide"]
 sources = ("val", "class_mean", "global_mean", "two_pass", "random")
 sources = () if brief else (*sources, "wrong_class")
 how = {"device": device, "side_by_side": True}
@@ -380,7 +387,8 @@ lesson.generation_metrics(out, results, config)
 # A caution: compare with real images (dotted). Where the classifier finds *more* of the generated images in their class
 # than of the real ones, and gives them a higher inception score, generated images are more stereotyped than real ones. Of the
 # five only the Fréchet distance, precision and recall say something about realism.
-#
+
+# %% [markdown] tags=["slide"]
 # > **In short.** Five numbers for each system, each with an interval, and real images as the yardstick.
 
 # %% [markdown]
@@ -397,10 +405,11 @@ lesson.tab3(out, results, config)
 # %%
 lesson.tab4(out, results, config)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** The paper's tables have one value per system. Whether two of them differ by more than chance is asked of pairs, on
 # > the same images, in the appendix; the verdicts below use the same test.
-#
+
+# %% [markdown]
 # ## A sharper instrument
 #
 # Metrics of a few hundred images are noisy. The training loss on *test* images is not: the same images, hidden tokens,
@@ -417,7 +426,7 @@ lesson.tab4(out, results, config)
 losses = lesson.losses_by_order(config, seed, device=device)
 lesson.order_loss(out, losses)
 
-# %%
+# %% tags=["slide"]
 lesson.order_gain(out, losses)
 
 # %% [markdown]
@@ -425,10 +434,12 @@ lesson.order_gain(out, losses)
 # learned its order** where its loss is below the control's along it, and the order has a price where it is above elsewhere. For
 # ascending CMAR expect the reverse. Compare within one order only. Different orders hide different patches, and some patches are harder than others:
 # that losses are higher along one order than along another says nothing about either.
-#
+
+# %% [markdown] tags=["slide"]
 # > **In short.** A paired loss sees differences that metrics of samples cannot. It says whether the order was learned, and not
 # > whether images gain from it.
-#
+
+# %% [markdown]
 # ## Paper vs ours
 #
 # Better and worse are corrected by Holm's method for the rows of this run. The last column holds the same differences for all seeds.

@@ -41,9 +41,11 @@
 # %% tags=["colab"]
 import sys
 
-if "google.colab" in sys.modules:  # a clean runtime of Colab: fetch the project and install it; elsewhere nothing happens
-    get_ipython().system("git clone -q --depth 1 https://github.com/YOUR_ACCOUNT/cop.git /content/cop")
-    get_ipython().system(f"{sys.executable} -m pip install -q -e /content/cop")
+if "google.colab" in sys.modules:  # a clean runtime: fetch and install
+    url = "https://github.com/YOUR_ACCOUNT/cop.git"
+    run = get_ipython().system
+    run(f"git clone -q --depth 1 {url} /content/cop")
+    run(f"{sys.executable} -m pip install -q -e /content/cop")
     sys.path.insert(0, "/content/cop")
 
 # %% tags=["parameters"]
@@ -82,12 +84,12 @@ out, config = lesson.start(
 data, N = cop.load_data(config, "test"), config.num_tokens
 f"{len(data)} test images, {config.data.classes} classes, {N} patches each"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The result first
 #
 # From the records of all seeds, with the mean over seeds and its 95 % interval:
 
-# %%
+# %% tags=["slide"]
 lesson.in_short(out, rate)
 
 # %% [markdown]
@@ -111,7 +113,7 @@ lesson.in_short(out, rate)
 # DynamicViT is fine-tuned from the trained ViT, with that ViT as teacher for its [distillation](../book/glossary.md#distillation), as in
 # the original paper.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## By hand, once
 #
 # **Dropping patches.** The paper has no numbered equation for CViT; it is this: patches get their embedding and the embedding of their
@@ -119,7 +121,7 @@ lesson.in_short(out, rate)
 # in front, and the rest is any ViT. With every fifth patch kept, it has the logits that the package has for `keep_idx`, and with all of
 # them those of the whole image.
 
-# %%
+# %% tags=["slide"]
 vit = classification.classifier(config, "CViT", seed, device)[0]
 image = data.batch([0])[0].to(vit.pos_embed.device)
 keep = torch.arange(0, N, 5)[None]
@@ -133,12 +135,12 @@ with torch.no_grad():
     assert vit(image, torch.arange(N)[None]).equal(vit(image))
 f"{N} patches, {keep.shape[1]} kept: a sequence of {x.shape[1]} tokens"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **The mask rate in training.** "A cosine annealing schedule favouring lower mask rates" is read as a draw for each batch:
 # $r=0.99\,(1-\cos(\pi u/2))$ with $u$ uniform between 0 and 1. Solved for $u$, it says how many batches have a rate below $r$:
 # $\frac{2}{\pi}\arccos(1-r/0.99)$. The package's draws have the same shares, drawn here as bars:
 
-# %%
+# %% tags=["slide"]
 edges = np.append(np.arange(0, 1, 0.1), 0.99)
 below = [2 / math.pi * math.acos(1 - r / 0.99) for r in edges]
 share = np.diff(below)
@@ -148,11 +150,11 @@ assert np.allclose(share, np.histogram(drawn, edges)[0] / 10_000, atol=1e-3)
 for low, high, x in zip(edges[:-1], edges[1:], share, strict=True):
     print(f"{low:4.0%} to {high:3.0%}: {x:4.0%} {'█' * round(100 * x)}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **[AuC](../book/glossary.md#auc) and [knee](../book/glossary.md#knee).** A curve of six points: the AuC is the mean of its accuracies.
 # For the knee both axes are stretched to run from 0 to 1; the point that lies farthest above the falling diagonal is the knee.
 
-# %%
+# %% tags=["slide"]
 rates = np.array([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
 top1 = np.array([0.9, 0.9, 0.85, 0.8, 0.6, 0.1])
 area = 100 * top1.sum() / len(top1)
@@ -165,12 +167,12 @@ print(f"AuC {area:.1f} %, knee at {knee:.0%} masked")
 columns = {"rate": rates, "top-1": top1, "above the diagonal": above}
 pd.DataFrame(columns).round(2)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **[McNemar's test](../book/glossary.md#mcnemars-test)** has two numbers: on how many images only the first of two classifiers is right, and
 # on how many only the second. If both were equally good, each of these images would be a throw of a coin; $p$ is the chance of a split at
 # least as uneven.
 
-# %%
+# %% tags=["slide"]
 first = torch.tensor([1, 1, 1, 1, 0, 1, 1, 0, 1, 1, 0, 1]).bool()
 second = torch.tensor([1, 0, 0, 1, 1, 0, 1, 0, 0, 0, 0, 0]).bool()
 pairs = list(zip(first.tolist(), second.tolist(), strict=True))
@@ -181,10 +183,11 @@ p = min(1, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
 assert np.isclose(p, metrics.mcnemar(first, second)["p"])
 f"only the first {only_first}, only the second {only_second}: p = {p:.3f}"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** Dropped patches leave the sequence, which saves their time. Low mask rates are trained more often than high ones. A curve
 # > has a mean (AuC) and a bend (knee), and two classifiers are compared by the images on which they disagree.
-#
+
+# %% [markdown]
 # ## Five classifiers
 #
 # <details><summary>Predict before you run: at which mask rate do ViT and ViT + C have exactly the same accuracy?</summary>
@@ -204,7 +207,7 @@ tested = {
 systems = classification.all_hits(config, tested, seed, device)
 curves = {name: h.curve() for name, h in systems.items()}
 
-# %%
+# %% tags=["slide"]
 lesson.fig8(out, systems, 1 / config.data.classes)
 
 # %%
@@ -233,10 +236,11 @@ how = {"seed": seed, "matched": True, "device": device}
 matched = classification.hits(config, "DynamicViT", **how)
 lesson.matched_table(matched, systems, N)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** ViT was never trained with missing patches, and RViT and CViT were: part of what separates them is that. Whether the
 # > *order* matters is the next question.
-#
+
+# %% [markdown]
 # ## Is it the collapse order?
 #
 # In the paper CViT beats ViT, but ViT was never trained with missing patches, and RViT never knows *which* patches come. Any
@@ -253,7 +257,7 @@ lesson.matched_table(matched, systems, N)
 #
 # </details>
 
-# %%
+# %% tags=["slide"]
 own = {"collapse": systems["CViT"], "random": systems["RViT"]}
 names = (*classification.controls(brief), "coarser")
 controls = {o: (o, None) for o in names}
@@ -282,10 +286,12 @@ lesson.accuracies(whole)
 # %% [markdown]
 # If coarser patches are ahead even of *all* fine ones, fewer tokens cannot be the reason that they do well; that the fine-patch
 # networks are not trained to the end may be. Then the star says that this budget suits coarse patches, not that patches should be coarse.
-#
+
+# %% [markdown] tags=["slide"]
 # > **In short.** The order has to beat its own mean, its reversal, plain variance and coarser patches; random masks alone are no
 # > sufficient control.
-#
+
+# %% [markdown]
 # ## One network, many orders
 #
 # Each network above had its own training. Keep the network and change the order only: **RViT**, which was trained on random
@@ -293,7 +299,7 @@ lesson.accuracies(whole)
 # prefix that lies all in one place, such as the border, is unlike any random subset, so RViT may fail on it for being unusual and
 # not for being empty. The judge of [notebook 1](01_patch_entropy.ipynb) and its predictor share that bias.
 
-# %%
+# %% tags=["slide"]
 names = ("collapse", "random", *classification.controls())
 along = {o: ("RViT", o) for o in names}
 one = classification.all_hits(config, along, seed, device)
@@ -318,10 +324,11 @@ grid = {
 }
 lesson.crossed(grid, rate)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** What one network gains along an order without training for it is what the patches show. The rest is training, and a
 # > network can be at a loss with orders unlike those it was trained on.
-#
+
+# %% [markdown]
 # ## The differences, on the same images
 #
 # Two systems are compared image by image. Brackets hold the 95 % interval of each difference in points, by itself. A star marks
@@ -338,10 +345,11 @@ lesson.classification_seeds(out, own, one, at, rate)
 # %%
 lesson.p_values(differences, rate)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** Look at the row of an order for the seeds: a difference whose sign changes from seed to seed is the luck of training,
 # > however small its p-value in one run.
-#
+
+# %% [markdown]
 # ## What it costs
 #
 # > "the computational cost is reduced by 95.16% from the $O(n^2)$ complexity of attention process." (section 4.5)
@@ -369,12 +377,13 @@ lesson.cost_table(bills, rate)
 # %%
 lesson.order_costs(bills[config.name])
 
-# %%
+# %% tags=["slide"]
 lesson.cost(out, bills, lesson.throughput(config, rounds))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # > **In short.** What is saved is saved in the classifier; what an order costs is paid before it starts. Fixed orders cost nothing.
-#
+
+# %% [markdown]
 # ## On photographs
 #
 # The profile `natural` repeats this notebook on Tiny-ImageNet, on every tenth of its classes by WordNet id, with a small network from
@@ -520,9 +529,9 @@ answer = budget // (bill["ranking"] / N)
 exercises.check(answer, lesson.affordable(bill, N), hints=usual)
 
 # %% [markdown]
-# 4. (An hour, without a check.) Invent an order: `CONTRIBUTING.md` has one of ten lines. Test it with the released RViT,
-#    `classification.hits(config, "RViT", your_order, seed)`, and compare it at `rate` with the table of one network above. Expect to beat
-#    random masks only if your first patches show more of the image than randomly placed ones.
+# 4. (An hour, without a check.) Invent an order: the last exercise of [notebook 6](06_an_order_that_looks.ipynb) tests it with this
+#    notebook's RViT and places it on a leaderboard. Expect to beat random masks only if your first patches show more of the image than
+#    randomly placed ones.
 #
 # ## References
 #

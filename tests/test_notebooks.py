@@ -18,6 +18,7 @@ import jupytext
 import nbformat
 import numpy as np
 import pytest
+from nbconvert import SlidesExporter
 from PIL import Image, ImageFilter, ImageOps
 
 from cop import paths, runner
@@ -117,15 +118,21 @@ def test_house_rules_of_a_notebook(path):
     cells = nbformat.read(path, 4).cells
     text = "\n".join(c.source for c in cells if c.cell_type == "markdown")
     assert cells[0].source.startswith("# ") and "> *" in cells[0].source
-    for heading in ("## Paper vs ours", "## Exercises", "## References", "**You will see**", "**Time**", "**Hardware**"):
+    for heading in ("## Paper vs ours", "## Exercises", "## References", "**You will see**", "**Time**", "**Hardware**",
+                    "**After this you can**", "**You need to know**", "## The result first", "**Recap.**", "Further reading"):  # fmt: skip
         assert heading in text, f"{heading} is missing"
-    for c in cells:
-        assert c.cell_type != "code" or len(c.source.splitlines()) <= 15, f"a cell of {len(c.source.splitlines())} lines"
     (parameters,) = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
     for line in parameters.source.splitlines():
         assert re.match(r"^\w+: (str|int|float|bool) = [^()]+  # \w", line), f"not typed, literal and commented: {line}"
     assert re.search(r"^seed: int = 0", parameters.source, re.M)
     assert [c for c in cells if "exercise" in c.metadata.get("tags", [])]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_code_of_a_notebook_fits_a_slide_and_the_column_of_the_book(path):
+    cells = [c.source.splitlines() for c in jupytext.read(path.with_suffix(".py")).cells if c.cell_type == "code"]
+    assert not [lines[0] for lines in cells if len(lines) > 15]
+    assert not [line for lines in cells for line in lines if len(line) > 76]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
@@ -199,6 +206,23 @@ def test_students_copies_have_exercises_and_neither_solutions_nor_outputs(tmp_pa
         assert [c.source for c in notebook.cells] == [c.source for c in whole if not tagged(c, "solution")]
         assert len(whole) - len(notebook.cells) == sum(tagged(c, "exercise") for c in notebook.cells) > 0
         assert not [c for c in notebook.cells if c.get("outputs") or c.get("execution_count")]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_slides_begin_with_the_title_and_show_what_is_tagged(path):
+    cells = jupytext.read(path.with_suffix(".py")).cells
+    assert all(tagged(c, "slide") for c in cells if c.source.startswith(("> **In short.**", "## The result first", "## By hand")))
+    notebook = nbformat.read(path, 4)
+    made = book.as_slides(nbformat.read(path, 4), path.name).cells
+    assert made[0].source.startswith("# ") and made[0].source.splitlines()[-1].startswith("> *")
+    assert [c.source for c in made if c.cell_type == "code"] == [c.source for c in notebook.cells if c.cell_type == "code" and tagged(c, "slide")]
+    text = "\n".join(c.source for c in made)
+    assert all(c.source in text for c in notebook.cells if tagged(c, "slide"))
+    assert sum("## " in c.source for c in made[1:]) >= 4, "every section that has a slide has its heading"
+    assert all(c.metadata.slideshow.slide_type == "slide" for c in made if c.cell_type == "markdown")
+    page = SlidesExporter().from_notebook_node(nbformat.v4.new_notebook(cells=made))[0]
+    pictures = re.findall(r"<img alt=\"([^\"]*)\"", page)
+    assert len(pictures) >= 2 and all(len(alt) > 20 for alt in pictures)
 
 
 def test_one_edit_and_one_command_change_the_address_of_every_badge(tmp_path, monkeypatch):

@@ -51,6 +51,25 @@ def start(profile: str, seed: int, **parameters) -> tuple[Report, Profile]:
     return Report(NOTEBOOK, profile, seed, **parameters), for_classifiers(profile)
 
 
+def in_short(out: Report) -> None:
+    """Print in two sentences what all seeds on record say of an order's parts, and of the agreement of two trainings on either graph."""
+    seeds = out.seeds()
+    position, image = (f"share_{part}_collapse" for part in ("position", "image"))
+    if seeds.of(position).empty:
+        return report.say("No run of this profile is on record.")
+    says = [
+        f"Of what one CoMAE's orders consist of, {seeds.cell(position, 100, 1)} % is the patch's position, the same in every image, and "
+        f"{seeds.cell(image, 100, 1)} % is the image's own."
+    ]
+    if not seeds.of("measured_orders_own").empty:
+        comae, measured = (seeds.cell(f"{graph}_orders_own", 1, 2) for graph in ("comae", "measured"))
+        says += [
+            f"Without their mean order, the orders that two seeds give the same image correlate by {comae} on the graphs of CoMAEs that were "
+            f"trained to the end, and by {measured} on a graph of ours that is measured (1: the same order, 0: unrelated)."
+        ]
+    report.say(*says)
+
+
 def agreement_of(ranks: Mapping[str, Tensor], labels: Tensor, seed: int) -> dict[str, dict[str, float]]:
     """`orders.agreement` of the chosen orders."""
     return {n: orders.agreement(ranks[n], labels, seeded(seed, 4)) for n in (*CHOSEN, *orders.added())}

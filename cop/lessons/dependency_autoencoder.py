@@ -27,6 +27,27 @@ def start(profile: str, seed: int, **parameters) -> tuple[Report, Profile]:
     return Report(NOTEBOOK, profile, seed, **parameters), get_profile(profile)
 
 
+def in_short(out: Report) -> None:
+    """Print in two sentences what all seeds on record say of CoMAE's loss, and of the orders of two trainings of the printed objective."""
+    seeds, ours = out.seeds(), "reconstruction_with"
+    if seeds.of(ours).empty:
+        return report.say("No run of this profile is on record.")
+    others = {"ridge regression": "ridge_regression", "a training without the contrastive term": "without"}
+    pairs = {name: (ours, f"reconstruction_{of}") for name, of in others.items()}
+    against = [
+        f"{seeds.cell(pair, 1, 2)} against {name}, lower {seeds.wins(pair, -1)}"
+        for name, pair in pairs.items()
+        if not seeds.of(pair).empty
+    ]
+    says = [f"CoMAE reconstructs a patch with a loss of {seeds.cell(ours, 1, 2)}: {'; '.join(against)}."]
+    if not seeds.of("long_L_r").empty:
+        says += [
+            f"Trained until the loss is {seeds.cell('long_L_r', 1, 2)}, CoMAEs of two seeds give the same image orders that correlate by "
+            f"{seeds.cell('long_orders_raw', 1, 2)}, and by {seeds.cell('long_orders_own', 1, 2)} when the mean order is taken out."
+        ]
+    report.say(*says)
+
+
 def smooth(history: pd.DataFrame, rows: int = 5) -> pd.DataFrame:
     """A running mean over `rows` rows of a history, for curves a reader can follow."""
     return history.rolling(rows, min_periods=1).mean().assign(step=history["step"])

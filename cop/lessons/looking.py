@@ -3,22 +3,23 @@
 Letters: B images, N patches, K of them seen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from cop.configs import FOLDS, Profile
-from cop.lessons import classification, cross_validation, ordering, pipeline
+from cop.lessons import classification, cross_validation, leaderboard, ordering, pipeline
 from cop.lessons.costs import looking_costs as looking_costs
 from cop.lessons.cross_validation import at_rate, differences
 from cop.lessons.cross_validation import compared as compared
 from cop.measure.metrics import Interval, of_mean
-from cop.orders import get
+from cop.orders import Order, get
 from cop.orders.looking import bilateral_graph, coverage_order, mean_colours
 from cop.paper.cvit import keep_count
 from cop.profiles import for_classifiers, in_fold
@@ -45,19 +46,43 @@ def start(profile: str, seed: int, **parameters) -> tuple[Report, Profile]:
     return Report(NOTEBOOK, profile, seed, **parameters), for_classifiers(profile)
 
 
+def in_short(out: Report, rate: float) -> None:
+    """Print in two sentences what all seeds on record say of the orders at one mask rate."""
+    seeds = out.seeds()
+    if seeds.of("top1_active").empty:
+        return report.say(f"No run is on record with {rate:.0%} of the patches masked.")
+    names = ("random", "low-discrepancy", "variance", "collapse", "coverage", "active")
+    top1 = ", ".join(f"{n} {seeds.cell(f'top1_{n}', 1, 1)}" for n in names)
+    own = {o: (f"top1_{o}", f"top1_{own_mean(o)}") for o in ("collapse", "coverage", "active")}
+    gap = "; ".join(f"{o} {seeds.cell(pair, 1, 1)} points, ahead {seeds.wins(pair)}" for o, pair in own.items())
+    report.say(
+        f"Right from {1 - rate:.0%} of the patches, in % of the images, by networks that were fine-tuned along the order: {top1}.",
+        f"What an order of the image's own gains over one order for all images, its own mean: {gap}.",
+    )
+
+
 def orders_of(profile: Profile, count: int, names: Sequence[str], seed: int, device: str) -> dict[str, Tensor]:
     """Orders of `count` validation images, by name, (count, N) each."""
-    images = ordering.of_split(profile, "val", seed, pipeline.resolve_device(device), seeded(seed, 40))
+    images = val_images(profile, seed, device)
     chosen = pipeline.selection(pipeline.load_data(profile, "val"), count)
     return {name: images.ranked(get(name), chosen).long() for name in names}
+
+
+def val_images(profile: Profile, seed: int, device: str) -> ordering.Images:
+    return ordering.of_split(profile, "val", seed, pipeline.resolve_device(device), seeded(seed, 40))
 
 
 @shown("What each order sees")
 def glance(out: Report, sample, orders: Mapping[str, Tensor], rate: float):
     """Four images, a row each, and what is seen of them at 22 percent of the patches along each order, a column each."""
-    K = keep_count(sample.tokens.shape[1], rate)
-    rows = {name: order[:4, :K].numpy() for name, order in orders.items()}
-    return figures_looking.glance(to_array(sample.images[:4]), rows, round(sample.tokens.shape[1] ** 0.5))
+    return seen(sample, orders, rate)
+
+
+def seen(sample, orders: Mapping[str, Tensor], rate: float) -> Figure:
+    """What is seen of the first four images along each order."""
+    N = sample.tokens.shape[1]
+    rows = {name: order[:4, : keep_count(N, rate)].numpy() for name, order in orders.items()}
+    return figures_looking.glance(to_array(sample.images[:4]), rows, round(N**0.5))
 
 
 # -------------------------------------------------------------------------------------------------- coverage
@@ -164,7 +189,13 @@ def accuracies(out: Report, hits: Mapping[str, np.ndarray], rate: float):
     for name, h in hits.items():
         value, low, high = accuracy(h)
         out.record(**{f"top1_{name}": value, f"low_{name}": low, f"high_{name}": high})
-    return figures_looking.dots({name: accuracy(h) for name, h in hits.items() if name != "ViT"}, {n: 100 * h.mean(1) for n, h in hits.items()})
+    at = {name: accuracy(h) for name, h in hits.items() if name != "ViT"}
+    best = max(value for value, _, _ in at.values())
+    near = sum(value > best - 1 for value, _, _ in at.values())
+    title = f"{near} of {len(at)} orders lie within a point of the best"
+    runs = {name: 100 * h.mean(1) for name, h in hits.items()}
+    shared = {name for name in at if get(name).shared}
+    return figures_looking.dots(at, shared, "hollow: one order for all images", title, runs)
 
 
 @shown("Differences between orders, on the same images")
@@ -217,3 +248,35 @@ def verdicts(out: Report, hits: Mapping[str, np.ndarray], profile: Profile) -> p
         rows.append({"order": order, "beats": ", ".join(beaten) or "none", "is ahead of": ", ".join(ahead) or "none",
                      "better for being the image's own?": "yes" if len(beaten) == len(CONTROLS) else "not shown"})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+# ------------------------------------------------------------------------------------------ an order of the reader's
+
+
+def batch_of(profile: Profile, count: int, seed: int, device: str) -> ordering.Batch:
+    """`count` validation images as an order sees them."""
+    return ordering.Batch(val_images(profile, seed, device), pipeline.selection(pipeline.load_data(profile, "val"), count))
+
+
+def is_new(batch: ordering.Batch) -> Callable[[Tensor], bool]:
+    """The check of an invented order: a ranking of every image, and not row by row."""
+
+    def check(answer: Tensor) -> bool:
+        return bool((Order("mine", lambda _: answer)(batch) != torch.arange(batch.num_tokens)).any())
+
+    return check
+
+
+@shown("An invented order")
+def invented(out: Report, sample, orders: Mapping[str, Tensor], rate: float):
+    """Four images, a row each, and what is seen of them at 22 percent of the patches along an invented order and three known ones,
+    a column each."""
+    return seen(sample, orders, rate)
+
+
+@shown("Leaderboard of orders")
+def standing(out: Report, hits: Mapping[str, np.ndarray]):
+    """Top-1 accuracy of one classifier, trained on random patches, at 22 percent of the patches along an invented order and four
+    known ones, with 95 percent intervals over the images."""
+    at = leaderboard.intervals(hits)
+    return leaderboard.board(hits), pd.DataFrame([[n, *at[n]] for n in at], columns=["order", "top-1", "low", "high"])

@@ -73,7 +73,7 @@ class Order:
     def fingerprint(self) -> str:
         """Of the file that defines the function, or of its source in a notebook: an order that changes gets another one."""
         file = Path(self.function.__code__.co_filename)
-        text = file.read_text(encoding="utf-8") if file.is_file() else inspect.getsource(self.function)
+        text = inspect.getsource(self.function) if from_cell(self.function) else file.read_text(encoding="utf-8")
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -81,8 +81,14 @@ _orders: dict[str, Order] = {}
 _files: set[Path] = set()
 
 
+def from_cell(function: Callable) -> bool:
+    """Whether a function was written in a notebook's cell, which is run again and again, and not in a file."""
+    return not Path(function.__code__.co_filename).is_file()
+
+
 def order(name: str, **properties) -> Callable[[Callable], Callable]:
-    """Register the decorated function as the order of that name. Raises ValueError for a name that is taken.
+    """Register the decorated function as the order of that name. Raises ValueError for a name that is taken; only an order
+    that was written in a notebook's cell is replaced when a cell registers the name again.
 
     needs: what it is computed from: `nothing`, `comae` (a trained CoMAE, or the graph that the profile has in its place),
     `pixels`, `classifier` (the ViT trained on whole images), `predictor` (that of notebook 1) or `measured` (the graph that this
@@ -96,12 +102,37 @@ def order(name: str, **properties) -> Callable[[Callable], Callable]:
     """
 
     def register(function: Callable) -> Callable:
-        if name in _orders:
+        if name in _orders and not (from_cell(function) and from_cell(_orders[name].function)):
             raise ValueError(f"an order named {name!r} is registered already; choose another name")
         _orders[name] = Order(name, function, **properties)
         return function
 
     return register
+
+
+def load(path: Path) -> dict[str, Order]:
+    """Execute a Python file; the orders that it registers, by name. One that fails registers nothing: ValueError."""
+    before = dict(_orders)
+    try:
+        runpy.run_path(str(path))
+    except (Exception, SystemExit) as error:
+        forget(before)
+        raise ValueError(f"{path} fails with {type(error).__name__}: {' '.join(str(error).split())}") from error
+    return {name: o for name, o in _orders.items() if name not in before}
+
+
+def forget(kept: dict[str, Order]) -> None:
+    """Let the registry hold these orders and no others."""
+    _orders.clear()
+    _orders.update(kept)
+
+
+def alone(path: Path) -> dict[str, Order]:
+    """What `load` returns, with nothing left in the registry, so that several files may use the same names."""
+    before = dict(registered())
+    found = load(path)
+    forget(before)
+    return found
 
 
 def registered() -> dict[str, Order]:
@@ -111,13 +142,7 @@ def registered() -> dict[str, Order]:
         if path not in _files:
             if not path.is_file():
                 raise FileNotFoundError(f"COP_ORDERS names {path}, which is no file; expected Python files with orders")
-            before = dict(_orders)
-            try:
-                runpy.run_path(str(path))
-            except Exception as error:
-                _orders.clear()
-                _orders.update(before)
-                raise ValueError(f"COP_ORDERS: {path} fails with {type(error).__name__}: {error}") from error
+            load(path)
             _files.add(path)
     return _orders
 

@@ -1,9 +1,10 @@
-"""What readers get beside the notebooks: the book (a static site), students' copies, and badges that lead to the project.
+"""What readers get beside the notebooks: the book (a static site), students' copies, slides, and badges that lead to the project.
 
 The book is built by Sphinx from the *committed* outputs; nothing is executed. Its sources are the README, the notebooks,
 the gallery and the docstrings; `book/` holds Sphinx's settings and a page or two that join them.
 """
 
+import html
 import re
 import shutil
 import tomllib
@@ -17,7 +18,7 @@ from cop.files import write
 
 LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)")  # the target of a Markdown link or image, without its #fragment
 BADGES = (r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/)", r"(mybinder\.org/v2/gh/)[\w.-]+/[\w.-]+(/)",
-          r"(git clone [^\"]*https://github\.com/)[\w.-]+/[\w-]+(\.git)")  # fmt: skip
+          r"(url = \\?\"https://github\.com/)[\w.-]+/[\w-]+(\.git)")  # fmt: skip
 
 
 def build(out: Path | None = None) -> Path:
@@ -81,6 +82,52 @@ def as_page(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode
                 if not alt:
                     raise RuntimeError(f"{name}: a picture without alt text in the cell that begins {cell.source[:60]!r}")
                 cell.metadata["mystnb"] = {"image": {"alt": alt}}
+    return notebook
+
+
+def slides(folder: Path | None = None) -> list[Path]:
+    """Slides of the committed notebooks in `folder` (build/slides), one HTML file each, from the cells that are tagged `slide`. The
+    files hold their pictures; reveal.js, which turns the pages, is fetched by the browser. Raises RuntimeError without nbconvert."""
+    try:
+        from nbconvert import SlidesExporter
+    except ImportError as error:
+        raise RuntimeError("the slides need nbconvert: run `make slides`, or pip install -e '.[notebooks]'") from error
+    exporter = SlidesExporter(reveal_scroll=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    made = []
+    for source in sorted(paths.notebooks.glob("*.ipynb")):
+        page, _ = exporter.from_notebook_node(as_slides(nbformat.read(source, 4), source.name))
+        made.append((folder or paths.build / "slides") / f"{source.stem}.html")
+        write(made[-1], page.encode())
+    return made
+
+
+def as_slides(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
+    """The tagged cells of a notebook as slides after its title, each under the heading of its section: a text begins a slide, the
+    code after it stands on the same one, and further code goes down from there."""
+    title = "\n".join(notebook.cells[0].source.splitlines()[:3])
+    notebook.metadata["title"] = title.splitlines()[0].removeprefix("# ")
+    cells, section, headed = [nbformat.v4.new_markdown_cell(title)], "", ""
+    for cell in as_page(notebook, name).cells[1:]:
+        headings = re.findall(r"^## .+", cell.source, re.M) if cell.cell_type == "markdown" else []
+        section = headings[-1] if headings else section
+        if "slide" not in cell.metadata.get("tags", []):
+            continue
+        if headed != section and not headings:
+            cells.append(nbformat.v4.new_markdown_cell(section))
+        headed = section
+        if cell.cell_type == "markdown" and cells[-1].source == section:  # a heading of its own would stand alone on its slide
+            cells[-1].source += f"\n\n{cell.source}"
+        else:
+            cells.append(cell)
+    before = None
+    for cell in cells:
+        kind = "slide" if cell.cell_type == "markdown" else "-" if before == "slide" else "subslide"
+        cell.metadata["slideshow"], before = {"slide_type": kind}, kind
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):  # nbconvert's own template leaves out the alt text
+                alt, data = cell.metadata["mystnb"]["image"]["alt"], output["data"]["image/png"].replace("\n", "")
+                output["data"] = {"text/html": f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'}
+    notebook.cells = cells
     return notebook
 
 

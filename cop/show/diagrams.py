@@ -1,6 +1,7 @@
-"""The paper's drawings, made by code from real outputs and real configurations: Figs. 2, 3 and 10."""
+"""The paper's drawings, made by code from real outputs and real configurations: Figs. 2, 3 and 10; and the handout."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -139,4 +140,79 @@ def fig10_architecture(config: CoMAEConfig, num_tokens: int, token_dim: int, par
             if i:
                 arrow(ax, (0.5, i * step - step * 0.24), (0.5, i * step + 0.015))
     fig.suptitle("CoMAE as configured (read from bottom to top; weights $w_n$ steer the decoder's noise)", fontsize=9.5)
+    return fig
+
+
+STEPS = (  # of the handout: box, what stands below it, colour
+    ("image", "N patches", GREY),
+    ("tokens", "$e_1,\\ldots,e_N$", GREY),
+    ("encoder $f$", "masks $w_n$\nEq. 2", BLUE),
+    ("decoder $g$", "noise, guess $e^*_n$\nEqs. 3–5", BLUE),
+    ("graph $A$", "row $n$: mask of\ntarget $n$", TEAL),
+    ("PageRank", "scores $r$\nEq. 15", TEAL),
+    ("collapse order", "sorted by $r$", PINK),
+)
+EQUATIONS = (
+    ("Uncertainty along an order (1)", r"$H_c=\sum_n H\,[P(e_n \mid \{e_i;\,R(e_i)>R(e_n)\})]$"),
+    ("Mask of target n (2)", r"$w_n=f(\{e_i\}_{i\neq n};\,q_n)\in[0,1]^N$"),
+    ("Noise (3, 4)", r"$e^m_i=\alpha_i e_i+(1-\alpha_i)\,\mathcal{N}(0,I),\quad\alpha_i=\exp(-(1-w_n^i)^2/2\sigma^2)$"),
+    ("Reconstruction and loss (5)", r"$e^*_n=g(\{e^m_i\}_{i\neq n};\,q_n),\quad L_r=\Vert e_n-e^*_n\Vert_1$"),
+    (
+        "Contrast of the masks (6)",
+        r"$L_c=\frac{1}{N}\sum_i -\log\frac{\exp(\mathrm{sim}(w_i,w_i)/\tau)}{\sum_j\exp(\mathrm{sim}(w_i,w_j)/\tau)}$",
+    ),
+    ("Entropy of the masks (7)", r"$H_{mask}=-\frac{1}{M}\sum_m\sum_j w_j\,\log w_j$"),
+    ("What is left when S is seen (8)", r"$H_c(S)=\sum_n H\,[e_n\mid\{e_j:\,j\in S\}]$"),
+    ("PageRank (15)", r"$r=(1-c)\,\beta+c\,P\,r$"),
+)
+
+
+@styled
+def handout(findings: Sequence[tuple[str, str]], accuracies: Mapping[str, Sequence[float]], source: str) -> Figure:
+    """One page of A4: the pipeline, the paper's equations, and what was found.
+
+    findings: a question and its answer each. accuracies: order -> top-1 in per cent, one per seed. source: where the numbers
+    come from."""
+    with plt.rc_context({"figure.constrained_layout.use": False}):  # every block is placed by hand
+        fig = plt.figure(figsize=(8.27, 11.69))
+    page = fig.add_axes((0.06, 0.03, 0.88, 0.94), xlim=(0, 1), ylim=(0, 1))
+    page.set_axis_off()
+
+    def block(y: float, text: str) -> None:
+        page.text(0, y, text, fontsize=12, fontweight="bold", color=PINK)
+        page.axhline(y - 0.008, color=GREY, lw=0.6)
+
+    page.text(0, 0.98, "The Collapse of Patches", fontsize=19, fontweight="bold")
+    page.text(0, 0.957, "arXiv 2511.22281, and what a reproduction on two cores finds", fontsize=10, color=GREY)
+    block(0.915, "From an image to its order")
+    width = 1 / len(STEPS)
+    for i, (name, below, colour) in enumerate(STEPS):
+        box(page, i * width + 0.008, 0.845, width - 0.032, 0.042, name.replace(" order", "\norder"), colour, 9)
+        page.text(i * width + width / 2 - 0.008, 0.835, below, ha="center", va="top", fontsize=8, linespacing=1.3)
+        if i:
+            arrow(page, (i * width - 0.022, 0.866), (i * width + 0.004, 0.866))
+    use = "A generator writes the patches in this order (CMAR); a classifier sees the first of them only (CViT)."
+    page.text(0, 0.782, use, fontsize=9)
+    block(0.745, "The equations")
+    for i, (name, formula) in enumerate(EQUATIONS):
+        y = 0.712 - 0.036 * i
+        page.text(0, y, name, fontsize=9, va="center")
+        page.text(0.32, y, formula, fontsize=11, va="center")
+    block(0.408, "What was found")
+    y = 0.378
+    for i, (question, answer) in enumerate(findings, 1):
+        lines = textwrap.wrap(answer, 62)
+        page.text(0, y, f"{i}. {question}", fontsize=9.5, fontweight="bold", va="top")
+        page.text(0.02, y - 0.019, "\n".join(lines), fontsize=9, va="top", linespacing=1.35)
+        y -= 0.034 + 0.0162 * len(lines)
+    page.text(0, 0.0, source, fontsize=7.5, color=GREY)
+    ax = fig.add_axes((0.735, 0.1, 0.21, 0.265))
+    names = sorted(accuracies, key=lambda name: sum(accuracies[name]) / len(accuracies[name]))
+    for row, name in enumerate(names):
+        colour = PINK if name == "collapse" else INK
+        ax.plot(accuracies[name], [row] * len(accuracies[name]), ".", color=colour, alpha=0.5)
+        ax.plot(sum(accuracies[name]) / len(accuracies[name]), row, "|", color=colour, ms=14, mew=2)
+    ax.set_yticks(range(len(names)), names, fontsize=8)
+    ax.set_xlabel("top-1 accuracy in %, higher is better;\na dot is a seed, a bar their mean", fontsize=8)
+    ax.set_title("22 % of the patches,\ntrained and tested along one order", fontsize=8.5)
     return fig

@@ -1,6 +1,6 @@
 """Figures of notebook 6: data in, a matplotlib `Figure` out."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,26 +42,29 @@ def bound(found: np.ndarray) -> Figure:
 
 
 @styled
-def dots(intervals: Mapping[str, tuple[float, float, float]], runs: Mapping[str, np.ndarray]) -> Figure:
-    """Accuracy in per cent per order, best on top: a dot with its interval, small dots for every seed; orders that are one for all
-    images are hollow.
+def dots(intervals: Mapping[str, tuple[float, float, float]], hollow: Container[str], note: str, title: str,
+         runs: Mapping[str, np.ndarray] | None = None) -> Figure:  # fmt: skip
+    """Accuracy in per cent per order, best on top: a dot with its interval, and small dots for every one of several runs.
 
-    intervals: name -> (value, low, high); runs: name -> one value per seed."""
+    intervals: name -> (value, low, high). hollow: orders whose dots are not filled, as `note` explains. runs: name -> one
+    value per run."""
     names = sorted(intervals, key=lambda n: intervals[n][0])
-    near = sum(intervals[n][0] > intervals[names[-1]][0] - 1 for n in names)
     fig, ax = plt.subplots(figsize=(6.2, 0.3 * len(names) + 1.1))
     for y, name in enumerate(names):
         value, low, high = intervals[name]
-        own = not (name.startswith("mean") or name in ("low-discrepancy", "raster", "centre-out"))
         colour = line_of(name)[0]
-        ax.errorbar(value, y, xerr=[[value - low], [high - value]], fmt="o", color=colour, mfc=colour if own else "white", capsize=3, ms=6)
-        if len(runs[name]) > 1:
+        face = "white" if name in hollow else colour
+        ax.errorbar(value, y, xerr=[[value - low], [high - value]], fmt="o", color=colour, mfc=face, capsize=3, ms=6)
+        if runs and len(runs[name]) > 1:
             ax.plot(runs[name], np.full(len(runs[name]), y - 0.25), ".", color=colour, ms=3, alpha=0.7)
     if "random" in intervals:
         ax.axvline(intervals["random"][0], color=GREY, lw=0.8, ls=":")
     ax.set_yticks(range(len(names)), names)
     ax.xaxis.set_major_formatter(PercentFormatter(100, decimals=0))
-    ax.set(xlabel="top-1 accuracy from 22 % of the patches (higher is better)", title=f"{near} of {len(names)} orders lie within a point of the best", ylim=(-0.7, len(names) - 0.4))
-    ax.text(1, -0.24, "hollow: one order for all images", transform=ax.transAxes, ha="right", fontsize=8, color=GREY)
+    ax.set(
+        xlabel=f"top-1 accuracy from 22 % of the patches (higher is better)\n{note}",
+        title=title,
+        ylim=(-0.7, len(names) - 0.4),
+    )
     sns.despine(ax=ax)
     return fig

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from cop import paths
-from cop.lessons import findings
+from cop.__main__ import main
+from cop.lessons import findings, handout
 
 
 def test_readme_says_what_the_records_say():
@@ -31,3 +32,14 @@ def test_a_changed_record_changes_the_verdict(tmp_path, monkeypatch):
 def test_a_readme_without_a_place_is_refused():
     with pytest.raises(ValueError, match="no place or several for the findings 'claims'"):
         findings.filled("# cop\n")
+
+
+def test_the_handout_is_one_page_of_numbers_on_record(tmp_path):
+    assert main(["handout", "--out", str(tmp_path / "a.pdf")]) == 0
+    page = (tmp_path / "a.pdf").read_bytes()
+    assert page.startswith(b"%PDF") and page.count(b"/Type /Page\n") + page.count(b"/Type /Page ") == 1
+    assert page == handout.main(tmp_path / "b.pdf").read_bytes()
+    n = findings.Numbers("demo")
+    gap = n.of("top1_own_collapse_78%") - n.of("top1_own_random_78%")
+    (answer,) = [text for question, text in handout.findings() if "classifier" in question]
+    assert f"{100 * gap.mean():+.1f}" in answer and f"{(gap > 0).sum()} of {len(gap)} seeds" in answer
