@@ -20,7 +20,7 @@
 # | | |
 # |---|---|
 # | **Paper** | Sections 3.3, 4.2 and 4.3, Figs. 1, 7, 9 and Tables 2–4 of [*The Collapse of Patches*](https://arxiv.org/abs/2511.22281) |
-# | **Time** | to read: 50 minutes; to run: under a minute with the released artefacts, some minutes more when everything is trained anew |
+# | **Time** | to read: 50 minutes; to run: under a minute with the released artefacts, hours when everything is trained anew |
 # | **Hardware** | a laptop; two cores are enough |
 # | **Before** | [3 · The collapse order](03_collapse_order.ipynb) |
 # | **Next** | [5 · Classification from the first patches](05_first_patches.ipynb) |
@@ -450,7 +450,7 @@ lesson.verdicts(out, results, losses, config)
 # %% [markdown]
 # ### Over seeds
 #
-# The intervals above cover the luck of sampling. Retraining everything with another seed covers the luck of training:
+# The intervals above cover the luck of sampling. Another seed, from the same base, covers the luck of CoMAE and of fine-tuning:
 
 # %%
 lesson.generation_seeds(out, config)

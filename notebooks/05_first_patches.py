@@ -20,7 +20,7 @@
 # | | |
 # |---|---|
 # | **Paper** | Sections 3.4, 4.4 and 4.5, Fig. 8 and Table 5 of [*The Collapse of Patches*](https://arxiv.org/abs/2511.22281) |
-# | **Time** | to read: 50 minutes; to run: under a minute with the released artefacts, half an hour more when everything is trained |
+# | **Time** | to read: 50 minutes; to run: under a minute with the released artefacts, two hours more when everything is trained |
 # | **Hardware** | a laptop; two cores are enough |
 # | **Before** | [3 · The collapse order](03_collapse_order.ipynb) |
 # | **Next** | [6 · An order that looks](06_an_order_that_looks.ipynb) |
@@ -109,9 +109,9 @@ lesson.in_short(out, rate)
 # | CViT | the first patches of collapse orders | collapse orders |
 # | DynamicViT | prunes inside the network, by its own predictors | itself |
 #
-# The paper fine-tunes a ViT-B/16. Here four of them start from the same random weights and see the same batches;
-# DynamicViT is fine-tuned from the trained ViT, with that ViT as teacher for its [distillation](../book/glossary.md#distillation), as in
-# the original paper.
+# The paper fine-tunes a ViT-B/16. Here all start from one *base*, a ViT that was trained on whole images of the same data until more
+# steps no longer helped (coarser patches have a base of their own, trained for as long), and see the same batches; DynamicViT is fine-tuned with the trained
+# ViT as teacher for its [distillation](../book/glossary.md#distillation), as in the original paper.
 
 # %% [markdown] tags=["slide"]
 # ## By hand, once

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
@@ -116,6 +117,14 @@ def masks(out: Report, images: Tensor, targets: Tensor, weights: Tensor, patches
     its reconstruction."""
     G = round(weights.shape[-1] ** 0.5)
     return figures.masks(figures.to_array(images), targets.tolist(), weights.numpy(), figures.to_array(patches), G)
+
+
+def of_table_1(profile: Profile, change: str) -> Profile:
+    """A row of Table 1: the profile with a change of `masks.CHANGES`. Of clothes it is a short training of `masks.changed`, which the
+    figure of all changes shows too; otherwise as long a training as the profile says."""
+    if profile.name in comparison.SHORT:
+        return comparison.changed(profile, change)
+    return replace(profile, comae=replace(profile.comae, **comparison.CHANGES[change]))
 
 
 @shown("Table 1", 'in its columns "paper: …"')

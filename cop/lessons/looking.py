@@ -34,7 +34,6 @@ shown = partial(report.shown, NOTEBOOK)
 GLANCE = ("random", "low-discrepancy", "variance", "collapse", "coverage", "surprise", "active")  # rows of the first picture
 COMPARED = ("random", "low-discrepancy", "variance", "collapse", "mean order", "measured", "coverage", "mean of coverage",
             "surprise", "mean of surprise", "active", "mean of active")  # fmt: skip
-DEAR = ("measured", "surprise", "mean of surprise", "coverage measured", "coverage comae")  # take ten thousand rankings of minutes each
 CONTROLS = ("random", "low-discrepancy", "variance", "its own mean")
 MEANS = {"collapse": "mean order"}  # of the others it is "mean of ..."
 RULES = ("PageRank bilateral", "coverage")  # on one graph
@@ -148,20 +147,19 @@ def two_rules(out: Report, sample, orders: Mapping[str, Tensor], rate: float):
 
 
 def asked(profile: Profile, rate: float, seeds: Sequence[int], orders: Sequence[str] = COMPARED) -> list[str]:
-    """Those of the orders that are compared: on clothes those that are quick to make; on photographs, where each takes ten minutes
-    a seed, those whose results are stored, and all if none is. What is left out is printed."""
-    if not profile.classifier.folds:
-        found = [o for o in orders if o not in DEAR]
-    else:
-        found = [o for o in orders if all(known(at_rate(profile, rate), o, seed) for seed in seeds)] or list(orders)
+    """Those of the orders that are compared: those whose results are stored, for each takes minutes a seed, and all if none is. What
+    is left out is printed."""
+    found = [o for o in orders if all(known(at_rate(profile, rate), o, seed) for seed in seeds)] or list(orders)
     if missing := [o for o in orders if o not in found]:
         print("not trained here:", ", ".join(missing))
     return found
 
 
 def known(profile: Profile, order: str, seed: int) -> bool:
-    """Whether the system of an order has been tested, in all folds."""
+    """Whether the system of an order has been tested, in all folds where there are some."""
     system = cross_validation.SYSTEMS.get(order, order)
+    if not profile.classifier.folds:
+        return stored("hits", classification.hits_config(profile, system, None, seed, None, False))
     whole = classification.folds_config(profile, system, None, seed, None, False)
     parts = [classification.hits_config(in_fold(profile, f), system, None, seed, None, False) for f in range(FOLDS)]
     return stored("hits", whole) or all(stored("hits", part) for part in parts)
