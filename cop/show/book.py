@@ -41,8 +41,8 @@ def build(out: Path | None = None) -> Path:
 def lay_out(folder: Path) -> None:
     """The book's pages in a folder as Sphinx wants them, with every file of the project that a page links to."""
     shutil.rmtree(folder, ignore_errors=True)
-    glossary = paths.root / "book" / "glossary.md"  # notebooks link to it, so it stays in its folder
-    pages = [paths.root / "README.md", paths.root / "CONTRIBUTING.md", paths.figures / "README.md", paths.released / "MODEL_CARDS.md", glossary]
+    linking = [paths.root / "book" / f"{name}.md" for name in ("glossary", "teaching")]  # linked with notebooks, so they stay in their folder
+    pages = [paths.root / "README.md", paths.root / "CONTRIBUTING.md", paths.figures / "README.md", paths.released / "MODEL_CARDS.md", *linking]
     pages += sorted(paths.notebooks.glob("*.ipynb"))
     for page in pages:
         name = page.relative_to(paths.root)
@@ -57,7 +57,7 @@ def lay_out(folder: Path) -> None:
             file = (page.parent / target).resolve()
             if file.is_file() and file not in pages:
                 write(folder / file.relative_to(paths.root), file.read_bytes())
-    for page in {*(paths.root / "book").glob("*.md")} - {glossary}:
+    for page in {*(paths.root / "book").glob("*.md")} - {*linking}:
         write(folder / page.name, page.read_text().replace("   MODULES", "\n".join(f"   {m}" for m in modules())).encode())
     for module in modules():
         write(folder / "api" / f"{module}.rst", f"{module}\n{'=' * len(module)}\n\n.. automodule:: {module}\n".encode())
