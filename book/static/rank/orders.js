@@ -8,9 +8,8 @@ const cop = {};
 
 /* The script weights.js -> settings, and tensors by name: {data: Float32Array, shape}. */
 cop.load = ({ tensors, base64, ...settings }) => {
-  const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
-  const all = new Float32Array(bytes.buffer);
-  const found = {};
+  const text = atob(base64), bytes = new Uint8Array(text.length), all = new Float32Array(bytes.buffer), found = {};
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
   for (const [name, { at, shape }] of Object.entries(tensors)) {
     found[name] = { data: all.subarray(at, at + shape.reduce((a, b) => a * b, 1)), shape };
   }
@@ -74,14 +73,15 @@ const linear = (model, name, x) => {
   return y;
 };
 
-const add = (x, y) => x.map((v, i) => v + y[i % y.length]);
+const add = (x, y) => x.map((v, i) => v + y[i]);
 
 /* The error function, to 1.2e-7. */
+const ERF = [0.17087277, -0.82215223, 1.48851587, -1.13520398, 0.27886807, -0.18628806, 0.09678418, 0.37409196, 1.00002368,
+  -1.26551223];
 const erf = (x) => {
-  const t = 1 / (1 + Math.abs(x) / 2), c = [-1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806, 0.27886807,
-    -1.13520398, 1.48851587, -0.82215223, 0.17087277];
+  const t = 1 / (1 + Math.abs(x) / 2);
   let p = 0;
-  for (let i = 9; i >= 0; i--) p = p * t + c[i];
+  for (let i = 0; i < 10; i++) p = p * t + ERF[i];
   const rest = t * Math.exp(p - x * x);
   return x >= 0 ? 1 - rest : rest - 1;
 };
@@ -99,22 +99,30 @@ const layerNorm = (model, name, x) => {
   return y;
 };
 
-/* Rotate the pairs of the queries or keys (N of them from `at`, E values) by their place, rows in the first half (2-D RoPE). */
-const rotate = (qkv, stride, at, N, grid, E) => {
-  for (let n = 0; n < N; n++) for (let e = 0; e < E / 2; e++) {
-    const place = e < E / 4 ? Math.floor(n / grid) : n % grid, angle = place * 100 ** (-(e % (E / 4)) / (E / 4));
-    const i = n * stride + at + 2 * e, [a, b] = [qkv[i], qkv[i + 1]], [c, s] = [Math.cos(angle), Math.sin(angle)];
-    qkv[i] = a * c - b * s, qkv[i + 1] = a * s + b * c;
+/* Cosines and sines (N, E / 2) of the places of a grid, rows in the first half and columns in the second (2-D RoPE). */
+const angles = (grid, E) => {
+  const turns = Array.from({ length: grid ** 2 * (E / 2) }, (_, i) => {
+    const n = Math.floor(i / (E / 2)), e = i % (E / 2);
+    return (e < E / 4 ? Math.floor(n / grid) : n % grid) * 100 ** (-(e % (E / 4)) / (E / 4));
+  });
+  return { cos: turns.map(Math.cos), sin: turns.map(Math.sin) };
+};
+
+/* Rotate the pairs of the queries or keys of one head, (N, E) from `at` in rows of `stride` values. */
+const rotate = (qkv, stride, at, E, { cos, sin }) => {
+  for (let i = 0, row = at; i < cos.length; row += stride) for (let k = row; k < row + E; k += 2, i++) {
+    const a = qkv[k], b = qkv[k + 1];
+    qkv[k] = a * cos[i] - b * sin[i], qkv[k + 1] = a * sin[i] + b * cos[i];
   }
 };
 
 /* One block of a transformer: x (N, D) -> (N, D). */
 const block = (model, name, x, heads) => {
   const N = model.grid ** 2, D = x.length / N, E = D / heads, qkv = linear(model, `${name}.qkv`, layerNorm(model, `${name}.norm1`, x));
-  const out = new Float64Array(N * D), row = new Float64Array(N);
+  const out = new Float64Array(N * D), row = new Float64Array(N), turned = (model.angles ??= {})[E] ??= angles(model.grid, E);
   for (let h = 0; h < heads; h++) {
-    rotate(qkv, 3 * D, h * E, N, model.grid, E);
-    rotate(qkv, 3 * D, D + h * E, N, model.grid, E);
+    rotate(qkv, 3 * D, h * E, E, turned);
+    rotate(qkv, 3 * D, D + h * E, E, turned);
     for (let i = 0; i < N; i++) {
       let most = -Infinity, total = 0;
       for (let j = 0; j < N; j++) {
