@@ -68,7 +68,7 @@ handout: $(VENV)/.installed  ## one page for a class: pipeline, equations, findi
 
 browser: $(VENV)/.installed-book  ## JupyterLab and the book in headless Chromium (needs one: apt-get install chromium)
 	$(PY) -m pip install -q -c $(CONSTRAINTS) -e ".[browser]"
-	$(PY) -m pytest tests/test_browser.py -v -rs
+	$(PY) -m pytest tests/test_browser.py tests/test_page.py -v -rs
 
 address: $(VENV)/.installed  ## let all badges lead to the Repository of pyproject.toml
 	$(PY) -m cop address

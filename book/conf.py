@@ -29,6 +29,7 @@ add_module_names = False
 html_theme = "sphinx_book_theme"
 html_title = project
 html_copy_source = False
+html_static_path = ["static"]
 html_math_renderer = "mathml"
 html_theme_options = {"use_download_button": False, "use_fullscreen_button": False, "show_toc_level": 2, "navbar_persistent": []}
 

@@ -110,9 +110,12 @@ def main(argv: list[str] | None = None) -> int:
 
             findings.main()
         elif args.command == "book":
+            from cop.lessons import page
             from cop.show import book
 
-            print(book.build(args.out))
+            first = book.build(args.out)
+            page.write_weights(first.parent / "_static" / "rank" / "weights.js")
+            print(first)
         elif args.command == "student":
             from cop.show import book
 

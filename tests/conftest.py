@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -27,3 +28,16 @@ def site(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(out / "index.html")
     return out
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium, of the system; skipped without it and without playwright."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[browser]'")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not chromium:
+        pytest.skip("no Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as p:
+        opened = p.chromium.launch(executable_path=chromium)
+        yield opened
+        opened.close()

@@ -31,20 +31,10 @@ from cop import paths
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[browser]'")
 pytest.importorskip("jupyterlab", reason="no JupyterLab: pip install -e '.[notebooks]'")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt-get install chromium")
 
 NOTEBOOK = "03_collapse_order"
 TOKEN = "only-for-this-test"
 EDIT = "Read in a browser."
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM)
-        yield chromium
-        chromium.close()
 
 
 def seen(page, name: str) -> None:

@@ -46,7 +46,7 @@ def pages(site):
 
 
 def test_every_page_is_there(site, pages):
-    wanted = {"index", "search", "paper_figures/README", "api", *(f"notebooks/{n.stem}" for n in NOTEBOOKS)}
+    wanted = {"index", "search", "rank", "paper_figures/README", "api", *(f"notebooks/{n.stem}" for n in NOTEBOOKS)}
     assert wanted <= {str(p.relative_to(site))[:-5] for p in pages}
 
 
