@@ -5,8 +5,10 @@ VENV ?= .venv
 PYTHON ?= python3
 PY := $(VENV)/bin/python
 CONSTRAINTS ?= constraints.txt
+KILLS ?= 100
+MINUTES ?= 20
 
-.PHONY: install figures test portable lab bench seeds notebooks lint gallery book student slides handout address browser clean
+.PHONY: install figures test torture portable lab bench seeds notebooks lint gallery book student slides handout address browser clean
 .DEFAULT_GOAL := figures
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -34,6 +36,9 @@ FLOATS := tokens ranking orders diffusion entropy comae cvit dynamicvit metrics 
 portable: $(VENV)/.installed  ## the files that compare floating-point results, as an older processor rounds them
 	ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=AVX2 OMP_NUM_THREADS=1 \
 	$(PY) -m pytest -m "not slow" $(FLOATS:%=tests/*/test_%.py)
+
+torture: $(VENV)/.installed  ## SIGKILL at KILLS random moments of training, ranking, figures and release, for MINUTES at most
+	OMP_NUM_THREADS=1 $(PY) scripts/torture.py --kills $(KILLS) --minutes $(MINUTES)
 
 lab: $(VENV)/.installed  ## open the notebooks in JupyterLab, paired with their .py
 	$(VENV)/bin/jupyter lab notebooks

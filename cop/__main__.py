@@ -144,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
                 size = artefacts.release([artefacts.load(paths.cache() / name) for name in args.names])
                 print(f"released artefacts: {size / 1e6:.2f} MB in all (30 MB at most)")
             print(cards.main())
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         if isinstance(error, OSError) and error.strerror:  # of the system, which names no path but in `filename`
             error = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         print(f"cop: {error}", file=sys.stderr)

@@ -188,9 +188,36 @@ def get_profile(profile: str | Path | Profile) -> Profile:
 def changed(profile: Profile, changes: Sequence[str]) -> Profile:
     """A profile with fields replaced, ["comae.steps=200"], and named after them where they change it and do not name it."""
     made = settings.with_fields(profile, [change.partition("=")[::2] for change in changes])
+    check(made)
     if made == profile or made.name != profile.name:
         return made
     return replace(made, name=re.sub(r"[^\w.=-]+", "_", "-".join([profile.name, *changes])))
+
+
+MAY_BE_0 = ("data.fold", "generation.steps", "generation.fine_tune_steps", "generation.checkpoint_classes", "base.steps")
+MOST = 10**12  # of any number, but for these:
+MOST_BY_ENDING = {"depth": 1000, ("dim", "width", "heads", "image_size", "patch_size", "channels", "buffer_size"): 10**5}
+
+
+def check(profile: Profile) -> None:
+    """Raises ValueError for a number that no stage can use: not finite, negative (but for `generation.clip`) or absurdly large, or 0
+    where something is counted; for patches larger than the image, and for heads that do not divide a classifier's width."""
+    for name, value in settings.flat(profile).items():
+        for number in value if isinstance(value, tuple) else (value,):
+            counts = type(number) is int and name not in MAY_BE_0
+            least = 1 if counts else -MOST if name == "generation.clip" else 0
+            most = next((m for ending, m in MOST_BY_ENDING.items() if name.endswith(ending)), MOST)
+            if type(number) in (int, float) and not least <= number <= most:
+                kind = "a whole number" if type(number) is int else "a number"
+                raise ValueError(f"{name} is {value!r}; expected {kind} from {least:g} to {most:g}")
+    if profile.grid < 1:
+        raise ValueError(
+            f"tokens.patch_size is {profile.tokens.patch_size}; expected at most data.image_size, {profile.data.image_size}"
+        )
+    if profile.classifier.dim % profile.classifier.heads:
+        raise ValueError(
+            f"classifier.dim {profile.classifier.dim} does not divide into {profile.classifier.heads} heads: change either"
+        )
 
 
 def spelled(profile: Profile) -> str:

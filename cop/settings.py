@@ -17,7 +17,7 @@ def value(text: str):
     """A word of the command line as what it is: true, false, none, a number or a list; anything else is text."""
     try:
         return ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 
@@ -78,7 +78,7 @@ def tables(file: Path) -> dict:
         raise FileNotFoundError(f"no profile {file}: there is no such file")
     try:
         found = tomllib.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no TOML file: {error}") from None
     parts = [{f"{k}.{field}": x for field, x in v.items()} if isinstance(v, dict) else {k: v} for k, v in found.items()]
     return {name: x for part in parts for name, x in part.items()}

@@ -18,7 +18,8 @@ def overlay(
     ranking: (N,), [0] the patch seen first, of the centre square (what is outside was not ranked and stays as it is), or of the
     whole photograph in `grid` rows and columns.
     Patches are tinted from yellow (first) to blue (last); the first `first` of them have a white frame. A photograph
-    whose patches are smaller than `SMALLEST` px is enlarged by a whole factor. Raises ValueError for no ranking, and for one of another number of patches.
+    whose patches are smaller than `SMALLEST` px is enlarged by a whole factor. Raises ValueError for no ranking, for one of another
+    number of patches, and for a photograph so narrow that it would be enlarged beyond PIL.Image.MAX_IMAGE_PIXELS.
     """
     check_ranking(ranking, len(ranking))
     N = len(ranking)
@@ -27,6 +28,11 @@ def overlay(
         raise ValueError(f"ranking has {N} patches; expected {'a square number of them' if grid is None else f'{rows} x {columns}'}")
     shape = photo.size if grid else (min(photo.size),) * 2  # what was ranked
     times = max(1, -(-SMALLEST * rows // shape[1]), -(-SMALLEST * columns // shape[0]))
+    if times > 1 and Image.MAX_IMAGE_PIXELS and photo.width * photo.height * times**2 > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"the photograph has {photo.width} x {photo.height} px, and a drawing of its patches would have {times}² times as "
+            f"many, more than the {Image.MAX_IMAGE_PIXELS} of PIL.Image.MAX_IMAGE_PIXELS; crop it"
+        )
     photo = photo.resize((photo.width * times, photo.height * times), Image.Resampling.NEAREST) if times > 1 else photo
     width, height = times * shape[0], times * shape[1]
     left, top = (photo.width - width) // 2, (photo.height - height) // 2
@@ -36,7 +42,7 @@ def overlay(
     column = np.searchsorted(x_edges, np.arange(width), side="right") - 1
     colours = matplotlib.colormaps["plasma_r"](np.arange(N) / max(1, N - 1), bytes=True)[:, :3]  # (N, 3)
     ranked = photo.crop((left, top, left + width, top + height))
-    ranked = Image.blend(ranked, Image.fromarray(colours[place[row][:, column]]), 0.45)
+    ranked = Image.blend(ranked, Image.fromarray(colours[place][row][:, column]), 0.45)
     draw, line = ImageDraw.Draw(ranked), max(1, min(width // columns, height // rows) // 40)
     for patch in ranking[: max(1, round(first * N))].tolist():
         y, x = divmod(patch, columns)

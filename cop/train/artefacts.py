@@ -52,7 +52,11 @@ class Artefact:
         import pandas as pd  # only what shows a history needs it
 
         csv = self.directory / "history.csv"
-        return pd.read_csv(csv) if csv.exists() else pd.DataFrame()
+        try:
+            return pd.read_csv(csv) if csv.exists() else pd.DataFrame()
+        except ValueError as error:  # pandas' errors of damaged files are
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{csv} is no history ({reason}); move its folder away to compute it anew") from error
 
 
 @dataclass
@@ -214,7 +218,7 @@ def load(directory: Path) -> Artefact:
     try:
         provenance = json.loads((directory / "provenance.json").read_text())
         tensors = load_file(directory / "tensors.safetensors")
-        stage = provenance["stage"]
+        stage, _, _ = provenance["stage"], float(provenance["seconds"]), float(provenance["created"])
         if directory.name != f"{stage}-{key(provenance['config'])}":
             raise ValueError("the recorded configuration does not hash to the folder's name")
     except Exception as error:

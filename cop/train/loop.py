@@ -68,7 +68,8 @@ class Uninitialised(TorchFunctionMode):
 def restored(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
     """The module that `build` makes, with these weights, none being drawn: half a minute less for MAR-B on one core.
 
-    The weights become the module's own, not copies, but those that are stored in half precision become float32. Raises RuntimeError for missing, unexpected or ill-shaped ones.
+    The weights become the module's own, not copies, but those that are stored in half precision become float32. Raises
+    ValueError for missing, unexpected or ill-shaped ones.
     """
     register = nn.Module.register_parameter
 
@@ -83,7 +84,12 @@ def restored(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> n
             model = build()
     finally:
         nn.Module.register_parameter = register
-    model.load_state_dict({k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()}, assign=True)
+    weights = {k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()}
+    try:
+        model.load_state_dict(weights, assign=True)
+    except RuntimeError as error:  # a line per weight
+        problem = " ".join(str(error).split())[:300]
+        raise ValueError(f"{problem}; expected the weights of this network: move their artefact away") from error
     return model
 
 

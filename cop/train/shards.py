@@ -172,9 +172,13 @@ def _manifest(directory: Path, made_with: dict) -> dict | None:
         return None
     try:
         manifest = json.loads(path.read_text())
-        found = manifest["made_with"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a manifest of shards ({error}); move {directory} away") from error
+        found, names = dict(manifest["made_with"]), [_name(k) for k in range(-(-manifest["count"] // manifest["size"]))]
+        records = manifest.get("shards")
+        if records is not None and [*records] != names or any(r["bytes"] < 0 or len(r["sha256"]) != 64 for r in (records or {}).values()):
+            raise ValueError(f"expected records of {len(names)} shards")
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        problem = f"{path} is not a manifest of shards ({type(error).__name__}: {error})"
+        raise ValueError(f"{problem}; move {directory} away") from error
     for name in [*made_with, *found]:
         a, b = found.get(name), json.loads(json.dumps(made_with.get(name)))  # as JSON keeps it: no tuples
         if a != b:

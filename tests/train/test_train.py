@@ -75,7 +75,7 @@ def test_restored_is_the_network_without_drawing_its_weights():
     assert torch.equal(again.weights(tokens, targets), made.weights(tokens, targets))
     assert all(p.requires_grad and not p.is_meta for p in again.parameters())
     assert not any(b.is_meta for b in again.buffers())
-    with pytest.raises(RuntimeError, match="log_tau"):
+    with pytest.raises(ValueError, match="log_tau"):
         restored(lambda: CoMAE(CONFIG, 4, 6), {k: v for k, v in made.state_dict().items() if "log_tau" not in k})
 
 

@@ -79,6 +79,11 @@ def imagenet_hf(cfg: DataConfig, split: str, root: Path | None) -> ImageSet:
     if isinstance(rows.features["image"], datasets.Image):
         rows = rows.cast_column("image", datasets.Image(decode=False))  # {"bytes", "path"}
     table = rows.data.table  # memory-mapped: the columns below are read without touching the images
+    image, label = table.schema.field("image").type, table.column("label")
+    stored_as = {image[k].name: str(image[k].type) for k in range(image.num_fields)}
+    if stored_as != {"bytes": "binary", "path": "string"} or not str(label.type).startswith("int") or label.null_count:
+        raise ValueError(f"the {part} files have columns of types {image} and {label.type} ({label.null_count} without a label); "
+                         "expected 'image' and 'label', as ILSVRC/imagenet-1k: struct<bytes: binary, path: string> and int64")  # fmt: skip
     labels = table.column("label").to_numpy()
     stored = pyarrow.compute.struct_field(table.column("image"), "path").to_pylist()
     names = [name or f"{i:09d}" for i, name in enumerate(stored)]

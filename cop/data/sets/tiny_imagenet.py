@@ -2,7 +2,6 @@
 
 import hashlib
 import zipfile
-import zlib
 from collections.abc import Callable
 from functools import lru_cache, partial
 from io import BytesIO
@@ -19,14 +18,18 @@ from cop.data.pictures import SUFFIXES, decode, save_npz, walk
 TINY_HELP = ("Download http://cs231n.stanford.edu/tiny-imagenet-200.zip (about 240 MB) and give the zip, the "
              "folder that holds it, or the unpacked folder as root=... or in COP_DATA")  # fmt: skip
 CACHE_VERSION = 1  # raise it when decoding or the split rule changes
+LARGEST = 2**26  # bytes of a file, unpacked: a thousand times an image's
 PER_CLASS = 500  # training images of a class, WNID_0.JPEG to WNID_499.JPEG
 OFFICIAL = "7f867564e68da28e"  # of the WordNet ids and the labels of the validation images
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    size = archive.getinfo(name).file_size
+    if size > LARGEST:
+        raise ValueError(f"{name} in {archive.filename} has {size:,} bytes; expected at most {LARGEST:,}. {TINY_HELP}")
     try:
         return archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except Exception as error:  # damaged, encrypted, packed by an unknown method: half a dozen types
         raise ValueError(f"cannot read {name} in {archive.filename}: {error}. {TINY_HELP}") from error
 
 
@@ -54,7 +57,7 @@ class _Tree:
             for path in zips:
                 try:
                     archive = zipfile.ZipFile(path)
-                except zipfile.BadZipFile as error:
+                except Exception as error:  # of a damaged directory: half a dozen types
                     raise ValueError(f"{path} is not a whole zip file ({error}). {TINY_HELP}") from error
                 for member in archive.infolist():
                     if member.filename.rpartition("/")[2].startswith("."):  # a companion that macOS adds
@@ -75,11 +78,17 @@ class _Tree:
 
     def annotated(self) -> list[list[str]]:
         """File and class of every labelled validation image."""
-        return [line[:2] for line in self.text("val/val_annotations.txt")]
+        lines = self.text("val/val_annotations.txt")
+        if short := [line for line in lines if len(line) < 2]:
+            raise ValueError(f"val/val_annotations.txt has a line {short[0]}; expected a file and a class. {TINY_HELP}")
+        return [line[:2] for line in lines]
 
     def text(self, name: str) -> list[list[str]]:
         """The tab-separated lines of a text file."""
-        return [line.split("\t") for line in self.read[name]().decode().splitlines() if line]
+        try:
+            return [line.split("\t") for line in self.read[name]().decode().splitlines() if line]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name} is no text ({error}). {TINY_HELP}") from error
 
 
 @lru_cache(maxsize=1)  # a hundred thousand files are looked at once per process
@@ -121,7 +130,7 @@ def tiny_imagenet(cfg: DataConfig, split: str, root: Path | None) -> ImageSet:
     if few:
         raise ValueError(f"class {few[0]} of {root} has {len(train[few[0]])} training images; expected per_class, "
                          f"{cfg.per_class} ({len(few)} classes have fewer): complete the data, or lower per_class. {TINY_HELP}")  # fmt: skip
-    words = dict(line[:2] for line in files.text("words.txt")) if "words.txt" in files.read else {}
+    words = {line[0]: line[1] for line in files.text("words.txt") if len(line) > 1} if "words.txt" in files.read else {}
     class_names = [words.get(w, w).split(",")[0] for w in train]  # the first of the synonyms
 
     chosen = "".join(f"-{k}{v}" for k, v in (("first", cfg.per_class), ("step", cfg.class_step)) if v and split != "test")
