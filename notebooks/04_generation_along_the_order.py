@@ -109,7 +109,7 @@ lesson.in_short(out, config)
 # generator: that generating in this order makes better images is a further claim, and it is the one tested here.
 
 # %%
-tuned = generation.all_fine_tuned(config, seed, device)
+tuned = generation.histories(config, seed, device)
 lesson.trainings(trained, tuned)
 
 # %% [markdown] tags=["slide"]

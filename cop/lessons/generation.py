@@ -12,6 +12,7 @@ Images are paired too: image i of every system has the same class, the same seed
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -31,6 +32,9 @@ from cop.train.processes import shared_out
 from cop.train.shards import compute_shards
 from cop.train.together import Job, together
 from cop.weights.table import locate
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KINDS = ("descending", "ascending", "random")
 SYSTEMS = {  # name: (weights, order source)
@@ -144,6 +148,22 @@ def all_fine_tuned(profile: str | Profile, seed: int, device: str = "auto") -> d
         pipeline.rankings(profile, "train", seed, profile.generation.rankings, device=device)
     together(jobs, device)
     return {kind: fine_tuned(profile, seed, kind, device)[1] for kind in KINDS}
+
+
+def histories(profile: str | Profile, seed: int, device: str = "auto") -> dict[str, "pd.DataFrame"]:
+    """The histories of the three fine-tunes, trained if they are missing. An artefact of its own, small where the models are large."""
+    import pandas as pd
+
+    profile = get_profile(profile)
+    config = versioned("mar-histories", 1, {"models": {k: fine_tuned_config(profile, seed, k) for k in KINDS}})
+
+    def compute(_: Path):
+        tuned = all_fine_tuned(profile, seed, device)
+        rows = [a.history.assign(kind=KINDS.index(kind)) for kind, a in tuned.items()]
+        return {"seed": torch.tensor(seed)}, pd.concat(rows, ignore_index=True)
+
+    found = load_or_compute("mar-histories", config, compute).history
+    return {kind: found[found["kind"] == k] for k, kind in enumerate(KINDS)}
 
 
 def model_of(profile: Profile, seed: int, weights: str, device: str = "auto") -> MAR:

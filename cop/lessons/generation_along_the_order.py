@@ -72,13 +72,13 @@ def in_short(out: Report, profile: Profile) -> None:
     )
 
 
-def trainings(base: Artefact | None, tuned: Mapping[str, Artefact]) -> pd.DataFrame:
-    """Orders, steps and last losses of the models; official weights of the base come without a history."""
-    rows = ({"base": base} if base else {}) | {**tuned}
+def trainings(base: Artefact | None, tuned: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Orders, steps and last losses of the models, from the base and the histories of its fine-tunes; official weights of the base come without a history."""
+    rows = ({"base": base.history} if base else {}) | {**tuned}
     return pd.DataFrame([
         {"model": n, "orders in training": "random" if n in ("base", "random") else f"{n} collapse, 10 % random",
-         "steps": int(a.history["step"].max()) + 1, "loss, last tenth": f"{a.history['loss'].tail(len(a.history) // 10 + 1).mean():.3f}"}
-        for n, a in rows.items()])  # fmt: skip
+         "steps": int(h["step"].max()) + 1, "loss, last tenth": f"{h['loss'].tail(len(h) // 10 + 1).mean():.3f}"}
+        for n, h in rows.items()])  # fmt: skip
 
 
 def certainty_gaps(out: Report, certainty: Mapping[str, Tensor], ks: Sequence[int]) -> pd.DataFrame:
