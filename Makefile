@@ -8,7 +8,7 @@ CONSTRAINTS ?= constraints.txt
 KILLS ?= 100
 MINUTES ?= 20
 
-.PHONY: install figures test torture portable lab bench seeds notebooks lint gallery book student slides handout address browser clean
+.PHONY: install figures test torture portable lab bench seeds notebooks lint gallery scorecard book student slides handout address browser clean
 .DEFAULT_GOAL := figures
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -58,6 +58,10 @@ lint: $(VENV)/.installed  ## style, and the layers of the house as pyproject.tom
 
 gallery: $(VENV)/.installed
 	$(PY) -m cop gallery
+
+scorecard: $(VENV)/.installed  ## the paper's twelve claims against the records: paper_figures/SCORECARD.md and README's findings
+	$(PY) -m cop scorecard
+	$(PY) -m cop readme
 
 book: $(VENV)/.installed-book  ## a static site of README, notebooks, gallery and modules in build/book; runs no notebook
 	$(PY) -m cop book

@@ -8,7 +8,7 @@ from cop import paths
 from cop.profiles import PROFILES, get_profile
 from cop.settings import value
 
-CLONE = ("figures", "gallery", "readme", "book", "student", "slides", "handout", "address", "release", "cards")  # commands that need the project's files
+CLONE = ("figures", "gallery", "readme", "scorecard", "book", "student", "slides", "handout", "address", "release", "cards")  # commands that need the project's files
 
 
 def takes_profile(parser: argparse.ArgumentParser, default: str, whose: str = "") -> None:
@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     takes_profile(p, "demo", "whose classifier: ")
     p.add_argument("--out", type=Path, help="folder of leaderboard.png and leaderboard.csv; the same folder, if left out")
     commands.add_parser("gallery", help="rebuild paper_figures/README.md")
-    commands.add_parser("readme", help="fill in the tables of findings in README.md from the records")
+    commands.add_parser("readme", help="fill in the findings in README.md and in the book's page from the records")
+    commands.add_parser("scorecard", help="rebuild paper_figures/SCORECARD.md and its sheet from the records")
     p = commands.add_parser("book", help="a static site of README, notebooks, gallery and modules; runs no notebook")
     p.add_argument("--out", type=Path, help="folder of the site; build/book, if left out")
     p = commands.add_parser("student", help="copies of the notebooks with exercises and without solutions or outputs")
@@ -109,6 +110,10 @@ def main(argv: list[str] | None = None) -> int:
             from cop.lessons import findings
 
             findings.main()
+        elif args.command == "scorecard":
+            from cop.lessons import scorecard
+
+            scorecard.main()
         elif args.command == "book":
             from cop.lessons import page
             from cop.show import book

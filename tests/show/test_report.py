@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from cop.__main__ import main
 from cop.lessons import collapse_order, dependency_autoencoder, gallery, patch_entropy
 from cop.profiles import demo
-from cop.show import diagrams, figures, report
+from cop.show import diagrams, figures, figures_scorecard, report
 from cop.train.loop import seeded
 
 G, N = 4, 16
@@ -38,6 +38,9 @@ DRAWN = {
     "fig2_pipeline": lambda: diagrams.fig2_pipeline(IMAGE, [0, 5, 9], W, RNG.random((3, 4, 4)), RNG.random((N, N)),
                                                     W[0], ORDER[0], G),
     "fig3_comparison": lambda: diagrams.fig3_comparison(IMAGE, ORDER[0], ORDER[1], G, 0.22, "cat"),
+    "scorecard": lambda: figures_scorecard.sheet(
+        [figures_scorecard.Panel("C1", "x", 0, None, 1.0, [("a", [1, 2], "holds (2 of 2)"), ("b", [], "not measured")])]
+    ),
     "fig10_architecture": lambda: diagrams.fig10_architecture(demo.comae, 64, 16, (1000, 2000)),
 }  # fmt: skip
 
