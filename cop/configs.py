@@ -47,7 +47,7 @@ class TokenConfig:
 
 @dataclass(frozen=True)
 class CoMAEConfig:
-    """The collapse masked autoencoder, Eqs. 2-7. Row numbers refer to the table of decisions in the README."""
+    """The collapse masked autoencoder, Eqs. 2-7. What the paper leaves open is in the table of book/decisions.md."""
 
     enc_dim: int = 64  # paper: 64 in section 4, 256 in section 8; we follow section 8 at paper scale
     enc_depth: int = 2  # paper: 12 blocks; ranking needs N encoder passes per image

@@ -1,4 +1,4 @@
-"""cop as a library: what README prints runs as printed, and the wheel works where there is no clone."""
+"""cop as a library: what README and the book print run as printed, and the wheel works where there is no clone."""
 
 import argparse
 import os
@@ -28,15 +28,16 @@ def photo(tmp_path_factory):
     return path
 
 
-def test_the_python_of_the_readme_runs_as_printed(photo, tmp_path, monkeypatch):
+def test_the_python_of_readme_and_book_runs_as_printed(photo, tmp_path, monkeypatch):
     monkeypatch.setenv("COP_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     for name in ("photo.jpg", "folder/b.jpg", "folder/a.jpg"):
         shutil.copy(photo, name)
     namespace = {}
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), namespace)
+    for file in ("README.md", "book/house.md"):
+        for block in blocks("python", file):
+            exec(compile(block, file, "exec"), namespace)
     assert namespace["ranking"].files == ["folder/a.jpg", "folder/b.jpg"] and namespace["ranking"].shape == (2, 256)
     assert torch.equal(namespace["order"], namespace["ranking"]), "step by step it is what cop.rank gives"
     assert namespace["logits"].shape == (100, 10) and namespace["accuracy"] > 0.3
@@ -60,7 +61,7 @@ class Parsed(Exception):
     pass
 
 
-def test_the_commands_of_the_readme_parse(monkeypatch):
+def test_the_commands_of_readme_and_book_parse(monkeypatch):
     parse, seen = argparse.ArgumentParser.parse_args, []
 
     def only_parse(self, args=None, namespace=None):
@@ -68,7 +69,8 @@ def test_the_commands_of_the_readme_parse(monkeypatch):
         raise Parsed
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
-    for line in "".join(blocks("")).splitlines():
+    pages = ("README.md", "book/running.md", "book/scale.md")
+    for line in "".join(block for page in pages for block in blocks("", page)).splitlines():
         words = shlex.split(line, comments=True)
         if "-m" in words:
             command = {"cop": __main__.main, "cop.train": stages.main}[words[words.index("-m") + 1]]

@@ -1,19 +1,22 @@
-"""The tables of findings in README.md, written from the records: `python -m cop readme`, after a retraining.
+"""What was found, in README.md and in the book's page of findings, written from the records: `python -m cop readme`, after a retraining.
 
-README marks each place with `<!-- findings -->` and `<!-- /findings -->`, and the name of the table; what stands between
-is replaced. No number and no verdict in them is typed: a verdict is how many seeds say so.
+A page marks each place with `<!-- findings: NAME -->` and `<!-- /findings -->`; what stands between is replaced. No number and no verdict
+in it is typed: a verdict is how many seeds say so. What no record has is a dash.
 """
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
 from cop import paths
 from cop.files import write
-from cop.lessons import masks
+from cop.lessons import scorecard
 from cop.lessons.looking import COMPARED, own_mean
-from cop.show.report import Seeds, markdown
+from cop.profiles import get_profile
+from cop.show.records import Seeds, read
+from cop.show.report import markdown
 
 Name = str | tuple[str, str]  # a number of the records, or a difference of two
 
@@ -24,24 +27,23 @@ class Numbers(Seeds):
     def __init__(self, profile: str):
         super().__init__(profile, figures=paths.figures)
 
-    def of(self, name: Name) -> pd.Series:
-        """As of `Seeds`; KeyError for a name that no record has."""
-        if (found := super().of(name)).empty:
-            raise KeyError(f"no record has {name!r}; run the notebooks for every seed first (make figures, make seeds)")
-        return found
-
     def each(self, name: Name, scale: float = 1, digits: int = 2) -> str:
-        """`48.5 / 65.0 / 66.8`, in the order of the seeds."""
+        """`48.5 / 65.0 / 66.8`, in the order of the seeds; a dash for a name that no record has."""
         sign = "+" if isinstance(name, tuple) else ""
-        return " / ".join(f"{scale * x:{sign}.{digits}f}" for x in self.of(name))
+        return " / ".join(f"{scale * x:{sign}.{digits}f}" for x in self.of(name)) or "–"
+
+    def wins(self, name: Name, better: int = 1) -> str:
+        """As of `Seeds`."""
+        return "not measured" if self.of(name).empty else super().wins(name, better)
 
 
 def claims() -> list[tuple[str, str]]:
     """What the paper says and what the demo's records say."""
     n = Numbers("demo")
     each, says = n.each, n.wins
-    agree = pd.read_csv(paths.figures / "demo" / "seeds_agree.csv")
-    pairs = ", ".join(f"{row['Spearman, same image'].split()[0]} (seeds {row['seeds']})" for _, row in agree.iterrows())
+    agree = read(paths.figures / "demo" / "seeds_agree.csv", ("seeds", "Spearman, same image"))
+    rows = () if agree is None else (row for _, row in agree.iterrows())
+    pairs = ", ".join(f"{row['Spearman, same image'].split()[0]} (seeds {row['seeds']})" for row in rows) or "–"
     cfg = "cfg2"
 
     def top1(system: str) -> str:
@@ -64,9 +66,9 @@ def claims() -> list[tuple[str, str]]:
          f"({each(('mask_entropy_with', 'mask_entropy_without'), 1, 3)})"),
         ("the order belongs to the image (assumed)", f"{each('share_position_collapse', 100, 0)} % of an order is the patch's position, "
          f"{each('share_class_collapse', 100, 0)} % the class; orders of one image by CoMAEs of two seeds correlate by {pairs}"),
-        ("the order is arbitrary, and not for want of training (not in the paper)", f"after {masks.LONG['demo']:,} steps L_r is "
-         f"{n.of('long_L_r').iloc[0]:.2f}, below ridge regression, and the orders of one image by two seeds correlate by "
-         f"{n.of('long_orders_raw').iloc[0]:+.2f}, without their mean order by {n.of('long_orders_own').iloc[0]:+.2f} (means of three seeds)"),
+        ("the order is arbitrary, and not for want of training (not in the paper)", f"after {get_profile('demo').comae.steps:,} steps L_r is "
+         f"{each('long_L_r')}, below ridge regression, and the orders of one image by two seeds correlate by "
+         f"{each('long_orders_raw')}, without their mean order by {each('long_orders_own')} (means of three seeds)"),
         ("orders agree moderately within and between classes (C4)", f"Kendall's tau {each('kendall_within_collapse')} within, "
          f"{each('kendall_between_collapse')} between, in one run"),
         ("the collapse order removes uncertainty faster than random (C3)", f"{says((collapse, random), -1)}: area {each(collapse, 1, 3)} "
@@ -118,7 +120,7 @@ def looking() -> pd.DataFrame:
     def gain(order: str, control: str) -> str:
         name = f"{order} - {control}"
         found = value.get(f"gain_{name}")
-        return "" if found is None else f"{found:+.1f}{' *' if value[f'holm_{name}'] < 0.05 else ''}"
+        return "" if found is None else f"{found:+.1f}{' *' if value.get(f'holm_{name}', 1) < 0.05 else ''}"
 
     rows = []
     for order in sorted(COMPARED, key=lambda o: -value.get(f"top1_{o}", 0)):
@@ -129,19 +131,83 @@ def looking() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def filled(text: str) -> str:
-    """README's text with its tables of findings as the records have them now."""
-    tables = {"claims": pd.DataFrame(claims(), columns=["claim of the paper", "here, seed by seed"]), "photographs": photographs(), "looking": looking()}
-    for name, table in tables.items():
+def short() -> str:
+    """Five answers, for readers who have not read the paper."""
+    scores = scorecard.load()
+    clothes, small, large = (scores[p] for p in ("demo", "natural64", "natural"))
+
+    def share(name: str) -> str:
+        return f"{clothes.cell(name, 100, 1)} %"
+
+    def photos(name: str) -> str:
+        return f"{small.cell(name, 1, 1)} %"
+
+    held = {p: scorecard.counts(scores[p], p) for p in ("demo", "natural")}
+    exact, one_pass = ((1 - clothes.of(f"saved_with_{of}").mean()) for of in ("ranking", "measured"))
+    return "\n".join([
+        f"- **Do the paper's twelve claims hold?** Of clothes: {held['demo']}. Of photographs: {held['natural']}. The "
+        "[scorecard](paper_figures/SCORECARD.md) has numbers, rule and controls.",
+        f"- **Is the order the image's own?** Of the paper's order {clothes.cell('share_position_collapse', 100, 0)} % is the patch's position on "
+        f"clothes, {large.cell('share_position_collapse', 100, 0)} % on photographs; two trainings order one image with a rank correlation of "
+        f"{clothes.cell('long_orders_raw', 1, 2)}. Along a graph that we measure instead it is {clothes.cell('measured_orders_raw', 1, 2)}.",
+        f"- **Does a classifier gain from it?** From 22 % of the patches it names {share('top1_own_collapse_78%')} of clothes along the paper's "
+        f"order, {share('top1_own_mean order_78%')} along one average order for all images, {share('top1_own_random_78%')} with random patches.",
+        f"- **Do orders that look do better, on photographs?** Active looking {photos('top1_active')}, coverage {photos('top1_coverage')}, the paper's order "
+        f"{photos('top1_collapse')}, random patches {photos('top1_random')}; one evenly spread order, the same for all images, {photos('top1_low-discrepancy')}.",
+        f"- **Is it cheaper?** Ranking and classifying take {number(exact)} times the computation of classifying the whole image, "
+        f"{number(one_pass)} times with a network that ranks in one pass.",
+    ])  # fmt: skip
+
+
+def number(x: float) -> str:
+    return "–" if pd.isna(x) else f"{x:.2g}"
+
+
+def notebooks() -> pd.DataFrame:
+    """The notebooks, and the minutes that each takes where the models are stored."""
+    table = paths.figures / "demo" / "timings.json"
+    times = json.loads(table.read_text()) if table.exists() else {}
+    rows = []
+    for source in paths.sources():
+        title = source.read_text(encoding="utf-8").partition("\n# # ")[2].partition("\n")[0]
+        seconds = times.get(source.stem, {}).get("released")
+        rows.append({"notebook": f"[{title}](notebooks/{source.stem}.ipynb)", "makes": MAKES.get(source.stem, ""), "minutes": f"{seconds / 60:.1f}" if seconds else "–"})
+    return pd.DataFrame(rows)
+
+
+MAKES = {
+    "01_patch_entropy": "Fig. 1 on a real image, entropy and certainty curves",
+    "02_dependency_autoencoder": "Figs. 6, 10, Table 1",
+    "03_collapse_order": "Figs. 2, 3, 4, 5, and a graph that is measured",
+    "04_generation_along_the_order": "Figs. 1, 7, 9, Tables 2, 3, 4",
+    "05_first_patches": "Fig. 8, Table 5, what it costs",
+    "06_an_order_that_looks": "ours: coverage, surprise and active looking against their controls",
+}
+PAGES: Mapping[str, Mapping[str, Callable[[], str | pd.DataFrame]]] = {
+    "README.md": {"short": short, "notebooks": notebooks},
+    "book/findings.md": {
+        "claims": lambda: pd.DataFrame(claims(), columns=["claim of the paper", "here, seed by seed"]),
+        "photographs": photographs,
+        "looking": looking,
+    },
+}
+
+
+def filled(text: str, page: str = "README.md") -> str:
+    """The text of a page of PAGES with its findings as the records have them now."""
+    for name, make in PAGES[page].items():
         place = re.compile(rf"(<!-- findings: {name} -->\n).*?(<!-- /findings -->)", re.DOTALL)
         if len(place.findall(text)) != 1:
-            raise ValueError(f"README.md has no place or several for the findings {name!r}; expected one <!-- findings: {name} --> "
+            raise ValueError(f"{page} has no place or several for the findings {name!r}; expected one <!-- findings: {name} --> "
                              "and <!-- /findings --> after it")  # fmt: skip
-        text = place.sub(lambda m, table=table: f"{m[1]}{markdown(table)}\n{m[2]}", text)
+        made = make()
+        new = made if isinstance(made, str) else markdown(made)
+        text = place.sub(lambda m, new=new: f"{m[1]}{new}\n{m[2]}", text)
     return text
 
 
 def main() -> None:
-    """Write README.md anew."""
-    readme = paths.root / "README.md"
-    write(readme, filled(readme.read_text(encoding="utf-8")).encode())
+    """Write the pages anew."""
+    for page in PAGES:
+        file = paths.root / page
+        write(file, filled(file.read_text(encoding="utf-8"), page).encode())

@@ -41,9 +41,11 @@ def findings() -> list[tuple[str, str]]:
 
 
 def main(out: Path | None = None) -> Path:
-    """Write the handout to `out` (build/handout.pdf). Raises KeyError or ValueError where a record is missing."""
+    """Write the handout to `out` (build/handout.pdf). Raises ValueError where an accuracy is not on record."""
     n = Numbers("demo")
     accuracies = {o: [100 * x for x in n.of(f"top1_own_{o}_78%")] for o in ORDERS}
+    if missing := [o for o in ORDERS if not accuracies[o]]:
+        raise ValueError(f"no record has the accuracy along {', '.join(missing)}; run notebook 5 first (make figures)")
     source = f"Numbers: paper_figures/demo, {n.names()}; photographs: paper_figures/natural64. Made by `python -m cop handout`."
     page, buffer = diagrams.handout(findings(), accuracies, source), io.BytesIO()
     with matplotlib.rc_context({"pdf.fonttype": 42}):

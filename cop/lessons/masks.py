@@ -43,7 +43,7 @@ CHANGES: dict[str, dict] = {
     "|tanh|": {"weight_act": "abs_tanh"},
     "relu(tanh)": {"weight_act": "relu_tanh"},
     "sigmoid": {"weight_act": "sigmoid"},
-}  # what is changed in the objective -> fields of CoMAEConfig; as `decisions` of the README lists them
+}  # what is changed in the objective -> fields of CoMAEConfig; as book/decisions.md lists them
 WHITENED = "whitened tokens"  # every principal component with variance 1, where `natural64` has all in one scale
 ANY_MASK = "budget and any-mask"  # the row whose decoder knows any mask and whose encoder has to choose
 MAIN = ("as printed", "L1 price", "information price", "budget 15 %", "any-mask decoder", ANY_MASK)

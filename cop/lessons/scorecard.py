@@ -316,10 +316,11 @@ def page(scores: dict[str, Seeds]) -> str:
     return "\n".join(lines)
 
 
-def counts(scores: Seeds, profile: str) -> dict[str, int]:
-    """How many claims got which verdict on a profile's data, in the order of VERDICTS."""
+def counts(scores: Seeds, profile: str) -> str:
+    """`1 holds, 5 fail, 6 depend on the run`: how many claims got which verdict on a profile's data."""
     found = [verdicts(claim, {profile: scores})[profile][0] for claim in CLAIMS]
-    return {v: found.count(v) for v in VERDICTS if v in found}
+    several = {HOLDS: "hold", FAILS: "fail", DEPENDS: "depend on the run"}
+    return ", ".join(f"{k} {v if k == 1 else several.get(v, v)}" for v in VERDICTS if (k := found.count(v)))
 
 
 def load() -> dict[str, Seeds]:

@@ -1,7 +1,7 @@
 """What readers get beside the notebooks: the book (a static site), students' copies, slides, and badges that lead to the project.
 
 The book is built by Sphinx from the *committed* outputs; nothing is executed. Its sources are the README, the notebooks,
-the gallery and the docstrings; `book/` holds Sphinx's settings and a page or two that join them.
+the gallery and the docstrings; `book/` holds Sphinx's settings and pages of its own.
 """
 
 import html
@@ -41,8 +41,10 @@ def build(out: Path | None = None) -> Path:
 def lay_out(folder: Path) -> None:
     """The book's pages in a folder as Sphinx wants them, with every file of the project that a page links to."""
     shutil.rmtree(folder, ignore_errors=True)
-    linking = [paths.root / "book" / f"{name}.md" for name in ("glossary", "teaching")]  # linked with notebooks, so they stay in their folder
-    pages = [paths.root / "README.md", paths.root / "CONTRIBUTING.md", paths.figures / "README.md", paths.released / "MODEL_CARDS.md", *linking]
+    top = [paths.root / "book" / f"{name}.md" for name in ("index", "api", "rank")]  # the others link to the project, so they stay in their folder
+    linking = sorted({*(paths.root / "book").glob("*.md")} - {*top})
+    pages = [*(paths.root / name for name in ("README.md", "CONTRIBUTING.md")), *(paths.figures / name for name in ("README.md", "SCORECARD.md"))]
+    pages += [paths.released / "MODEL_CARDS.md", *linking]
     pages += sorted(paths.notebooks.glob("*.ipynb"))
     for page in pages:
         name = page.relative_to(paths.root)
@@ -57,7 +59,7 @@ def lay_out(folder: Path) -> None:
             file = (page.parent / target).resolve()
             if file.is_file() and file not in pages:
                 write(folder / file.relative_to(paths.root), file.read_bytes())
-    for page in {*(paths.root / "book").glob("*.md")} - {*linking}:
+    for page in top:
         write(folder / page.name, page.read_text().replace("   MODULES", "\n".join(f"   {m}" for m in modules())).encode())
     for module in modules():
         write(folder / "api" / f"{module}.rst", f"{module}\n{'=' * len(module)}\n\n.. automodule:: {module}\n".encode())
