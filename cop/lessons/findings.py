@@ -11,8 +11,8 @@ import pandas as pd
 
 from cop import paths
 from cop.files import write
-from cop.lessons import masks
 from cop.lessons.looking import COMPARED, own_mean
+from cop.profiles import get_profile
 from cop.show.report import Seeds, markdown
 
 Name = str | tuple[str, str]  # a number of the records, or a difference of two
@@ -54,9 +54,9 @@ def claims() -> list[tuple[str, str]]:
     collapse, random = "area_collapse", "area_random"
     along = ("frechet_CMAR_train_cfg2", "frechet_continued_random_random_cfg2")
     return [
-        ("masks polarise as the loss falls (C1)", f"of the weights {each('share_low_with', 100, 0)} % lie below .1 and "
-         f"{each('share_high_with', 100, 0)} % above .9 at the end"),
-        ("L_r of CoMAE, and without a network", f"CoMAE {each('reconstruction_with')}; ridge regression on the clean patches "
+        ("masks polarise as the loss falls (C1)", f"of the weights {each('share_low_trained', 100, 0)} % lie below .1 and "
+         f"{each('share_high_trained', 100, 0)} % above .9 at the end"),
+        ("L_r of CoMAE, and without a network", f"CoMAE {each('reconstruction_trained')}; ridge regression on the clean patches "
          f"{each('reconstruction_ridge_regression')}, mean of the neighbours {each('reconstruction_mean_of_the_neighbours')}, median of the "
          f"position {each('reconstruction_per-position_median')}, mean token {each('reconstruction_mean_token')}"),
         ("the contrastive term lowers loss and entropy (C2, Table 1)", f"L_r {says(('reconstruction_with', 'reconstruction_without'), -1)} "
@@ -64,7 +64,7 @@ def claims() -> list[tuple[str, str]]:
          f"({each(('mask_entropy_with', 'mask_entropy_without'), 1, 3)})"),
         ("the order belongs to the image (assumed)", f"{each('share_position_collapse', 100, 0)} % of an order is the patch's position, "
          f"{each('share_class_collapse', 100, 0)} % the class; orders of one image by CoMAEs of two seeds correlate by {pairs}"),
-        ("the order is arbitrary, and not for want of training (not in the paper)", f"after {masks.LONG['demo']:,} steps L_r is "
+        ("the order is arbitrary, and not for want of training (not in the paper)", f"after {get_profile('demo').comae.steps:,} steps L_r is "
          f"{n.of('long_L_r').iloc[0]:.2f}, below ridge regression, and the orders of one image by two seeds correlate by "
          f"{n.of('long_orders_raw').iloc[0]:+.2f}, without their mean order by {n.of('long_orders_own').iloc[0]:+.2f} (means of three seeds)"),
         ("orders agree moderately within and between classes (C4)", f"Kendall's tau {each('kendall_within_collapse')} within, "
