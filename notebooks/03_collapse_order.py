@@ -324,7 +324,7 @@ lesson.verdicts(out, config, sample, ranks, agreement, pairs, device)
 #
 # Everything so far is one training run. If a CoMAE that differs in nothing but its seed relied on the same patches, its
 # orders of the same images would agree. A hundred test images, ordered by the CoMAE of every seed on record
-# (`make seeds`), and by one that was trained with seed 0 again, on two threads instead of one.
+# (`make seeds`). What another number of threads does to a training stands in a later table.
 #
 # <details><summary>Predict before you run: what correlation makes an order useful as a property of the image?</summary>
 #
@@ -343,9 +343,6 @@ lesson.seeds_agree(out, by_seed)
 # %% [markdown]
 # Were the order a property of the image, all rows of the table would be near 1: what one run puts first the others would
 # put first too. The second column compares what is left when the images are averaged out, the mean orders of the runs.
-#
-# The run on two threads starts from the same weights and sees the same batches in the same order; sums are only rounded
-# differently. Where even its orders differ, not even the seed decides.
 #
 # As far as the rows are far from 1, the collapse order, as Eqs. 2–6 and PageRank define it, is a property of the training run.
 # Our reading: a patch can be reconstructed through many others that know much the same, nothing in the objective prefers

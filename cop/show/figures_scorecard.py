@@ -45,7 +45,13 @@ def one(ax, panel: Panel) -> None:
     low, high = min(shown), max(shown)
     margin = 0.15 * (high - low) or 1.0
     low, high = low - margin, high + margin
-    ax.axvspan(low if panel.above is None else panel.above, high if panel.below is None else panel.below, color=TEAL, alpha=0.12, lw=0)
+    ax.axvspan(
+        low if panel.above is None else panel.above,
+        high if panel.below is None else panel.below,
+        color=TEAL,
+        alpha=0.12,
+        lw=0,
+    )
     for y, (_, values, verdict) in enumerate(panel.rows):
         colour = COLOURS.get(verdict.partition(" (")[0], GREY)
         if len(values):
@@ -54,7 +60,15 @@ def one(ax, panel: Panel) -> None:
             ax.errorbar(np.mean(values), y, xerr=half or None, fmt="o", color=colour, capsize=3, ms=6)
             if n > 1:
                 ax.plot(values, np.full(n, y + 0.28), ".", color=INK, ms=3)
-        ax.text(1.01, y, "\n".join(textwrap.wrap(verdict, 18)), transform=ax.get_yaxis_transform(), color=colour, fontsize=7, va="center")
+        ax.text(
+            1.01,
+            y,
+            "\n".join(textwrap.wrap(verdict, 18)),
+            transform=ax.get_yaxis_transform(),
+            color=colour,
+            fontsize=7,
+            va="center",
+        )
     if panel.paper is not None:
         ax.plot(panel.paper, len(panel.rows) - 0.35, "D", color=BLUE, ms=5)
         ax.text(panel.paper, len(panel.rows) - 0.35, "  paper", color=BLUE, fontsize=7, va="center")

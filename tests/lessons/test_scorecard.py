@@ -8,7 +8,8 @@ import pytest
 
 from cop import paths
 from cop.lessons import scorecard
-from cop.lessons.scorecard import CLAIMS, DEPENDS, FAILS, HOLDS, IMAGENET, UNMEASURED
+from cop.lessons.claims import CLAIMS
+from cop.lessons.scorecard import DEPENDS, FAILS, HOLDS, IMAGENET, UNMEASURED
 
 BY_KEY = {claim.key: claim for claim in CLAIMS}
 
@@ -27,7 +28,9 @@ def recorded(tmp_path, monkeypatch):
 
     def record(*seeds: dict[str, float], profile: str = "demo") -> scorecard.Scores:
         for seed, numbers in enumerate(seeds):
-            table = pd.DataFrame([("09_test", *item) for item in numbers.items()], columns=["notebook", "name", "value"])
+            table = pd.DataFrame(
+                [("09_test", *item) for item in numbers.items()], columns=["notebook", "name", "value"]
+            )
             (tmp_path / profile / "records").mkdir(parents=True, exist_ok=True)
             table.to_csv(tmp_path / profile / "records" / f"seed{seed}.csv", index=False)
         return scorecard.Scores(profile)
@@ -65,8 +68,16 @@ def test_all_numbers_of_a_claim_have_to_agree_and_a_band_has_two_ends(recorded):
 
 def test_a_gain_that_holms_correction_takes_away_is_none(recorded):
     ways = BY_KEY["C8"].ways
-    assert scorecard.verdict(ways, recorded({"gain_collapse - random": 0.5, "holm_collapse - random": 1.0})) == (FAILS, 0, 1)
-    assert scorecard.verdict(ways, recorded({"gain_collapse - random": 0.5, "holm_collapse - random": 0.01})) == (HOLDS, 1, 1)
+    assert scorecard.verdict(ways, recorded({"gain_collapse - random": 0.5, "holm_collapse - random": 1.0})) == (
+        FAILS,
+        0,
+        1,
+    )
+    assert scorecard.verdict(ways, recorded({"gain_collapse - random": 0.5, "holm_collapse - random": 0.01})) == (
+        HOLDS,
+        1,
+        1,
+    )
 
 
 def test_every_number_is_on_record_somewhere_and_every_section_in_its_notebook():

@@ -328,7 +328,7 @@ def test_write_is_atomic(tmp_path, monkeypatch):
 
 
 def test_paper_numbers_reach_table_1(out):
-    rows = {k: {"mask_entropy": 4.0, "mask_entropy_raw": 9.0, "reconstruction": 5.0, "contrastive": 0.5} for k in ("without", "with")}
+    rows = {k: {"mask_entropy": 4.0, "mask_entropy_raw": 9.0, "reconstruction": 5.0, "contrastive": 0.5} for k in ("without", "with", "trained")}
     table = dependency_autoencoder.tab1.__wrapped__(out, rows, {"mean token": 12.0})
     assert table["paper: L_r"].tolist()[:2] == [8.392, 1.567] and table["paper: mask entropy"].tolist()[:2] == [4.816, 4.267]
 
@@ -359,7 +359,7 @@ def test_orders_are_compared_with_random_as_one_family():
 def test_masks_that_stay_in_between_polarise_partly(out):
     history = pd.DataFrame({"step": np.arange(0, 200, 10), "share_low": np.linspace(0, 0.3, 20), "share_high": 0.0,
                             "mask_entropy": np.r_[np.linspace(4, 3.5, 10), np.linspace(3.5, 3.8, 10)]})  # fmt: skip
-    rows = {k: {"mask_entropy": 3.8, "reconstruction": 5.0, "share_low": 0.3, "share_high": 0.1} for k in ("without", "with")}
+    rows = {k: {"mask_entropy": 3.8, "reconstruction": 5.0, "share_low": 0.3, "share_high": 0.1} for k in ("without", "with", "trained")}
     table = dependency_autoencoder.verdicts(out, history, rows, {"ridge regression": 2.0}, 64)
     this = dict(zip(table["claim"], table["this run"], strict=True))
     assert this["masks polarise as L_r falls (C1)"] == "partly: 0% → 40% of the weights below .1 or above .9, 60% between"
