@@ -110,7 +110,7 @@ def test_every_figure_and_table_has_its_files_alt_text_and_place_in_the_gallery(
     else:
         with open(DEMO / f"{name}.csv") as f:
             assert len(list(csv.reader(f))) > 1
-        assert (DEMO / f"{name}.md").read_text().strip() in page
+        assert gallery.narrow((DEMO / f"{name}.md").read_text().strip()) in page
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)

@@ -3,11 +3,11 @@
 What the scorecard makes of them is in `cop.lessons.scorecard`.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cop.show.records import Seeds
+from cop.show.report import slug
 
 Name = str | tuple  # a record; or a difference of two, each a record or a difference
 
@@ -68,8 +68,7 @@ class Claim:
     generator: bool = False
 
     def where(self) -> str:
-        slug = re.sub(r"[^\w\- ]", "", self.section.lower()).replace(" ", "-")
-        return f"[notebook {int(self.notebook[:2])}, {self.section}](../notebooks/{self.notebook}.ipynb#{slug})"
+        return f"[notebook {int(self.notebook[:2])}, {self.section}](../notebooks/{self.notebook}.ipynb#{slug(self.section)})"
 
 
 def points(label: str, a: str, b: str, **bounds: float) -> Number:

@@ -197,7 +197,7 @@ def shares(out: Report, found: Mapping[str, Mapping[str, float]]):
     return figures.shares(parts, "What is an order made of?"), pd.DataFrame(parts).T.reset_index(names="order")
 
 
-@shown("Agreement of orders")
+@shown("Agreement of orders", here=[("Kendall's tau within a class: collapse", "kendall_within_collapse", 1, 2), ("variance", "kendall_within_variance", 1, 2)])
 def agreement(out: Report, found: Mapping[str, Mapping[str, float]]):
     """Agreement of orders: Kendall's tau within a class, between classes and with the mean order of the other images; Spearman
     with that mean order; shares of variance.
@@ -210,7 +210,7 @@ def agreement(out: Report, found: Mapping[str, Mapping[str, float]]):
     return pd.DataFrame([{"order": n, **{v: f"{a[k]:.2f}" for k, v in names.items()}} for n, a in found.items()])
 
 
-@shown("What an order consists of, by seed")
+@shown("What an order consists of, by seed", here=[("% of an order that are position", "share_position_collapse", 100, 0)])
 def order_seeds(out: Report):
     """What an order consists of and how orders agree, for every seed on record, with the mean over seeds and its 95 percent
     interval."""
@@ -233,7 +233,7 @@ def seeds_agree(out: Report, by_seed: Mapping[str, Tensor]):
     return across_seeds(by_seed)
 
 
-@shown("The first 22 % of the patches")
+@shown("The first 22 % of the patches", here=[("edges, average patch 1: collapse", "edges_of_first_collapse", 1, 2), ("variance", "edges_of_first_variance", 1, 2)])
 def first_of_each(out: Report, sample, ranks: Mapping[str, Tensor]):
     """Eight test images in columns; below each whole image its first 22 percent of the patches in collapse order, mean order,
     by patch variance and at random."""
@@ -244,7 +244,7 @@ def first_of_each(out: Report, sample, ranks: Mapping[str, Tensor]):
     )
 
 
-@shown("Orders of clothes and of photographs")
+@shown("Orders of clothes and of photographs", here=[("% of an order that are position", "share_position_collapse", 100, 0)])
 def photographs(out: Report):
     """Statistics of the collapse orders of clothes and of photographs: shares of position, class and image, agreement within
     and between classes, contrast and edges among the first 22 percent."""

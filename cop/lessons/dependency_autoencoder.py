@@ -129,7 +129,7 @@ def of_table_1(profile: Profile, change: str) -> Profile:
     return replace(profile, comae=replace(profile.comae, **comparison.CHANGES[change]))
 
 
-@shown("Table 1", 'in its columns "paper: …"')
+@shown("Table 1", 'in its columns "paper: …"', here=[("loss with the contrastive term", "reconstruction_with", 1, 2), ("without", "reconstruction_without", 1, 2)])
 def tab1(out: Report, rows: Mapping[str, Mapping[str, float]], trivial: Mapping[str, float]):
     """Table 1, ours beside the paper's: mask entropy and reconstruction loss with and without the contrastive term, and the
     losses of four reconstructions without a network. In the row `trained` is the profile's CoMAE, whose orders are those of the other
@@ -160,7 +160,7 @@ def tab1(out: Report, rows: Mapping[str, Mapping[str, float]], trivial: Mapping[
     return pd.DataFrame(table).fillna("–")
 
 
-@shown("Loss and agreement over a long training")
+@shown("Loss and agreement over a long training", here=[("after the last step: loss", "long_L_r", 1, 2), ("rank correlation of two trainings' orders", "long_orders_raw", 1, 2)])
 def on_the_way(out: Report, profile: Profile, ridge: float, device: str):
     """Above, the reconstruction loss of CoMAE with several seeds over a long training, with the loss of ridge regression. Below,
     how alike the graphs and orders of the same images are with two seeds, before and after their mean is taken out.
@@ -194,7 +194,7 @@ def changes_of(profile: Profile, device: str) -> dict[str, dict[str, Tensor]]:
     return {change: comparison.compared(profile, change, device=device) for change in comparison.rows(profile)}
 
 
-@shown("CoMAE's objective, changed in one thing at a time")
+@shown("CoMAE's objective, changed in one thing at a time", here=[("agreement of two trainings' graphs, own part: as printed", "graphs_own_as printed", 1, 2), ("with a budget and any mask", "graphs_own_budget and any-mask", 1, 2)])
 def objectives(out: Report, changes: Mapping[str, Mapping[str, Tensor]]):
     """For each change of the objective: losses under the encoder's own mask and under others, density, the image's share of
     graphs and orders, and how far two seeds agree.
@@ -223,7 +223,7 @@ def seeds_of_the_measured_graph(profile: Profile, device: str) -> Mapping[str, T
     return comparisons.seeds_agree(profile, "measured", device=device, train=False)
 
 
-@shown("What two trainings agree on")
+@shown("What two trainings agree on", here=[("agreement of two trainings' graphs, own part: as printed", "graphs_own_as printed", 1, 2), ("with a budget and any mask", "graphs_own_budget and any-mask", 1, 2)])
 def own_part(out: Report, changes: Mapping[str, Mapping[str, Tensor]], measured: Mapping[str, Tensor] | None):
     """One point per objective, after equally many steps: how much of a graph is the image's own, against the agreement of two
     seeds on that part; and the same of the graph that notebook 3 measures. Blue: price, budget and decoder; grey: other changes.
@@ -241,7 +241,7 @@ def own_part(out: Report, changes: Mapping[str, Mapping[str, Tensor]], measured:
     return figures_masks.agreement_against_share(points, title), points
 
 
-@shown("Different patches reconstruct a target")
+@shown("Different patches reconstruct a target", here=[("loss from nine patches: best set", "disjoint_9_patches,_set_1", 1, 1), ("second, without these", "disjoint_9_patches,_set_2", 1, 1), ("third", "disjoint_9_patches,_set_3", 1, 1)])
 def redundancy(out: Report, profile: Profile, device: str):
     """What sets of patches without a patch in common reconstruct of a target, the best set first, beside everything and nothing
     shown: L_r with 95 % intervals over the targets.

@@ -1,6 +1,9 @@
 """The page of all figures and tables, `paper_figures/README.md`: knows what every notebook shows."""
 
 import json
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from cop import paths
@@ -14,7 +17,7 @@ from cop.lessons import (
     patch_entropy,
 )
 from cop.profiles import DRY
-from cop.show.report import SHOWN, Seeds
+from cop.show.report import SHOWN, Seeds, Shown, slug
 
 LESSONS = (
     patch_entropy,
@@ -41,11 +44,68 @@ def gallery(folder: Path | None = None) -> str:
     ]
     for profile in profiles:
         if profile.name.endswith(UNLISTED):
-            write(profile / "README.md", "\n".join(head + section(profile, "", "../../")).encode())
-    listed = [p for p in profiles if not p.name.endswith(UNLISTED)]
-    page = "\n".join(head + [line for p in listed for line in section(p, f"{p.name}/", "../")])
+            write(
+                profile / "README.md", "\n".join(head + contents([profile]) + section(profile, "", "../../")).encode()
+            )
+    shown = [p for p in profiles if not p.name.endswith(UNLISTED)]
+    page = "\n".join(head + contents(shown) + [line for p in shown for line in section(p, f"{p.name}/", "../")])
     write(folder / "README.md", page.encode())
     return page
+
+
+def listed(profile: Path) -> list[tuple[str, Shown]]:
+    """What a profile's folder holds, in the order of the notebooks."""
+    return [
+        (n, of)
+        for n, of in sorted(SHOWN.items(), key=lambda item: item[1].notebook)
+        if (profile / f"{n}.json").exists()
+    ]
+
+
+def numbers(of: Shown, seeds: Seeds) -> str:
+    """The numbers of a figure or table that are on record, in one line. One that is the same of all seeds has no interval."""
+    found = [
+        (label, re.sub(r" ± [0.]+$", "", seeds.cell(number, scale, digits))) for label, number, scale, digits in of.here
+    ]
+    return ", ".join(f"{label} {value}" for label, value in found if value != "–")
+
+
+def contents(profiles: Sequence[Path]) -> list[str]:
+    """A line for each figure and table: what it found, or what it shows where it has no number."""
+    lines, used = [], Counter(["figures-and-tables", "contents"])
+    for profile in profiles:
+        of_profile = f"Profile `{profile.name}`"
+        used[slug(of_profile)] += 1
+        lines += [f"**[{of_profile}](#{slug(of_profile)})**", ""]
+        seeds = {of.notebook: Seeds(profile.name, of.notebook, profile.parent) for _, of in listed(profile)}
+        for name, of in listed(profile):
+            card = json.loads((profile / f"{name}.json").read_text())
+            place, before = (
+                slug(card["title"]),
+                used[slug(card["title"])],
+            )  # headings of one name are numbered, by GitHub and in the book
+            used[place] += 1
+            found = numbers(of, seeds[of.notebook]) or re.split(r"(?<!Fig)(?<!Figs)\. ", card["alt"])[0].rstrip(".")
+            lines.append(f"- [{card['title']}](#{place}{f'-{before}' if before else ''}): {found}")
+        lines.append("")
+    return ["## Contents", "", *lines]
+
+
+def narrow(table: str, most: int = 7) -> str:
+    """A Markdown table as several of at most so many columns, below each other; all begin with the columns that name the rows: the first,
+    and the second where it has no heading."""
+    if not table.startswith("|"):
+        return table
+    rows = [re.split(r" \| ", line[2:-2]) for line in table.splitlines()]
+    names, columns = 2 if rows[0][1:2] == [""] else 1, len(rows[0])
+    if columns <= most or any(len(row) != columns for row in rows):
+        return table
+    parts = -(-(columns - names) // (most - names))
+    step = -(-(columns - names) // parts)
+    made = []
+    for start in range(names, columns, step):
+        made.append("\n".join("| " + " | ".join(row[:names] + row[start : start + step]) + " |" for row in rows))
+    return "\n\n".join(made)
 
 
 def section(profile: Path, here: str, root: str) -> list[str]:
@@ -55,9 +115,7 @@ def section(profile: Path, here: str, root: str) -> list[str]:
     lines = [f"## Profile `{profile.name}`", ""]
     if (note := profile / "NOTE.md").exists():  # what a reader must know of all its figures
         lines += [note.read_text(encoding="utf-8").strip(), ""]
-    for name, of in sorted(SHOWN.items(), key=lambda item: item[1].notebook):
-        if not (profile / f"{name}.json").exists():
-            continue
+    for name, of in listed(profile):
         seeds, took = Seeds(profile.name, of.notebook, profile.parent), times.get(of.notebook, {})
         seconds = [
             f"{took[k]} s {what}"
@@ -69,11 +127,10 @@ def section(profile: Path, here: str, root: str) -> list[str]:
         if (profile / f"{name}.png").exists():
             lines += [f"![{card['alt']}]({here}{name}.png)", ""]
         else:
-            lines += [(profile / f"{name}.md").read_text().strip(), "", f"*{card['alt']}*", ""]
-        lines += [f"- **Paper**: {of.paper or 'has none of this'}"]
-        found = [(label, seeds.cell(number, scale, digits)) for label, number, scale, digits in of.here]
-        if found := [f"{label} {value}" for label, value in found if value != "–"]:
-            lines += [f"- **Here**: {', '.join(found)} ({seeds.names()})"]
+            lines += [narrow((profile / f"{name}.md").read_text().strip()), "", f"*{card['alt']}*", ""]
+        lines += [f"- **Paper**: {of.paper}"] if of.paper else []
+        if found := numbers(of, seeds):
+            lines += [f"- **Here**: {found} ({seeds.names()})"]
         files = [
             f"[{f.suffix[1:]}]({here}{f.name})"
             for f in sorted(profile.glob(f"{name}.*"))

@@ -23,6 +23,12 @@ from cop.train.loop import seeded as seeded
 
 NOTEBOOK = "04_generation_along_the_order"
 shown = partial(report.shown, NOTEBOOK)
+FRECHET = (
+    ("Fréchet distance, guided: MAR", "frechet_MAR_random_cfg2", 1, 2),
+    ("MAR+C", "frechet_MAR+C_train_cfg2", 1, 2),
+    ("CMAR", "frechet_CMAR_train_cfg2", 1, 2),
+    ("real images", "frechet_real_images", 1, 2),
+)  # of the gallery
 ORDERS = ("random", "collapse", "reversed")  # that hide the tokens of test images
 PAPER = {  # FID, tFID, IS, precision and recall of Tables 2 to 4, row by row
     2: [(7.114, 3.498, 194.5, 0.784, 0.571), (7.173, 3.563, 193.8, 0.788, 0.568), (7.213, 3.6, 190.92, 0.781, 0.572),
@@ -204,14 +210,14 @@ def fig9(out: Report, images: Tensor, names: Sequence[str], cfg: float):
     return figures_generation.fig9_samples(to_array(images), names, f"CMAR, guidance {cfg:g}")
 
 
-@shown("Every system and order source", "MAR, MAR+C and CMAR only, in Table 2")
+@shown("Every system and order source", "MAR, MAR+C and CMAR only, in Table 2", here=FRECHET)
 def generation_systems(out: Report, results: dict[tuple, Result]):
     """Every system, with and without guidance, by source of the order: Fréchet distance on classifier features, inception
     score, precision, recall and share of the right class, with 95 % intervals."""
     return systems_table(results)
 
 
-@shown("Metrics of generation")
+@shown("Metrics of generation", here=FRECHET)
 def generation_metrics(out: Report, results: dict[tuple, Result], profile: Profile):
     """Five metrics as dots with 95 % intervals for MAR, continued random, MAR+C, CMAR and ascending CMAR, without guidance
     (filled) and with it (hollow); a dotted line marks real images.
@@ -221,7 +227,7 @@ def generation_metrics(out: Report, results: dict[tuple, Result], profile: Profi
     return figures_generation.metric_dots(*dots(results, profile)), systems_table(results)
 
 
-@shown("Table 2", 'in its columns "paper: …"')
+@shown("Table 2", 'in its columns "paper: …"', here=FRECHET)
 def tab2(out: Report, results: dict[tuple, Result], profile: Profile):
     """Table 2: MAR, MAR+C and CMAR without and with guidance, our metrics beside the paper's."""
     named = {cfg: "no CFG" if cfg == 1 else f"CFG {cfg:g}" for cfg in scales(profile)}
@@ -229,20 +235,20 @@ def tab2(out: Report, results: dict[tuple, Result], profile: Profile):
     return beside_paper(out, results, 2, rows)
 
 
-@shown("Table 3", 'in its columns "paper: …"')
+@shown("Table 3", 'in its columns "paper: …"', here=[("Fréchet distance at guidance 1.5", "frechet_CMAR_train_cfg1.5", 1, 2), ("at 3", "frechet_CMAR_train_cfg3", 1, 2)])
 def tab3(out: Report, results: dict[tuple, Result], profile: Profile):
     """Table 3: CMAR at three scales of guidance, our metrics beside the paper's."""
     rows = {f"CMAR, CFG {cfg:g}": key("CMAR", cfg) for cfg in profile.generation.cfg_sweep}
     return beside_paper(out, results, 3, rows)
 
 
-@shown("Table 4", 'in its columns "paper: …"')
+@shown("Table 4", 'in its columns "paper: …"', here=[("Fréchet distance: ascending", "frechet_ascending_train_cfg2", 1, 2), ("descending", "frechet_CMAR_train_cfg2", 1, 2)])
 def tab4(out: Report, results: dict[tuple, Result], profile: Profile):
     """Table 4: CMAR in ascending and in descending collapse order, our metrics beside the paper's."""
     return beside_paper(out, results, 4, {n: key(n, profile.generation.cfg_scale) for n in ("ascending", "CMAR")})
 
 
-@shown("Paired differences between systems")
+@shown("Paired differences between systems", here=FRECHET)
 def generation_gaps(out: Report, results: dict[tuple, Result], profile: Profile):
     """Paired differences between systems with 95 % intervals, and whether they exceed the noise."""
     against = (("MAR+C", "MAR"), ("CMAR", "MAR"), ("CMAR", "continued random"), ("CMAR", "ascending"))
@@ -255,7 +261,7 @@ def source_gaps(results: dict[tuple, Result], profile: Profile, sources: Sequenc
     return gaps(results, pairs, ["frechet", "right_class"])
 
 
-@shown("Generation, by seed")
+@shown("Generation, by seed", here=FRECHET)
 def generation_seeds(out: Report, profile: Profile):
     """Differences between CMAR and the other systems with guidance, and of the test loss, for every seed on record, with the
     mean over seeds and its 95 percent interval."""
@@ -296,7 +302,7 @@ def loss_gaps(losses: dict[tuple[str, str], Tensor]) -> dict[str, dict[str, Inte
     return {o: {n: loss_gap(losses, n, "continued random", o)[0] for n in ("MAR", "CMAR", "ascending")} for o in ORDERS}
 
 
-@shown("Test loss by order")
+@shown("Test loss by order", here=[("CMAR's loss less the control's, in thousandths: along collapse orders", "loss_gap_CMAR_collapse", 1000, 2)])
 def order_loss(out: Report, losses: dict[tuple[str, str], Tensor]):
     """MAR's loss on test images hidden along random, collapse and reversed orders, per model, and the paired difference from
     the continued-random control.

@@ -114,7 +114,7 @@ def graph_statistics(out: Report, profile: Profile, device: str):
     return pd.DataFrame(rows).round(2)
 
 
-@shown("Other readings of the measured graph")
+@shown("Other readings of the measured graph", here=[("contrast of the first 22 %, average patch 1: each patch seen alone", "measured_contrast", 1, 2), ("hidden alone", "contrast_lost when hidden", 1, 2)])
 def other_readings(out: Report, profile: Profile, device: str):
     """Other orders that the measured graph gives: contrast of their first 22 percent of the patches over the image's mean, how far these
     lie apart over the distance of any two patches, and Spearman with the order by patch variance.

@@ -31,6 +31,13 @@ from cop.train.loop import seeded
 
 NOTEBOOK = "06_an_order_that_looks"
 shown = partial(report.shown, NOTEBOOK)
+ACCURACIES = (
+    ("top-1 in %: active", "top1_active", 1, 1),
+    ("coverage", "top1_coverage", 1, 1),
+    ("collapse", "top1_collapse", 1, 1),
+    ("low-discrepancy", "top1_low-discrepancy", 1, 1),
+    ("random", "top1_random", 1, 1),
+)  # of the gallery
 GLANCE = ("random", "low-discrepancy", "variance", "collapse", "coverage", "surprise", "active")  # rows of the first picture
 COMPARED = ("random", "low-discrepancy", "variance", "collapse", "mean order", "measured", "coverage", "mean of coverage",
             "surprise", "mean of surprise", "active", "mean of active")  # fmt: skip
@@ -109,7 +116,7 @@ def graph_and_weights(sample, profile: Profile) -> tuple[Tensor, Tensor]:
     return A, patches.var(-1, correction=0) ** c.gamma
 
 
-@shown("Greedy coverage against the best sets")
+@shown("Greedy coverage against the best sets", here=[("% of the best set's coverage, worst image", "greedy_worst", 100, 1)])
 def theorem(out: Report, A: Tensor, u: Tensor, count: int = 12):
     """How much of what the best set of k patches covers the greedy choice covers, for each k, on the middle patches of test images,
     with a line at the bound 1 - 1/e."""
@@ -128,7 +135,7 @@ def crowded(ranking: Tensor, grid: int, K: int) -> Tensor:
     return (apart + (grid * torch.eye(K, dtype=torch.long)) <= 1).any(-1).double().mean(-1)
 
 
-@shown("One graph, two rules")
+@shown("One graph, two rules", here=[("share of patches that touch another: PageRank", "crowded_PageRank", 1, 2), ("coverage", "crowded_coverage", 1, 2)])
 def two_rules(out: Report, sample, orders: Mapping[str, Tensor], rate: float):
     """One graph per image, the patches that are near and alike: the first {patches} patches by PageRank, which scores each patch
     alone, and by coverage, which asks what is left; in the titles what share of them touch another one of them.
@@ -180,7 +187,7 @@ def accuracy(hits: np.ndarray) -> Interval:
     return of_mean(100.0 * hits.mean(0))[0]
 
 
-@shown("Accuracy along each order")
+@shown("Accuracy along each order", here=ACCURACIES)
 def accuracies(out: Report, hits: Mapping[str, np.ndarray], rate: float):
     """Top-1 accuracy with 78 percent of the patches masked, fine-tuned and tested along each order, with intervals over images and a
     dot for every training; the mean order of each order beside it."""
@@ -196,7 +203,7 @@ def accuracies(out: Report, hits: Mapping[str, np.ndarray], rate: float):
     return figures_looking.dots(at, shared, "hollow: one order for all images", title, runs)
 
 
-@shown("Differences between orders, on the same images")
+@shown("Differences between orders, on the same images", here=ACCURACIES)
 def order_differences(out: Report, hits: Mapping[str, np.ndarray], profile: Profile):
     """Paired differences of top-1 in points between each order of an image's own and the controls, with 95 percent intervals, stars
     after Holm's correction over the table, and in how many trainings it is ahead."""
@@ -207,7 +214,7 @@ def order_differences(out: Report, hits: Mapping[str, np.ndarray], profile: Prof
     return cross_validation.shown(table.assign(against=[means.get(a, a) for a in table["against"]]))
 
 
-@shown("Only the graph differs, only the rule differs")
+@shown("Only the graph differs, only the rule differs", here=[("top-1 in %: PageRank", "top1_PageRank bilateral", 1, 1), ("coverage", "top1_coverage", 1, 1)])
 def isolation(out: Report, hits: Mapping[str, np.ndarray]):
     """Top-1 accuracy of one rule on four graphs, and of two rules on one graph, with intervals over images."""
     rows = []
@@ -228,7 +235,7 @@ def looking_cost(out: Report, profile: Profile, rate: float):
     return looking_costs(profile, rate)
 
 
-@shown("Orders on clothes and on photographs")
+@shown("Orders on clothes and on photographs", here=ACCURACIES)
 def both(out: Report):
     """Top-1 accuracy in per cent with 78 percent masked per order, on clothes and on photographs."""
     names = {name: f"top1_{name}" for name in COMPARED}

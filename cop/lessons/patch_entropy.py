@@ -141,7 +141,7 @@ def entropy_areas(out: Report, area: Mapping[str, Tensor]):
     ), table
 
 
-@shown("Area under the entropy curves, by seed")
+@shown("Area under the entropy curves, by seed", here=AREAS)
 def entropy_seeds(out: Report, names: Sequence[str]):
     """Area under the learned entropy curve per order for every seed on record, with the mean over seeds and its 95 percent
     interval."""

@@ -262,3 +262,8 @@ def markdown(table: pd.DataFrame) -> str:
 
     lines = [list(map(str, table.columns)), ["---"] * table.shape[1], *(map(cell, r) for r in table.itertuples(index=False))]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def slug(heading: str) -> str:
+    """What a link to a heading of a Markdown page ends with, on GitHub as in the book."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -98,15 +98,26 @@ def test_the_gallery_has_the_papers_value_ours_seconds_seed_and_configuration(ou
         here.table(pd.DataFrame({"x": [1]}), "tab_b", "one row")
     (tmp_path / "demo" / "timings.json").write_text('{"09_test": {"released": 31, "retrain": 245}}')
     page = gallery.gallery(tmp_path)
-    demo, natural = page.split("## Profile `natural`")
+    top, demo, natural = re.split("^## Profile .*", page, flags=re.M)
+    assert "- [Figure A](#figure-a): share 60.0 ± 24.8\n- [Table B](#table-b): one row" in top
+    assert "- [Figure A](#figure-a-1): two dots of natural" in top, "the second heading of that name"
     figure, table = demo.split("### Table B")
-    assert "- **Paper**: 0.9, printed" in figure and "- **Paper**: has none of this" in table
+    assert "- **Paper**: 0.9, printed" in figure and "**Paper**" not in table
     assert "- **Here**: share 60.0 ± 24.8 (mean over seeds 0, 1 and 2 ± 95 %)\n" in figure
     assert "31 s with released artefacts · 245 s trained anew · seed 0 · configuration `" in figure
     assert "(../notebooks/09_test.ipynb)" in figure and "(natural/fig_a.svg)" in natural and "**Here**" not in natural
     for hidden in ("smoke", "paper-dry-run"):  # never on the page that is committed; a page of their own
         assert hidden not in page
         assert f"![two dots of {hidden}](fig_a.png)" in (tmp_path / hidden / "README.md").read_text()
+
+
+def test_a_wide_table_of_the_gallery_stands_in_parts():
+    wide = "| system |  | a | b | c | d | e | f |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n| |x| | n | 1 | 2 | 3 | 4 | 5 | 6 |"
+    first, second = gallery.narrow(wide).split("\n\n")
+    assert first.splitlines()[0] == "| system |  | a | b | c |" and second.splitlines()[2] == "| |x| | n | 4 | 5 | 6 |"
+    assert gallery.narrow(first) == first
+    page = (report.paths.figures / "README.md").read_text()
+    assert max(line.count(" | ") + 1 for line in page.splitlines() if line.startswith("| ---")) <= 7
 
 
 def test_profiles_stand_beside_each_other_each_with_its_seeds(out, tmp_path, monkeypatch):
