@@ -18,14 +18,16 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from cop import paths
-from cop.configs import Profile
+from cop.configs import Profile, key
 from cop.files import write
-from cop.lessons import classifiers, gallery, generation, pipeline
+from cop.lessons import classification, classifiers, gallery, generation, pipeline
+from cop.lessons.dependency_autoencoder import of_table_1
 from cop.paths import sources
-from cop.profiles import DRY, for_classifiers, get_profile, replace, spelled
+from cop.profiles import DRY, for_classifiers, get_profile, spelled
 from cop.scale import memory, retraining
 from cop.scale.rehearsal import environment, place_of_dry_run
 from cop.show import report, reproduction
+from cop.train.artefacts import stored
 from cop.train.together import Job, together
 
 # Counts of the parameter cells that are no part of a profile, for dry runs.
@@ -164,15 +166,18 @@ def took(name: str, seconds: float, retrain: bool, files: list[Path]) -> None:
 
 def train_shared(profile: Profile, seed: int) -> int:
     """Train side by side, on a CPU, what the notebooks would train one after the other although neither needs the other:
-    MAR's base, ViT, both CoMAEs, the predictor and RViT. Returns how many were missing; the notebooks load them."""
+    MAR's base, ViT, the CoMAEs, the predictor and RViT. Returns how many were missing; the notebooks load them."""
     judged, device = for_classifiers(profile), pipeline.resolve_device()
-    without = replace(profile, comae=replace(profile.comae, contrastive_weight=0.0))  # of notebook 2
+    tested = classification.hits_config(judged, "ViT", "random", seed, None, False)  # all that the notebooks want of ViT
+    systems = ["RViT"] if stored("hits", tested) else ["ViT", "RViT"]
+    table_1 = [of_table_1(profile, change) for change in ("as printed", "no contrastive term")]  # of notebook 2
     jobs = []
     if profile.generation.steps and not profile.generation.checkpoint:
         jobs += [Job("mar", generation.mar_config(profile), generation.mar, (profile, device))]
     jobs += [Job("classifier", classifiers.classifier_config(judged, s, seed), classifiers.trained, (judged, s, seed, device))
-             for s in ("ViT", "RViT")]  # fmt: skip
-    jobs += [Job("comae", pipeline.comae_config(p, seed), pipeline.comae, (p, seed, device)) for p in (profile, without)]
+             for s in systems]  # fmt: skip
+    comaes = {key(pipeline.comae_config(p, seed)): p for p in (profile, *table_1)}.values()
+    jobs += [Job("comae", pipeline.comae_config(p, seed), pipeline.comae, (p, seed, device)) for p in comaes]
     jobs += [Job("predictor", pipeline.predictor_config(profile, seed), pipeline.predictor, (profile, seed, device))]
     pipeline.tokenizer(profile, device)  # all of them need it
     return together(jobs, device)

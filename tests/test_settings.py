@@ -22,7 +22,7 @@ def test_a_field_is_changed_from_a_text_and_the_name_says_so():
     )
     assert (profile.comae.lr, profile.comae.betas, profile.data.limit) == (1.0, (0.8, 0.9), None)
     assert profile.name.startswith("smoke-scale.micro_batches=8-") and "/" not in profile.name
-    assert get_profile("demo comae.steps=1400") == demo, (
+    assert get_profile("demo comae.steps=20000") == demo, (
         "what changes nothing is the profile itself, under its own name"
     )
     assert get_profile("demo-dry-run comae.enc_dim=32") == get_profile("demo comae.enc_dim=32-dry-run")

@@ -17,11 +17,12 @@ def test_the_cards_are_current():
 def test_every_released_model_has_a_row():
     page = (paths.released / "MODEL_CARDS.md").read_text()
     trained = [f.parent.name for f in paths.released.glob("*/history.csv") if "step" in pd.read_csv(f, nrows=0)]
-    assert trained and not [name for name in trained if f"| `{name}` |" not in page]
+    models = [name for name in trained if not name.startswith("mar-histories")]  # whose models are not released
+    assert models and not [name for name in models if f"| `{name}` |" not in page]
 
 
 def test_a_row_says_what_was_trained_and_what_it_cost(tmp_path, monkeypatch):
-    for name in ("comae-c3c15f9f0124", "comae-65cfb928843c"):
+    for name in ("comae-1315412be2e8", "comae-fb1e8c9d6126"):
         if not (paths.released / name).exists():
             name = next(paths.released.glob("comae-*")).name
         shutil.copytree(paths.released / name, tmp_path / name)
