@@ -28,12 +28,6 @@ from cop.show.report import Report
 
 NOTEBOOK = "05_first_patches"
 shown = partial(report.shown, NOTEBOOK)
-OWN = (
-    ("top-1 from 22 % of the patches, in %: collapse", "top1_own_collapse_78%", 100, 1),
-    ("its mean order", "top1_own_mean order_78%", 100, 1),
-    ("variance", "top1_own_variance_78%", 100, 1),
-    ("random", "top1_own_random_78%", 100, 1),
-)  # of the gallery
 ENDS = [round(0.89 + i / 100, 2) for i in range(11)]  # mask rates at which curves are cut to find their knees again
 PAPER = {  # Table 5, in per cent: top-1 and top-5 at mask rates 0, 30, 50 and 78 %, and AuC; its second "T1@30%" is read as T5@30%
     "ViT": (82.91, 96.28, 80.03, 94.8, 74.38, 91.48, 22.38, 36.76, 57.16),
@@ -166,6 +160,9 @@ def at_knee(short: str, orders: Sequence[tuple[str, str]]) -> list[tuple[str, st
     """Rows of the gallery: top-1 at 78 % masked of some orders, as `shown` takes them."""
     first, *others = [(label, f"top1_{short}{n}_78%", 100, 1) for label, n in orders]
     return [(f"top-1 at 78 % masked, in %: {first[0]}", *first[1:]), *others]
+
+
+OWN = at_knee("own_", [(name, name) for name in ("collapse", "mean order", "variance", "random")])
 
 
 @shown("Figure 8", "CViT above all others at every mask rate; its knee at 78 % masked, with 70.6 %",

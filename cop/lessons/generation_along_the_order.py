@@ -23,12 +23,7 @@ from cop.train.loop import seeded as seeded
 
 NOTEBOOK = "04_generation_along_the_order"
 shown = partial(report.shown, NOTEBOOK)
-FRECHET = (
-    ("Fréchet distance, guided: MAR", "frechet_MAR_random_cfg2", 1, 2),
-    ("MAR+C", "frechet_MAR+C_train_cfg2", 1, 2),
-    ("CMAR", "frechet_CMAR_train_cfg2", 1, 2),
-    ("real images", "frechet_real_images", 1, 2),
-)  # of the gallery
+FRECHET = [(label, f"frechet_{name}", 1, 2) for label, name in (("Fréchet distance, guided: MAR", "MAR_random_cfg2"), ("MAR+C", "MAR+C_train_cfg2"), ("CMAR", "CMAR_train_cfg2"), ("real images", "real_images"))]
 ORDERS = ("random", "collapse", "reversed")  # that hide the tokens of test images
 PAPER = {  # FID, tFID, IS, precision and recall of Tables 2 to 4, row by row
     2: [(7.114, 3.498, 194.5, 0.784, 0.571), (7.173, 3.563, 193.8, 0.788, 0.568), (7.213, 3.6, 190.92, 0.781, 0.572),

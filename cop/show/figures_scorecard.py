@@ -75,5 +75,6 @@ def one(ax, panel: Panel) -> None:
     ax.set_yticks(range(len(panel.rows)), [label.replace(", ", ",\n") for label, _, _ in panel.rows], fontsize=7)
     ax.set(xlim=(low, high), ylim=(len(panel.rows) - 0.1, -0.5))
     ax.tick_params(axis="x", labelsize=7)
+    ax.locator_params(axis="x", nbins=5)
     ax.set_xlabel(panel.xlabel, fontsize=7)
     ax.set_title("\n".join(textwrap.wrap(panel.title, 52)), fontsize=8, loc="left")
