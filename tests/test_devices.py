@@ -61,7 +61,7 @@ def test_a_notebook_runs_with_its_models_on_another_device(notebook, tmp_path, m
                 exec(cell.source, names)
             if "parameters" in tags:
                 names |= {"profile": "smoke", "device": "meta", "images": 6, "gaussian_images": 2, "prefixes": 5}
-    models = [x for x in names.values() if isinstance(x, torch.nn.Module)]
+    models = [x for name, x in names.items() if isinstance(x, torch.nn.Module) and name != "small"]  # which is asked for on the CPU
     assert models and all(p.device == META for m in models for p in m.parameters())
     assert all(x.device.type == "cpu" for x in names.values() if isinstance(x, torch.Tensor))
     assert recorded and any(math.isfinite(v) for v in recorded.values())

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cop.configs import FOLDS, Profile
 from cop.lessons import classification, pipeline
-from cop.measure.metrics import holm, of_mean
+from cop.measure.metrics import Interval, holm, of_mean
 from cop.profiles import get_profile, in_fold
 
 SYSTEMS = {"random": "RViT"}  # whose orders are drawn anew in every step of the training
@@ -37,6 +37,11 @@ def compared(profile: str | Profile, orders: Iterable[str], rate: float, seeds: 
     return found
 
 
+def accuracy(hits: np.ndarray) -> Interval:
+    """Top-1 in per cent of hits (S, n), with Student's interval over the images."""
+    return of_mean(100.0 * hits.mean(0))[0]
+
+
 def differences(hits: Mapping[str, np.ndarray], pairs: Iterable[tuple[str, str]], profile: Profile) -> pd.DataFrame:
     """Paired differences of top-1 in points, first minus second: `difference`, `low`, `high` (Student's 95 % over the images, each
     the mean over its seeds), `p`, `holm` (corrected for all pairs given), and `runs`, in how many of the S F trainings the first
@@ -52,8 +57,13 @@ def differences(hits: Mapping[str, np.ndarray], pairs: Iterable[tuple[str, str]]
     return table.assign(holm=holm(table["p"]))
 
 
+def starred(row) -> str:
+    """A row of `differences` as a text: the difference, its interval, and a star where the corrected p is below .05."""
+    return f"{row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}]{' *' if row.holm < 0.05 else ''}"
+
+
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """`differences` for a reader: one row per order, one column per control; a star where the corrected p is below .05."""
-    text = [f"{r.difference:+.1f} [{r.low:+.1f}, {r.high:+.1f}]{' *' if r.holm < 0.05 else ''}, {r.runs}" for r in table.itertuples()]
+    text = [f"{starred(r)}, {r.runs}" for r in table.itertuples()]
     wide = table.assign(text=text).pivot(index="order", columns="against", values="text")
     return wide.loc[table["order"].unique(), table["against"].unique()].fillna("").reset_index().rename_axis(columns=None)

@@ -74,7 +74,8 @@ def in_short(out: Report, profile: Profile) -> None:
 
 
 def trainings(base: Artefact | None, tuned: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Orders, steps and last losses of the models, from the base and the histories of its fine-tunes; official weights of the base come without a history."""
+    """Orders, steps and last losses of the models, from the base and the histories of its fine-tunes; official weights of the base
+    come without a history."""
     rows = ({"base": base.history} if base else {}) | {**tuned}
     return pd.DataFrame([
         {"model": n, "orders in training": "random" if n in ("base", "random") else f"{n} collapse, 10 % random",

@@ -16,8 +16,7 @@ from torch import Tensor
 from cop.configs import Profile
 from cop.files import write
 from cop.lessons import classification, ordering
-from cop.lessons.cross_validation import differences
-from cop.measure.metrics import of_mean
+from cop.lessons.cross_validation import accuracy, differences, starred
 from cop.orders import Order, as_order, registry
 from cop.paper.cvit import keep_count
 from cop.profiles import for_classifiers, get_profile
@@ -60,10 +59,7 @@ def standings(hits: Mapping[str, np.ndarray], profile: str | Profile) -> pd.Data
     difference to each known one in points, with a star where it remains after Holm's correction over the table."""
     new = [name for name in hits if name not in BESIDE]
     table = differences(hits, [(name, known) for name in new for known in BESIDE], judge(profile))
-    gap = {
-        (r.order, r.against): f"{r.difference:+.1f} [{r.low:+.1f}, {r.high:+.1f}]{' *' if r.holm < 0.05 else ''}"
-        for r in table.itertuples()
-    }
+    gap = {(r.order, r.against): starred(r) for r in table.itertuples()}
     rows = []
     for name, (value, low, high) in sorted(intervals(hits).items(), key=lambda x: -x[1][0]):
         against = {f"against {known}": gap.get((name, known), "") for known in BESIDE}
@@ -73,7 +69,7 @@ def standings(hits: Mapping[str, np.ndarray], profile: str | Profile) -> pd.Data
 
 def intervals(hits: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float, float]]:
     """Top-1 in per cent (value, low, high) of each order, with Student's interval over the images."""
-    return {name: of_mean(100.0 * h.mean(0))[0] for name, h in hits.items()}
+    return {name: accuracy(h) for name, h in hits.items()}
 
 
 def board(hits: Mapping[str, np.ndarray]) -> Figure:

@@ -16,9 +16,8 @@ from torch import Tensor
 from cop.configs import FOLDS, Profile
 from cop.lessons import classification, cross_validation, leaderboard, ordering, pipeline
 from cop.lessons.costs import looking_costs as looking_costs
-from cop.lessons.cross_validation import at_rate, differences
+from cop.lessons.cross_validation import accuracy, at_rate, differences
 from cop.lessons.cross_validation import compared as compared
-from cop.measure.metrics import Interval, of_mean
 from cop.orders import Order, get
 from cop.orders.looking import bilateral_graph, coverage_order, mean_colours
 from cop.paper.cvit import keep_count
@@ -182,19 +181,14 @@ def pairs(hits: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
     return [(o, c) for o in own for c in (*CONTROLS[:3], own_mean(o)) if c in hits]
 
 
-def accuracy(hits: np.ndarray) -> Interval:
-    """Top-1 in per cent of hits (S, n), with Student's interval over the images."""
-    return of_mean(100.0 * hits.mean(0))[0]
-
-
 @shown("Accuracy along each order", here=ACCURACIES)
 def accuracies(out: Report, hits: Mapping[str, np.ndarray], rate: float):
     """Top-1 accuracy with 78 percent of the patches masked, fine-tuned and tested along each order, with intervals over images and a
     dot for every training; the mean order of each order beside it."""
-    for name, h in hits.items():
-        value, low, high = accuracy(h)
+    at = {name: accuracy(h) for name, h in hits.items()}
+    for name, (value, low, high) in at.items():
         out.record(**{f"top1_{name}": value, f"low_{name}": low, f"high_{name}": high})
-    at = {name: accuracy(h) for name, h in hits.items() if name != "ViT"}
+    at.pop("ViT", None)  # the whole image
     best = max(value for value, _, _ in at.values())
     near = sum(value > best - 1 for value, _, _ in at.values())
     title = f"{near} of {len(at)} orders lie within a point of the best"

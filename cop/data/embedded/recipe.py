@@ -3,7 +3,8 @@
     python -m cop.data.embedded.recipe [--source DIR] [--check]
 
 Rule: walk the official training file in its own order; of every class the first 1,000 images are train, the
-next 200 val. The official test file is test, whole. Images keep the order of their file. One row per image, its label then its 28 x 28 pixels as bytes; all rows of a split in one .xz file.
+next 200 val. The official test file is test, whole. Images keep the order of their file. One row per image, its
+label then its 28 x 28 pixels as bytes; all rows of a split in one .xz file.
 
 `checksums.json` records SHA-256 of the official pixels and labels (unpacked, without headers: the gzip files
 that circulate differ), of the rows, and of the .xz files. The rows prove the data; the .xz bytes may differ
