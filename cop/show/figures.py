@@ -70,37 +70,6 @@ def reveal(image: np.ndarray, patches: np.ndarray, grid: int) -> np.ndarray:
 
 
 @styled
-def order_curves(ks: Sequence[int], curves: Mapping[str, np.ndarray], ylabel: str, title: str,
-                 spread: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None) -> Figure:  # fmt: skip
-    """What remains (or is gained) against patches seen, one line per order; `spread` draws bands (low, high)."""
-    fig, ax = plt.subplots(figsize=(6.4, 4))
-    for name, y in curves.items():
-        colour, dash, width = line_of(name)
-        ax.plot(ks, y, dash, color=colour, lw=width, label=name, zorder=3 if name == "collapse" else 2)
-        if spread and name in spread:
-            ax.fill_between(ks, *spread[name], color=colour, alpha=0.2, lw=0)
-    ax.set(xlabel="patches seen", ylabel=ylabel, title=title, xlim=(ks[0], ks[-1]))
-    ax.legend(ncols=2, fontsize=8)
-    return fig
-
-
-@styled
-def area_bars(areas: Mapping[str, tuple[float, float, float]], xlabel: str, title: str, reference: str = "random") -> Figure:
-    """Mean and interval (mean, low, high) per order, best on top, with a line at the reference."""
-    names = sorted(areas, key=lambda n: areas[n][0], reverse=True)
-    fig, ax = plt.subplots(figsize=(6.0, 0.3 * len(names) + 1.0))
-    for i, name in enumerate(names):
-        mean, low, high = areas[name]
-        ax.errorbar(mean, i, xerr=[[mean - low], [high - mean]], fmt="o", color=line_of(name)[0], capsize=3, ms=5)
-    if reference in areas:
-        ax.axvline(areas[reference][0], color=GREY, lw=0.8, ls=":")
-    ax.set_yticks(range(len(names)), names)
-    ax.set(xlabel=xlabel, title=title, ylim=(-0.6, len(names) - 0.4))
-    ax.grid(axis="x", alpha=0.3)
-    return fig
-
-
-@styled
 def fig1_reveal(image: np.ndarray, rankings: Mapping[str, np.ndarray], certainty: Mapping[str, np.ndarray],
                 ks: Sequence[int], grid: int, label: str) -> Figure:  # fmt: skip
     """Fig. 1's arrow on a real image: two orders (top, bottom) revealed in stages, certainty of the class between.

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -51,7 +52,7 @@ SHOWN: dict[str, Shown] = {}  # by name, in the order of the gallery; filled by 
 def shown(notebook: str, title: str, paper: str | None = None, here: Sequence[tuple[str, str, float, int]] = ()) -> Callable:
     """Decorator: a function of a `Report` (and of what it shows) makes the figure or table of the function's name.
 
-    The first paragraph of its docstring is the alt text. It returns a table; or a figure, or (figure, numbers), or
+    The first paragraph of its docstring is the alt text. It returns None where there is nothing to show; a table; or a figure, or (figure, numbers), or
     (figure, numbers, words) where the alt text names some in braces. What it returns is saved and shown.
     """
 
@@ -64,6 +65,8 @@ def shown(notebook: str, title: str, paper: str | None = None, here: Sequence[tu
         @functools.wraps(function)
         def show(out: "Report", *args, **kwargs) -> pd.DataFrame | None:
             made = function(out, *args, **kwargs)
+            if made is None:
+                return None
             if isinstance(made, pd.DataFrame):
                 return out.table(made, name, alt)
             fig, data, words = [*made, {}][:3] if isinstance(made, tuple) else (made, None, {})
@@ -224,6 +227,13 @@ class Report:
             else:
                 tables[place] = table
         return {f"{seed}, {how}" if how else f"{seed}": tables[how, seed] for how, seed in sorted(tables)}
+
+    def over_runs(self, name: str, curves: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
+        """Keep the curves of this run, of one length, and return those of all runs that kept the same, (runs, length) each."""
+        data = pd.DataFrame(curves)
+        self.keep(name, data)
+        tables = [t for t in self.kept(name).values() if list(t.columns) == list(data.columns)]
+        return {n: np.array([t[n] for t in tables]) for n in curves}
 
     def _card(self, name: str, alt: str) -> None:
         if name not in SHOWN or SHOWN[name].notebook != self.notebook:
