@@ -24,6 +24,7 @@ ORDER = np.stack([RNG.permutation(N) for _ in range(6)])
 W = RNG.random((3, N))
 CURVES = {"collapse": RNG.random((2, 5)), "random": RNG.random((2, 5)), "raster": RNG.random((2, 5))}
 AT = {"collapse": (0.4, 0.3, 0.5), "random": (0.5, 0.45, 0.6)}
+HISTORY = pd.DataFrame({"step": range(9), "reconstruction": W[0, :9], "mask_entropy": 1 + W[1, :9], "contrastive": W[2, :9]})
 RATES = np.linspace(0, 0.9, 5)
 
 DRAWN = {
@@ -37,8 +38,8 @@ DRAWN = {
         {"demo": {"whole image": 1, "first patches": 0.2, "ranking": 200, "end to end": 200.2}}, RATES[1:], RATES[:0:-1], RATES[:0:-1]),
     "fig1_reveal": lambda: figures.fig1_reveal(IMAGE, {"random": ORDER[0], "collapse": ORDER[1]},
                                                {"random": [0.1, 0.9], "collapse": [0.2, 0.8]}, [4, 16], G, "cat"),
-    "fig6_training": lambda: figures.fig6_training(np.arange(9), W[0, :9], W[1, :9], W[2, :9], {"ridge": 0.4}),
-    "polarisation": lambda: figures.polarisation(W.ravel(), np.arange(9), W[0, :9], W[1, :9]),
+    "fig6_training": lambda: figures.fig6_training(HISTORY, {"ridge": 0.4}, {"reconstruction": [0.3, 0.4]}, N),
+    "polarisation": lambda: figures.polarisation(W.ravel(), np.arange(9), W[0, :9], W[1, :9], {"low": [0.1, 0.2]}),
     "masks": lambda: figures.masks(IMAGE[None], [[0, 5, 9]], W[None], RNG.random((1, 3, 4, 4)), G),
     "fig4_order": lambda: figures.fig4_order(np.stack([IMAGE] * 2), ORDER, G, 5, ["a", "b"]),
     "fig5_heatmaps": lambda: figures.fig5_heatmaps({"a": ORDER, "b": ORDER, "c": ORDER}, N),
@@ -46,7 +47,7 @@ DRAWN = {
     "shares": lambda: figures.shares({"a": {"p": 0.5, "q": 0.2, "r": 0.3}}, "t"),
     "fig2_pipeline": lambda: diagrams.fig2_pipeline(IMAGE, [0, 5, 9], W, RNG.random((3, 4, 4)), RNG.random((N, N)),
                                                     W[0], ORDER[0], G),
-    "fig3_comparison": lambda: diagrams.fig3_comparison(IMAGE, ORDER[0], ORDER[1], G, 0.22, "cat"),
+    "fig3_comparison": lambda: diagrams.fig3_comparison(IMAGE, ORDER[0], ORDER[1], G, 0.22),
     "scorecard": lambda: figures_scorecard.sheet(
         [figures_scorecard.Panel("C1", "x", 0, None, 1.0, [("a", [1, 2], "holds (2 of 2)"), ("b", [], "not measured")])]
     ),
