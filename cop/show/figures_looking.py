@@ -22,6 +22,8 @@ def glance(images: np.ndarray, rows: Mapping[str, np.ndarray], grid: int) -> Fig
         for line, image, chosen in zip(axes[:, k], images, patches, strict=True):
             show(line, reveal(image, chosen, grid))
         axes[0, k].set_title("\n".join(name.split(": ")), fontsize=8, color=line_of(name)[0])
+    K = next(iter(rows.values())).shape[1]
+    fig.suptitle(f"What {K} of {grid**2} patches show along each order", fontsize=10)
     return fig
 
 

@@ -14,7 +14,15 @@ from matplotlib.figure import Figure
 from cop.__main__ import main
 from cop.lessons import collapse_order, dependency_autoencoder, gallery, patch_entropy
 from cop.profiles import demo
-from cop.show import diagrams, figures, figures_classification, figures_orders, figures_scorecard, report
+from cop.show import (
+    diagrams,
+    figures,
+    figures_classification,
+    figures_generation,
+    figures_orders,
+    figures_scorecard,
+    report,
+)
 from cop.train.loop import seeded
 
 G, N = 4, 16
@@ -36,6 +44,10 @@ DRAWN = {
     "order_controls": lambda: figures_classification.order_controls(RATES, CURVES, AT, 0.5, "t", {"collapse": [0.3, 0.5]}, (0.25, 0.9)),
     "cost_chart": lambda: figures_classification.cost_chart(
         {"demo": {"whole image": 1, "first patches": 0.2, "ranking": 200, "end to end": 200.2}}, RATES[1:], RATES[:0:-1], RATES[:0:-1]),
+    "metric_dots": lambda: figures_generation.metric_dots({"tFID": {"none": {"MAR": (2, 1, 3)}}}, {"tFID": 0.1}, {"tFID": -1},
+                                                          {("tFID", "none", "MAR"): [2, 3]}, "t"),
+    "losses": lambda: figures_generation.losses({"random": {"MAR": (1, 0, 2)}}, {("random", "MAR"): [1, 2]}, "x", "t"),
+    "score_scatter": lambda: figures.score_scatter(W[0], W[1], "x", "y", "t", G),
     "fig1_reveal": lambda: figures.fig1_reveal(IMAGE, {"random": ORDER[0], "collapse": ORDER[1]},
                                                {"random": [0.1, 0.9], "collapse": [0.2, 0.8]}, [4, 16], G, "cat"),
     "fig6_training": lambda: figures.fig6_training(HISTORY, {"ridge": 0.4}, {"reconstruction": [0.3, 0.4]}, N),
