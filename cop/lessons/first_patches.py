@@ -228,19 +228,15 @@ def compared(out: Report, short: str, hits: Mapping[str, Hits], at: Mapping[str,
     return fig, pd.DataFrame({"mask rate": RATES} | curves)
 
 
-@shown(
-    "Other orders, trained and tested like CViT",
-    here=at_knee("own_", [(n, n) for n in ("collapse", "random", "mean order", "reversed", "variance")]),
-)
+@shown("Other orders, trained and tested like CViT",
+       here=at_knee("own_", [(n, n) for n in ("collapse", "random", "mean order", "reversed", "variance")]))  # fmt: skip
 def controls(out: Report, own: Mapping[str, Hits], at: Mapping[str, Interval], coarse: float, rate: float):
     """Left: top-1 accuracy against mask ratio of one network per order, trained and tested along it. Right: accuracies with 78
     percent masked, with intervals, best on top."""
     return compared(out, "own", own, at, rate, "Trained and tested along one order", (0.25, coarse))
 
 
-@shown(
-    "One network tested along every order", here=at_knee("one_", [(n, n) for n in ("collapse", "random", "variance")])
-)
+@shown("One network tested along every order", here=at_knee("one_", [(n, n) for n in ("collapse", "random", "variance")]))
 def cross(out: Report, one: Mapping[str, Hits], rate: float):
     """Left: top-1 accuracy of one network trained on random patches, tested along nine orders. Right: its accuracies with 78
     percent masked, with intervals."""

@@ -109,25 +109,6 @@ def headline(results: dict[tuple, Result]) -> dict[str, float]:
     }
 
 
-def heading(results: dict[tuple, Result], metric: str) -> str:
-    """What stands over a metric's panel."""
-    return metrics_of(results)[metric][0].replace(" (", "\n(")
-
-
-def dots(results: dict[tuple, Result], profile: Profile) -> tuple[dict, dict]:
-    """What `metric_dots` draws: metric -> guidance -> system -> interval, and the value of real images."""
-    intervals, floor = {}, {}
-    for j, metric in enumerate(metrics_of(results)):
-        name = heading(results, metric)
-        intervals[name] = {
-            guided(cfg): {
-                name: interval(results[name, source, cfg], metric)
-                for name, (_, source) in generation.SYSTEMS.items()}
-            for cfg in scales(profile)}  # fmt: skip
-        floor[name] = results[REAL][0][j].item()
-    return intervals, floor
-
-
 def systems_table(results: dict[tuple, Result]) -> pd.DataFrame:
     """One row per system, source and guidance: every metric with its 95 % interval."""
     rows = []
@@ -226,13 +207,13 @@ def generation_metrics(out: Report, results: dict[tuple, Result], profile: Profi
 
     The metrics of every system and source are recorded."""
     out.record(**headline(results))
-    metrics, seeds = metrics_of(results), out.seeds()
-    of = {(m, cfg, n): seeds.of(record_name(m, key(n, cfg))) for m in metrics for cfg in scales(profile) for n in generation.SYSTEMS}
-    runs = {(heading(results, m), guided(cfg), n): values.tolist() for (m, cfg, n), values in of.items()}
-    better, last = {heading(results, m): sign for m, (_, sign) in metrics.items()}, scales(profile)[-1]
-    won = sum(sign * (of[m, last, "CMAR"] - of[m, last, "continued random"]).mean() > 0 for m, (_, sign) in metrics.items())
-    title = f"With {guided(last)} CMAR is ahead of as much training in random order in {won} of {len(metrics)} metrics"
-    return figures_generation.metric_dots(*dots(results, profile), better, runs, title), systems_table(results)
+    metrics, seeds, real = metrics_of(results), out.seeds(), results[REAL][0].tolist()
+    at = {m: {guided(cfg): {n: interval(results[key(n, cfg)], m) for n in generation.SYSTEMS} for cfg in scales(profile)} for m in metrics}
+    runs = {(m, guided(cfg), n): seeds.of(record_name(m, key(n, cfg))) for m in metrics for cfg in scales(profile) for n in generation.SYSTEMS}
+    last = guided(scales(profile)[-1])
+    won = sum(sign * (runs[m, last, "CMAR"] - runs[m, last, "continued random"]).mean() > 0 for m, (_, sign) in metrics.items())
+    title = f"With {last} CMAR is ahead of as much training in random order in {won} of {len(metrics)} metrics"
+    return figures_generation.metric_dots(at, dict(zip(at, real, strict=False)), metrics, runs, title), systems_table(results)
 
 
 @shown("Table 2", 'in its columns "paper: …"', here=FRECHET)
@@ -332,11 +313,9 @@ def order_gain(out: Report, losses: dict[tuple[str, str], Tensor]):
     gaps = {o: {n: tuple(scale[o] * v for v in gap) for n, gap in row.items()} for o, row in loss_gaps(losses).items()}
     out.record(**{f"loss_percent_{n}_{o}": v for o, row in gaps.items() for n, (v, _, _) in row.items()})
     runs = {(o, n): out.seeds().of(f"loss_percent_{n}_{o}").tolist() for o, row in gaps.items() for n in row}
-    along = np.mean(runs["collapse", "CMAR"])
-    title = f"Training along collapse orders changes the loss along them by {along:+.2f} %"
+    title = f"Training along collapse orders changes the loss along them by {np.mean(runs['collapse', 'CMAR']):+.2f} %"
     label = "Δ loss against control, % (left is better; small dots: runs)"
-    fig = figures_generation.losses(gaps, runs, label, title)
-    return fig, loss_table(losses)
+    return figures_generation.losses(gaps, runs, label, title), loss_table(losses)
 
 
 def verdicts(

@@ -66,28 +66,29 @@ def fig9_samples(images: np.ndarray, classes: Sequence[str], title: str) -> Figu
 
 
 @styled
-def metric_dots(intervals: Mapping[str, Mapping[str, Mapping[str, tuple]]], floor: Mapping[str, float], better: Mapping[str, int],
+def metric_dots(intervals: Mapping[str, Mapping[str, Mapping[str, tuple]]], floor: Mapping[str, float], metrics: Mapping[str, tuple[str, int]],
                 runs: Mapping[tuple[str, str, str], Sequence[float]], title: str) -> Figure:  # fmt: skip
     """One panel per metric: a dot with its 95 % interval per system, filled without guidance, hollow with it, and a small dot for
     each of several runs.
 
-    intervals: metric heading -> guidance -> system -> (value, low, high); floor: metric heading -> value of real images; better:
-    metric heading -> 1 where more is better, -1 where less is; runs: (heading, guidance, system) -> one value per run."""
+    intervals: metric -> guidance -> system -> (value, low, high); floor: metric -> value of real images; metrics: metric -> its heading,
+    and 1 where more is better, -1 where less is; runs: (metric, guidance, system) -> one value per run."""
     fig, axes = plt.subplots(1, len(intervals), figsize=(2.05 * len(intervals) + 0.9, 3.3), sharey=True, squeeze=False)
     names = list(next(iter(next(iter(intervals.values())).values())))
-    for ax, (heading, by_guidance) in zip(axes[0], intervals.items(), strict=True):
+    for ax, (metric, by_guidance) in zip(axes[0], intervals.items(), strict=True):
         for g, (guidance, systems) in enumerate(by_guidance.items()):
             for i, name in enumerate(names):
                 value, low, high = systems[name]
                 y, colour = i + 0.18 * (2 * g - 1), SYSTEM_COLOURS.get(name.split(" ·")[0], INK)
                 ax.errorbar(value, y, xerr=[[max(0, value - low)], [max(0, high - value)]], fmt="o" if g == 0 else "s",
                             color=colour, mfc=colour if g == 0 else "white", capsize=2, ms=4.5)  # fmt: skip
-                if len(of := runs.get((heading, guidance, name), ())) > 1:
+                if len(of := runs.get((metric, guidance, name), ())) > 1:
                     ax.plot(of, [y + 0.13] * len(of), ".", color=colour, ms=3)
-        if heading in floor:
-            ax.axvline(floor[heading], color=GREY, lw=0.9, ls=":")
-        ax.set_title(heading, fontsize=8)
-        ax.set_xlabel("better →" if better[heading] > 0 else "← better", fontsize=8)
+        if metric in floor:
+            ax.axvline(floor[metric], color=GREY, lw=0.9, ls=":")
+        heading, better = metrics[metric]
+        ax.set_title(heading.replace(" (", "\n("), fontsize=8)
+        ax.set_xlabel("better →" if better > 0 else "← better", fontsize=8)
         ax.grid(axis="x", alpha=0.3)
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 0].invert_yaxis()
@@ -118,6 +119,7 @@ def losses(gaps: Mapping[str, Mapping[str, tuple]], runs: Mapping[tuple[str, str
     ax.axvline(0, color=GREY, lw=0.9, ls=":")
     ax.set_yticks(*zip(*ticks, strict=True))
     ax.invert_yaxis()
-    ax.set(xlabel=xlabel, title=title)
+    ax.set_xlabel(xlabel)
+    fig.suptitle(title, fontsize=10)
     ax.grid(axis="x", alpha=0.3)
     return fig

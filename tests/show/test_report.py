@@ -44,7 +44,7 @@ DRAWN = {
     "order_controls": lambda: figures_classification.order_controls(RATES, CURVES, AT, 0.5, "t", {"collapse": [0.3, 0.5]}, (0.25, 0.9)),
     "cost_chart": lambda: figures_classification.cost_chart(
         {"demo": {"whole image": 1, "first patches": 0.2, "ranking": 200, "end to end": 200.2}}, RATES[1:], RATES[:0:-1], RATES[:0:-1]),
-    "metric_dots": lambda: figures_generation.metric_dots({"tFID": {"none": {"MAR": (2, 1, 3)}}}, {"tFID": 0.1}, {"tFID": -1},
+    "metric_dots": lambda: figures_generation.metric_dots({"tFID": {"none": {"MAR": (2, 1, 3)}}}, {"tFID": 0.1}, {"tFID": ("tFID", -1)},
                                                           {("tFID", "none", "MAR"): [2, 3]}, "t"),
     "losses": lambda: figures_generation.losses({"random": {"MAR": (1, 0, 2)}}, {("random", "MAR"): [1, 2]}, "x", "t"),
     "score_scatter": lambda: figures.score_scatter(W[0], W[1], "x", "y", "t", G),
