@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Mapping
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -224,9 +225,9 @@ def mean_rank_seeds(out: Report, by_seed: Mapping[str, Tensor]):
     if len(by_seed) < 2:
         return report.say("One seed is on record: no seeds to compare.")
     maps = {f"seed {s}".replace(", ", "\n"): mean_ranks(r) for s, r in by_seed.items()}
-    return figures.mean_rank_maps(maps, next(iter(maps.values())).size), pd.DataFrame(
-        {s: m.ravel() for s, m in maps.items()}
-    )
+    flat = pd.DataFrame({s: m.ravel() for s, m in maps.items()})
+    alike = np.mean([flat[a].corr(flat[b]) for a, b in itertools.combinations(maps, 2)])
+    return figures.mean_rank_maps(maps, len(flat), f"Mean positions of two runs correlate by {alike:.2f} (1: the same)"), flat
 
 
 @shown("Orders of the same images by different seeds")

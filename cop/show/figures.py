@@ -303,14 +303,13 @@ def fig5_heatmaps(rankings: Mapping[str, np.ndarray], num_tokens: int, fraction:
 
 
 @styled
-def mean_rank_maps(maps: Mapping[str, np.ndarray], num_tokens: int) -> Figure:
+def mean_rank_maps(maps: Mapping[str, np.ndarray], num_tokens: int, title: str = "") -> Figure:
     """Mean position of every patch, as maps (G, G): the part of an order that is mere place. Bright = early. The spread of the
     positions, over each map, is 0 for orders that ignore the place."""
     fig, axes = plt.subplots(1, len(maps), figsize=(max(4.0, 1.45 * len(maps) + 0.9), 2.5), squeeze=False)
     spread = {name: m.std() for name, m in maps.items()}
-    flat = " ".join(max(spread, key=spread.get).split())
-    title = f"{flat} depends most on the place" if len(maps) > 1 else f"{flat}: positions spread by {spread[flat]:.0f}"
-    fig.suptitle(title, fontsize=10)
+    most = max(spread, key=spread.get)
+    fig.suptitle(title or f"Place matters most to {most}: its mean positions spread by {spread[most]:.0f}", fontsize=10)
     for ax, (name, m) in zip(axes[0], maps.items(), strict=True):
         im = ax.imshow(m, cmap="plasma_r", vmin=0, vmax=num_tokens - 1)
         ax.set(title=name, xticks=[], yticks=[], xlabel=f"spread {spread[name]:.0f}")

@@ -89,6 +89,12 @@ def test_what_a_comparison_of_orders_says_and_in_which_colours():
     assert "2 runs" in ax.get_xlabel() and "grey: random, raster" in ax.get_xlabel()
 
 
+def test_shares_that_orders_have_in_common_and_colours_of_places():
+    a, b = np.array([[0, 1, 2, 3], [0, 1, 2, 3]]), np.array([[1, 0, 2, 3], [2, 3, 0, 1]])
+    assert figures.in_common(a, b, 2) == 0.5 and figures.of_pairs(np.concatenate([a[:1], b]), 2) == pytest.approx(1 / 3)
+    assert len(np.unique(figures.place_colours(8).reshape(-1, 3).round(3), axis=0)) == 64
+
+
 def test_reveal_shows_exactly_the_seen_patches():
     seen = np.zeros(N, bool)
     seen[[0, 5]] = True
