@@ -257,7 +257,7 @@ def test_stages_train_and_load_the_same_weights():
 
 
 def test_unknown_profile_and_every_profile_hangs_together():
-    with pytest.raises(ValueError, match="unknown profile 'huge'; expected one of smoke, demo, natural, natural64, evening, paper"):
+    with pytest.raises(ValueError, match="unknown profile 'huge'; expected one of smoke, demo, natural, evening, paper"):
         get_profile("huge")
     for p in PROFILES.values():
         assert isinstance(p, Profile) and p.data.image_size == p.grid * p.tokens.patch_size
