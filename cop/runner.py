@@ -82,27 +82,29 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
     fresh = Path(os.environ.get("COP_FIGURES") or (paths.figures if dry_run and profile == name else folder / "figures"))
     if fresh == folder / "figures" and not resume:
         shutil.rmtree(fresh, ignore_errors=True)
-    done, since, training = [], 0.0, nullcontext()
+    done, training = [], nullcontext()
     extra = place_of_dry_run(config, fresh=only is None) if dry_run else {}
     begun = folder / f"retraining-{only or 'all'}.begun"
     times = [paths.build / name / "timings.json"] + [paths.figures / name / "timings.json"] * (keep or timings)
     if retrain:
+        for source, _ in prepared if dry_run or not begun.exists() else ():  # begun anew: none was executed in it
+            (folder / f"{source.stem}.ipynb").unlink(missing_ok=True)
         times = [] if begun.exists() else times  # the rest of a retraining says nothing about the whole
         since = time.time() if dry_run else retraining.since(begun)
         extra |= {"COP_RETRAIN_SINCE": str(since)}
         training = nullcontext() if dry_run else retraining.told(config, seed, pipeline.resolve_device())
     with environment(COP_PROGRESS="0", COP_FIGURES=str(fresh), **extra), training:
         if only is None and not dry_run:
-            start = time.time()
+            start = time.monotonic()
             if train_shared(config, seed):
-                took("shared_training", time.time() - start, retrain, times if seed == 0 else [])
+                took("shared_training", time.monotonic() - start, retrain, times if seed == 0 else [])
         for source, values in prepared:
             notebook, output = folder / f"{source.stem}.input.ipynb", folder / f"{source.stem}.ipynb"
             jupytext.write(jupytext.read(source), notebook)
-            if not (resume and output.exists() and output.stat().st_mtime > since and same_source(output, notebook, values)):
-                start = time.time()
+            if not (resume and output.exists() and same_source(output, notebook, values)):
+                start = time.monotonic()
                 execute(source, notebook, output, values, name, seed)
-                took(source.stem, time.time() - start, retrain, times if seed == 0 and source.stem in own else [])
+                took(source.stem, time.monotonic() - start, retrain, times if seed == 0 and source.stem in own else [])
             done.append(output)
             notebook.unlink()
         if dry_run and only is None:
