@@ -122,7 +122,7 @@ def masks(out: Report, images: Tensor, targets: Tensor, weights: Tensor, patches
 
 
 def of_table_1(profile: Profile, change: str) -> Profile:
-    """A row of Table 1: the profile with a change of `masks.CHANGES`. Of clothes it is a short training of `masks.changed`, which the
+    """A row of Table 1: the profile with a change of `masks.CHANGES`. Of clothes and photographs it is a short training of `masks.changed`, which the
     figure of all changes shows too; otherwise as long a training as the profile says."""
     if profile.name in comparison.SHORT:
         return comparison.changed(profile, change)

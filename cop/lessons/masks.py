@@ -44,7 +44,7 @@ CHANGES: dict[str, dict] = {
     "relu(tanh)": {"weight_act": "relu_tanh"},
     "sigmoid": {"weight_act": "sigmoid"},
 }  # what is changed in the objective -> fields of CoMAEConfig; as book/decisions.md lists them
-WHITENED = "whitened tokens"  # every principal component with variance 1, where `natural64` has all in one scale
+WHITENED = "whitened tokens"  # every principal component with variance 1, where `natural` has all in one scale
 ANY_MASK = "budget and any-mask"  # the row whose decoder knows any mask and whose encoder has to choose
 MAIN = ("as printed", "L1 price", "information price", "budget 15 %", "any-mask decoder", ANY_MASK)
 TARGETS = 6  # images that are searched for equally good sets of patches
@@ -67,7 +67,7 @@ def changed(profile: Profile, change: str) -> Profile:
     return replace(profile, comae=short)
 
 
-SHORT = {"demo": 1400}  # steps of the trainings that are compared; of other profiles 1,500
+SHORT = {"demo": 1400, "natural": 1500}  # steps of the trainings that are compared; of other profiles 1,500
 WATCHED = get_profile("demo").comae.watched
 
 

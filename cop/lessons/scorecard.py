@@ -18,11 +18,7 @@ from cop.show.records import Seeds, read
 from cop.show.report import markdown
 
 PAGE = "SCORECARD.md"
-DATA = {
-    "demo": "clothes",
-    "natural64": "photographs, 64 patches",
-    "natural": "photographs, 256 patches",
-}  # profile -> column
+DATA = {"demo": "clothes", "natural": "photographs"}  # profile -> column
 HOLDS, FAILS, DEPENDS, IMAGENET, UNMEASURED = VERDICTS = (
     "holds",
     "fails",
@@ -100,7 +96,7 @@ def summary(scores: dict[str, Seeds]) -> pd.DataFrame:
     rows = []
     for claim in CLAIMS:
         graph = {p: verdict(claim.measured, s) for p, s in scores.items()}
-        by_graph = "; ".join(f"{DATA[p].partition(',')[0]}: {said(v)}" for p, v in graph.items() if v[2])
+        by_graph = "; ".join(f"{DATA[p]}: {said(v)}" for p, v in graph.items() if v[2])
         rows.append(
             {"claim": f"[{claim.key}](#{claim.key.lower()}) · {claim.words}", "the paper": claim.paper}
             | {DATA[p]: said(v) for p, v in verdicts(claim, scores).items()}
