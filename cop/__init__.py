@@ -15,6 +15,9 @@ _WHERE = {
     "tokenizer": "cop.lessons.pipeline",
     "classifier": "cop.lessons.classification",
     "CoMAE": "cop.paper.comae",
+    "TokenPredictor": "cop.paper.entropy",
+    "OnePass": "cop.paper.onepass",
+    "CViT": "cop.paper.cvit",
     "pagerank": "cop.paper.ranking",
     "collapse_order": "cop.orders",
 }

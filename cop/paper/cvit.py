@@ -14,6 +14,7 @@ The fifth system, `cop.paper.dynamicvit.DynamicViT`, chooses its patches itself,
 Letters: B batch, C image channels, N patches, K kept patches, D width, P prefix tokens (class and registers).
 """
 
+import functools
 import math
 from dataclasses import replace
 
@@ -22,6 +23,8 @@ import torch.nn.functional as F
 from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, get_pretrained_cfg, register_model
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
+
+from cop.paper.hub import PretrainedViT
 
 
 def keep_count(num_patches: int, mask_rate: float) -> int:
@@ -89,13 +92,14 @@ def check_keep_idx(keep_idx: Tensor, batch: int, num_patches: int) -> None:
         raise ValueError(f"keep_idx row {row} holds patch {twice} twice, expected distinct patches")
 
 
-class CViT(VisionTransformer):
+class CViT(VisionTransformer, PretrainedViT):
     """timm's VisionTransformer that can be shown a few patches only. Takes timm's constructor arguments.
 
     Dropped patches leave the sequence altogether, which saves the time; they are not masked inside the attention. Each
     kept patch carries its own position embedding, so the order within `keep_idx` has no meaning.
     """
 
+    @functools.wraps(VisionTransformer.__init__)
     def __init__(self, *args, **kwargs):
         if kwargs.get("dynamic_img_size"):
             raise ValueError("dynamic_img_size=True is not supported: a ranking belongs to one grid; set img_size")

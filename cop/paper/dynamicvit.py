@@ -4,6 +4,8 @@ Small predictors inside the network score the tokens and prune them in three sta
 paper's. Letters: B batch, C image channels, N patches, n tokens left, T = P + n, D width, P prefix tokens, S stages.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from timm.layers import Attention
@@ -11,6 +13,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from cop.devices import own_device
+from cop.paper.hub import PretrainedViT
 
 
 def stage_counts(num_patches: int, base_rate: float) -> tuple[int, int, int]:
@@ -119,13 +122,14 @@ def _masked_block(block: Block, x: Tensor, keep: Tensor) -> Tensor:
     return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
 
-class DynamicViT(VisionTransformer):
+class DynamicViT(VisionTransformer, PretrainedViT):
     """A ViT that prunes its own tokens before blocks L/4, L/2 and 3L/4: timm's ViT plus `score_predictor`.
 
     `soft` draws decisions and masks attention (training, differentiable); `forward` removes tokens for good (testing,
     fast, deterministic). The class token is read out, because pooled patches would include the dropped ones.
     """
 
+    @functools.wraps(VisionTransformer.__init__)
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if self.global_pool != "token" or self.dynamic_img_size:
