@@ -14,7 +14,6 @@ The fifth system, `cop.paper.dynamicvit.DynamicViT`, chooses its patches itself,
 Letters: B batch, C image channels, N patches, K kept patches, D width, P prefix tokens (class and registers).
 """
 
-import functools
 import math
 from dataclasses import replace
 
@@ -99,11 +98,12 @@ class CViT(VisionTransformer, PretrainedViT):
     kept patch carries its own position embedding, so the order within `keep_idx` has no meaning.
     """
 
-    @functools.wraps(VisionTransformer.__init__)
     def __init__(self, *args, **kwargs):
         if kwargs.get("dynamic_img_size"):
             raise ValueError("dynamic_img_size=True is not supported: a ranking belongs to one grid; set img_size")
         super().__init__(*args, **kwargs)
+
+    __init__.__wrapped__ = VisionTransformer.__init__  # whose signature it has
 
     def embed(self, images: Tensor, keep_idx: Tensor) -> Tensor:
         """Tokens of the kept patches, before the position embedding: (B, C, H, W), (B, K) -> (B, K, D)."""

@@ -4,8 +4,6 @@ Small predictors inside the network score the tokens and prune them in three sta
 paper's. Letters: B batch, C image channels, N patches, n tokens left, T = P + n, D width, P prefix tokens, S stages.
 """
 
-import functools
-
 import torch
 import torch.nn.functional as F
 from timm.layers import Attention
@@ -129,13 +127,14 @@ class DynamicViT(VisionTransformer, PretrainedViT):
     fast, deterministic). The class token is read out, because pooled patches would include the dropped ones.
     """
 
-    @functools.wraps(VisionTransformer.__init__)
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if self.global_pool != "token" or self.dynamic_img_size:
             raise ValueError("DynamicViT needs global_pool='token' and dynamic_img_size=False")
         self.stages = _stages(len(self.blocks))
         self.score_predictor = nn.ModuleList(KeepPredictor(self.embed_dim) for _ in self.stages)
+
+    __init__.__wrapped__ = VisionTransformer.__init__  # whose signature it has
 
     def soft(
         self, images: Tensor, generator: torch.Generator, temperature: float = 1.0
