@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,19 +28,17 @@ GRAPHS = {  # of the networks that save_pretrained stores, from tokens (B, N, C)
     entropy.TokenPredictor: measured.measured_graph,
 }
 OWN = "collapse order, the graph of the weights"
-SIDE = 1024  # pixels of the drawings' short side at most
 
 
 @functools.lru_cache(maxsize=8)
 def loaded(profile: str, order: str, weights: str = "") -> Callable[[Tensor], Tensor]:
-    """The function from images (1, C, H, W) to their order (1, N). weights: for the order `OWN`, a folder that `save_pretrained`
-    wrote or OWNER/NAME on the Hugging Face hub. Raises ValueError and FileNotFoundError for what cannot be ranked by."""
+    """The function from images (B, C, H, W) to orders (B, N). weights: of `OWN`, what `Pretrained.from_pretrained` takes."""
     if order != OWN:
         return ranker(profile, order=ORDERS[order][0], graph=ORDERS[order][1])
-    kinds = {kind.__name__: kind for kind in GRAPHS}
-    kind = kinds.get(*hub.read_config(weights).get("architectures") or [None])
+    kinds, found = {kind.__name__: kind for kind in GRAPHS}, hub.read_config(weights).get("architectures")
+    kind = next((kinds[name] for name in kinds if [name] == found), None)
     if kind is None:
-        raise ValueError(f"{weights} is no network with a graph; expected one of {', '.join(kinds)}")
+        raise ValueError(f"{weights} holds {found}, which has no graph; expected one of {', '.join(kinds)}")
     p, device = get_profile(profile), pipeline.resolve_device()
     model, tokenizer = kind.from_pretrained(weights, device=device), pipeline.tokenizer(p, device)
 
@@ -54,19 +51,14 @@ def loaded(profile: str, order: str, weights: str = "") -> Callable[[Tensor], Te
     return ranking
 
 
-def order_of(photo: Image.Image, profile: str, order: str, weights: str = "") -> Tensor:
-    """The order (N,) of a photograph's centre square."""
-    return loaded(profile, order, weights)(read_images(photo, profile))[0]
-
-
 def drawn(photo: Image.Image, ranking: Tensor, percent: float) -> tuple[list[Image.Image], str]:
-    """What so many per cent of the patches (N,) show, all others grey, and the whole order over it; and a line of text."""
+    """What so many per cent of the patches show, all others grey, and the whole order (N,) over it; and a line of text."""
     N, G = len(ranking), round(len(ranking) ** 0.5)
     count = max(1, round(percent / 100 * N))
-    side = G * max(4, min(SIDE, *photo.size) // G)
-    square = center_crop(photo, side)
+    side = G * max(4, min(1024, *photo.size) // G)  # pixels
+    square = center_crop(photo, side).convert("RGB")
     hidden = np.isin(np.arange(N), ranking[count:].numpy()).reshape(G, G).repeat(side // G, 0).repeat(side // G, 1)
-    seen = np.where(hidden[..., None], np.uint8([70, 70, 78]), np.asarray(square.convert("RGB")))
+    seen = np.where(hidden[..., None], np.uint8([70, 70, 78]), np.asarray(square))
     return [Image.fromarray(seen), overlay(square, ranking, count / N)], f"{count} of {N} patches"
 
 
@@ -76,16 +68,16 @@ def build(profile: str = "natural64", weights: str | None = None):
         import gradio as gr
     except ImportError:
         raise RuntimeError("python -m cop app needs Gradio, which is not installed: pip install 'gradio>=5'") from None
-    names, orders = [*PROFILES, *({profile} - PROFILES.keys())], [*([OWN] if weights else []), *ORDERS]
+    orders = [OWN, *ORDERS] if weights else list(ORDERS)
 
     def ranked(photo, *how):
         try:
-            return None if photo is None else order_of(upright(photo), *how)
+            return None if photo is None else loaded(*how)(read_images(photo, how[0]))[0]
         except (ValueError, OSError, RuntimeError) as error:
             raise gr.Error(str(error)) from None
 
     def shown(photo, ranking, percent):
-        return ([], "") if ranking is None else drawn(upright(photo), ranking, percent)
+        return ([], "") if photo is None or ranking is None else drawn(upright(photo), ranking, percent)
 
     with gr.Blocks(title="Rank your photograph", analytics_enabled=False) as app:
         gr.Markdown("# Rank your photograph\nWhich patches would an order look at first? The photograph stays on this machine.")
@@ -93,17 +85,17 @@ def build(profile: str = "natural64", weights: str | None = None):
             photo = gr.Image(type="pil", label="photograph", height=360)
             with gr.Column():
                 order = gr.Dropdown(orders, value=orders[0], label="order")
-                own = gr.Dropdown(names, value=profile, label="profile: whose networks", allow_custom_value=True)
+                own = gr.Dropdown(list({**PROFILES, profile: None}), value=profile, label="profile: whose networks", allow_custom_value=True)
                 folder = gr.Textbox(weights or "", label=f"weights of '{OWN}'", visible=bool(weights))
                 percent = gr.Slider(1, 100, 22, step=1, label="% of the patches seen")
-        pictures, line = gr.Gallery(label="seen, and the whole order: yellow first", columns=2, object_fit="contain"), gr.Markdown()
-        ranking = gr.State()
+        pictures = gr.Gallery(label="seen, and the whole order: yellow first", columns=2, object_fit="contain")
+        line, ranking = gr.Markdown(), gr.State()
         for part in (photo, order, own, folder):
             part.change(ranked, [photo, own, order, folder], ranking).then(shown, [photo, ranking, percent], [pictures, line])
         percent.change(shown, [photo, ranking, percent], [pictures, line])
     return app
 
 
-def main(profile: str = "natural64", weights: str | Path | None = None, port: int = 7860) -> None:
+def main(profile: str = "natural64", weights: str | None = None, port: int = 7860) -> None:
     """Serve the application on this machine alone, until it is interrupted."""
-    build(profile, weights and str(weights)).launch(server_name="127.0.0.1", server_port=port, share=False)
+    build(profile, weights).launch(server_name="127.0.0.1", server_port=port, share=False)
