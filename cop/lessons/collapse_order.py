@@ -223,7 +223,7 @@ def order_seeds(out: Report):
 def mean_rank_seeds(out: Report, by_seed: Mapping[str, Tensor]):
     """Maps of the mean position of every patch in collapse order, one per seed of CoMAE; bright patches come early."""
     if len(by_seed) < 2:
-        return report.say("One seed is on record: no seeds to compare.")
+        return None
     maps = {f"seed {s}".replace(", ", "\n"): mean_ranks(r) for s, r in by_seed.items()}
     flat = pd.DataFrame({s: m.ravel() for s, m in maps.items()})
     alike = np.mean([flat[a].corr(flat[b]) for a, b in itertools.combinations(maps, 2)])
