@@ -142,7 +142,9 @@ def pad(grid: int, pressed: Sequence[int], several: bool, values: Callable[[tupl
     def paint() -> None:
         for n, (button, value) in enumerate(zip(buttons, values(box.value), strict=True)):
             button.style.button_color = to_hex(figures_widgets.colour(value / top))
-            button.style.text_color, button.description = "white", "✕" if n in box.value else ""
+            button.style.text_color = "white"
+            # A blank and not an empty text: ipywidgets' buttons keep their text when it becomes empty.
+            button.description = "✕" if n in box.value else "\N{NO-BREAK SPACE}"
 
     def press(n: int) -> None:
         others = tuple(k for k in box.value if k != n)
