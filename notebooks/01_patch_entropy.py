@@ -262,6 +262,22 @@ curves = {name: gauss.sum_curve(r) for name, r in few.items()}
 lesson.entropy_gaussian(out, curves)
 
 # %% [markdown]
+# **Click patches yourself.** The map has the terms of Eq. 8, one for each patch, and shrinks as patches are seen: at their own place,
+# where entropy is removed, and around it, where it is told. It is the same for every image, for a Gaussian's entropies do not depend on the values
+# seen. In JupyterLab, Colab or Binder run the cell and click on the small squares. Elsewhere the first three patches of the greedy
+# order stand here.
+#
+# <details><summary>Predict before you run: which patch tells the others more, one in the middle or one in a corner?</summary>
+#
+# One in the middle has neighbours on all sides, and images of centred clothes differ there. Click one of each, alone, and compare what
+# they *told about the others*.
+#
+# </details>
+
+# %% tags=["slide"]
+lesson.entropy_map(gauss, sample, zoo["greedy"][0, :3])
+
+# %% [markdown]
 # Is greedy a fair yardstick? For a few patches all orders can be searched. Dynamic programming over the subsets of
 # eight patches gives the optimum; a thousand random orders show how far from it one can be.
 

@@ -218,6 +218,21 @@ patches = pipeline.target_patches(tokens, four, targets, guess)
 lesson.masks(out, sample.images[:4], targets, w, patches)
 
 # %% [markdown]
+# **Move over targets.** In JupyterLab, Colab or Binder run the cell and click on a small square: it becomes the target, and the squares
+# take the colours of its mask. The menu changes the image. Elsewhere the mask of the middle patch of the first image stands here.
+#
+# <details><summary>Predict before you run: how much changes in the mask when the target moves by one patch, and how much when the image
+# changes and the target stays?</summary>
+#
+# If masks followed the picture, the image would matter most. Try both. The table below says it in numbers: it swaps masks between
+# images.
+#
+# </details>
+
+# %%
+lesson.mask_map(config, model, sample, seed, device)
+
+# %% [markdown]
 # Do the *picks* inform the decoder, or does the encoder send a message through the pattern of the noise? Keep the noise
 # and swap the masks or the patches under them. Sixteen targets in each validation image; differences are
 # [paired](../book/glossary.md#paired-difference) over the images, with 95 % intervals, and p is corrected by

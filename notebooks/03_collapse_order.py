@@ -493,7 +493,7 @@ lesson.one_pass(out, config, device)
 # (the newest is framed), the menus change image and orders. Elsewhere its first picture stands here.
 
 # %%
-lesson.player(sample, ranks)
+lesson.order_player(sample, ranks)
 
 # %% [markdown]
 # ## Your own image

@@ -281,6 +281,15 @@ names = lesson.class_names(config)
 lesson.fig1(out, pair, certainty, ks, example, names[int(y[example])])
 
 # %% [markdown]
+# **Step by step.** Any class by any two of the three systems, with the same noise. MAR writes several tokens in a step, one at first and
+# more at the end; the animation that stands here shows these steps, three times. In JupyterLab, Colab or Binder run the
+# cell, and move the slider or press Play to go patch by patch.
+
+# %% tags=["slide"]
+titles = [names[int(label)] for label in y]
+lesson.generation_player(config, made, titles, example)
+
+# %% [markdown]
 # One image proves nothing, so here is the mean over all the images shown, with [Student's 95 % interval](../book/glossary.md#students-interval) of the
 # [paired difference](../book/glossary.md#paired-difference):
 

@@ -418,7 +418,7 @@ lesson.first_patches(out, model, data, order, pick)
 # or press Play. Elsewhere its first picture stands here.
 
 # %%
-lesson.slider(model, data, order, pick)
+lesson.PatchSlider(model, data, order, pick)
 
 # %% [markdown]
 # ## Paper vs ours

@@ -99,6 +99,22 @@ lesson.in_short(out, rate)
 found = lesson.orders_of(config, images, lesson.GLANCE, seed, device)
 lesson.glance(out, sample, found, rate)
 
+# %% [markdown]
+# **Looking, step by step.** What *active* knows: the patches seen so far, what its predictor expects of the others, and its doubt, which
+# says where to look next (framed). The animation that stands here plays three times, up to half of the patches. In JupyterLab, Colab or
+# Binder run the cell, and move the slider, press Play or choose another image.
+#
+# <details><summary>Predict before you run: where does it look first, before it has seen anything, and is that place the same for
+# every image?</summary>
+#
+# The same for all: nothing is known of the image yet, and the doubt is that of the training images, largest where they differ most.
+# Only what is seen there can send the eye to different places.
+#
+# </details>
+
+# %% tags=["slide"]
+lesson.look_player(config, sample, found["active"], seed, device)
+
 # %% [markdown] tags=["slide"]
 # > **In short.** Some orders show the object, some spread over the image, some do both. What a picture shows is a guess; what a classifier
 # > gains is measured further down.
@@ -407,13 +423,13 @@ leaderboard.standings(along, config)
 #
 # The paper: Guo et al., *The Collapse of Patches*, arXiv 2511.22281. Further reading:
 #
-# - Nemhauser, Wolsey and Fisher, *An analysis of approximations for maximizing submodular set functions*, Mathematical Programming 1978: the
-#   theorem, with its proof in one page.
-# - Krause and Golovin, [*Submodular Function Maximization*](https://las.inf.ethz.ch/files/krause12survey.pdf), 2014: a survey with
-#   sensors and documents in the place of patches.
+# - Nemhauser, Wolsey and Fisher, [*An analysis of approximations for maximizing submodular set functions—I*](https://doi.org/10.1007/BF01588971),
+#   Mathematical Programming 14, 1978: the theorem.
+# - Krause and Golovin, [*Submodular Function Maximization*](https://las.inf.ethz.ch/files/krause12survey.pdf), in *Tractability*, 2014: a survey
+#   with sensors and documents in the place of patches, and a short proof of the theorem.
 # - Pardyl et al., [*Active Visual Exploration Based on Attention-Map Entropy*](https://arxiv.org/abs/2303.06457), IJCAI 2023: the control
 #   "attention entropy", which looks without a predictor of patches.
-# - Krause, Singh and Guestrin, *Near-Optimal Sensor Placements in Gaussian Processes*, JMLR 2008: the same question where the answer is
-#   known in closed form.
+# - Krause, Singh and Guestrin, [*Near-Optimal Sensor Placements in Gaussian Processes: Theory, Efficient Algorithms and Empirical
+#   Studies*](https://jmlr.org/papers/v9/krause08a.html), JMLR 9, 2008: the same question in a Gaussian model, where what is left is a formula.
 # - Blum and Hardt, [*The Ladder: A Reliable Leaderboard for Machine Learning Competitions*](https://arxiv.org/abs/1502.04585), ICML 2015: what
 #   trying again and again does to a test set.

@@ -1,4 +1,4 @@
-"""What a reader does, in a real browser: run notebooks 3 and 5 in JupyterLab, move their sliders, save.
+"""What a reader does, in a real browser: run notebooks 2, 3 and 5 in JupyterLab, click, move their sliders, save.
 
 Needs `pip install -e ".[notebooks,browser]"` and Chromium (`apt-get install chromium`), and is skipped without. JupyterLab
 gets a copy of the notebooks, and a home of its own, so that nobody's settings are read or changed. Pictures of what was
@@ -199,6 +199,24 @@ def test_jupyterlab_runs_notebook_5_and_its_slider_asks_the_classifier(browser, 
     other.press("Enter")
     changed(image, picture)
     assert image.get_attribute("alt").startswith("Test image 7 ")
+    page.close()
+
+
+def test_jupyterlab_runs_notebook_2_and_a_click_makes_a_patch_the_target(browser, lab):
+    page = opened(browser, lab[0], "02_dependency_autoencoder")
+    run_all(page, "notebook-2")
+    panel = page.locator(".jp-OutputArea-output .widget-vbox").first
+    panel.scroll_into_view_if_needed()
+    image, patches = panel.locator("img"), panel.locator(".widget-gridbox button")
+    picture = pixels(image)
+    assert image.get_attribute("alt").startswith("Mask of patch 36 of ")
+    patches.nth(3).click()
+    picture = changed(image, picture)
+    assert image.get_attribute("alt").startswith("Mask of patch 3 of ")
+    playwright.expect(patches.filter(has_text="✕")).to_have_count(1)
+    page.set_viewport_size({"width": 500, "height": 1000})
+    assert image.bounding_box()["width"] < 500
+    seen(page, "notebook-2-masks")
     page.close()
 
 

@@ -24,11 +24,12 @@ from cop.lessons.influence import other_readings as other_readings
 from cop.lessons.influence import two_graphs as two_graphs
 from cop.lessons.ordering import looked_at
 from cop.lessons.ordering import sample_orders as sample_orders
+from cop.lessons.panels import order_player as order_player
 from cop.measure.metrics import of_mean
 from cop.orders import mean_order, ranks_of, spearman
 from cop.paper.patches import edge_strength
 from cop.profiles import for_classifiers
-from cop.show import diagrams, figures, report, widgets
+from cop.show import diagrams, figures, report
 from cop.show.figures import to_array
 from cop.show.report import Report
 from cop.train.loop import seeded
@@ -101,11 +102,6 @@ def mean_ranks(ranking: Tensor):
     return ranks_of(ranking).double().mean(0).view(G, G).numpy()
 
 
-def names_of(sample, count: int) -> list[str]:
-    """The class names of the first images of a sample."""
-    return [sample.class_names[int(y)] for y in sample.labels[:count]]
-
-
 @shown("Figure 2", "image, three masks, three reconstructions, the graph, and the patches sorted by PageRank")
 def fig2(out: Report, image: Tensor, targets: Tensor, patches: Tensor, A: Tensor, scores: Tensor, order: Tensor):
     """Pipeline on a test image: three masks (for the patches ranked first, middle and last), their reconstructions, the
@@ -144,7 +140,7 @@ def fig4(out: Report, sample, order: Tensor, top: int):
     """Eight test images with circles sized by collapse rank (above), the places of their first eight patches (middle) and the
     {top} first patches alone (below)."""
     fig = figures.fig4_order(
-        to_array(sample.images[:8]), order.numpy(), round(order.shape[1] ** 0.5), top, names_of(sample, 8)
+        to_array(sample.images[:8]), order.numpy(), round(order.shape[1] ** 0.5), top, sample.titles[:8]
     )
     return fig, pd.DataFrame(order.numpy()), {"top": top}
 
@@ -244,7 +240,7 @@ def first_of_each(out: Report, sample, ranks: Mapping[str, Tensor]):
     first = {n: ranks[n][:8].numpy() for n in ("collapse", "mean order", "variance", "random", *orders.added())}
     N = ranks["collapse"].shape[1]
     return figures.first_of_each(
-        to_array(sample.images[:8]), first, round(N**0.5), round(0.22 * N), names_of(sample, 8)
+        to_array(sample.images[:8]), first, round(N**0.5), round(0.22 * N), sample.titles[:8]
     )
 
 
@@ -284,11 +280,3 @@ def verdicts(out: Report, profile: Profile, sample, ranks: Mapping[str, Tensor],
         {"claim": "it is the greedy order (section 6)", "paper": "Theorem 1",
          "ours": f"Spearman with the greedy order {pairs['greedy']:.2f}"},
     ])  # fmt: skip
-
-
-def player(sample, along: Mapping[str, Tensor], count: int = 40) -> widgets.OrderPlayer:
-    """The first images of the sample along any two of the orders, with controls."""
-    few = {n: r[:count] for n, r in along.items()}
-    return widgets.OrderPlayer(
-        to_array(sample.images[:count]), few, round(few["collapse"].shape[1] ** 0.5), names_of(sample, count)
-    )

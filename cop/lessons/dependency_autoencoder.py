@@ -12,6 +12,7 @@ from torch import Tensor
 from cop.configs import Profile
 from cop.lessons import comparisons
 from cop.lessons import masks as comparison
+from cop.lessons.panels import mask_map as mask_map
 from cop.measure.metrics import holm, of_mean
 from cop.paper.comae import CoMAE
 from cop.profiles import get_profile

@@ -22,9 +22,10 @@ from cop.measure.metrics import Interval, holm, knee, mcnemar, of_mean, share_in
 from cop.paper.cvit import CViT, keep_count
 from cop.paper.cvit import mask_rate_schedule as mask_rate_schedule
 from cop.profiles import for_classifiers
-from cop.show import figures_classification, report, widgets
+from cop.show import figures_classification, report
 from cop.show.figures import to_array
 from cop.show.report import Report
+from cop.show.widgets import PatchSlider as PatchSlider
 
 NOTEBOOK = "05_first_patches"
 shown = partial(report.shown, NOTEBOOK)
@@ -312,11 +313,6 @@ def first_patches(out: Report, model: CViT, data: ImageSet, order: Tensor, pick:
     fig = figures_classification.first_patches(to_array(image)[0], order[pick].numpy(), round(N**0.5), ks, said)
     table = pd.DataFrame(said, columns=["guess", "probability", "right"]).assign(patches=ks)
     return fig, table, {"label": data.class_names[int(label)], "steps": len(ks)}
-
-
-def slider(model: CViT, data: ImageSet, order: Tensor, pick: int) -> widgets.PatchSlider:
-    """Any test image from any number of its first patches, with controls."""
-    return widgets.PatchSlider(model, data, order, pick)
 
 
 @shown("Clothes and photographs from the first 22 % of the patches", here=OWN)

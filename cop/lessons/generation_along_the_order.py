@@ -12,6 +12,7 @@ from cop.data.loading import load_data
 from cop.lessons import generation
 from cop.lessons.evaluation import INCEPTION, REAL, Result, difference, interval, metrics_of, scales, verdict
 from cop.lessons.held_out import losses_by_order as losses_by_order
+from cop.lessons.panels import generation_player as generation_player
 from cop.lessons.pipeline import sample_tokens as sample_tokens
 from cop.measure.metrics import Interval, holm, of_mean
 from cop.paper.mar import mask_lengths

@@ -18,6 +18,7 @@ from cop.lessons import classification, cross_validation, leaderboard, ordering,
 from cop.lessons.costs import looking_costs as looking_costs
 from cop.lessons.cross_validation import accuracy, at_rate, differences
 from cop.lessons.cross_validation import compared as compared
+from cop.lessons.panels import look_player as look_player
 from cop.orders import Order, get
 from cop.orders.looking import bilateral_graph, coverage_order, mean_colours
 from cop.paper.cvit import keep_count

@@ -11,6 +11,7 @@ from cop.configs import Profile
 from cop.lessons import pipeline
 from cop.lessons.evaluation import judge as judge
 from cop.lessons.ordering import sample_orders as sample_orders
+from cop.lessons.panels import entropy_map as entropy_map
 from cop.measure.metrics import Interval, holm, of_mean
 from cop.paper import entropy
 from cop.profiles import all_classes, for_classifiers

@@ -294,6 +294,11 @@ class Sample:
     class_names: list[str]
     tokens: Tensor  # (B, N, C)
 
+    @property
+    def titles(self) -> list[str]:
+        """The name of each image's class, (B,)."""
+        return [self.class_names[int(y)] for y in self.labels]
+
 
 def sample(profile: str | Profile, split: str, count: int, device: str = "auto") -> Sample:
     """`count` images of a split, the classes in turn, with their tokens. Of many images take `sample_tokens`."""

@@ -181,13 +181,23 @@ class GaussianTokens:
 
     def _remaining(self, mask: int, objective: str) -> float:
         """R or J of one set of seen patches."""
-        seen = torch.tensor([bool(mask >> p & 1) for p in range(self.N)]).repeat_interleave(self.C)
-        m = self.N - mask.bit_count()
+        seen = torch.tensor([bool(mask >> p & 1) for p in range(self.N)])
+        if objective == "sum":
+            return float(self.left(seen).sum())
+        return float(half_logdet(self._given(seen))) - (self.N - mask.bit_count()) * self.noise
+
+    def _given(self, seen: Tensor) -> Tensor:
+        """Covariance of all unseen values given the seen patches (N,) bool."""
+        seen = seen.repeat_interleave(self.C).to(self.cov.device)
         root = torch.linalg.cholesky(self.cov[seen][:, seen])
         told = torch.linalg.solve_triangular(root, self.cov[seen][:, ~seen], upper=False)
-        V = self.cov[~seen][:, ~seen] - told.T @ told
-        V = V if objective == "joint" else V.view(m, self.C, m, self.C)[range(m), :, range(m)]
-        return float(half_logdet(V).sum()) - m * self.noise
+        return self.cov[~seen][:, ~seen] - told.T @ told
+
+    def left(self, seen: Tensor) -> Tensor:
+        """H(e_n | the seen patches) of every patch, 0 for those that are seen themselves: (N,) bool -> (N,), Eq. (8)'s terms."""
+        m = int((~seen).sum())
+        V = self._given(seen).view(m, self.C, m, self.C)[range(m), :, range(m)]
+        return self.cov.new_zeros(self.N).masked_scatter(~seen.to(self.cov.device), half_logdet(V) - self.noise)
 
 
 # ------------------------------------------------------------------------- learned predictor

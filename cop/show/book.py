@@ -17,6 +17,8 @@ from cop import paths
 from cop.files import write
 
 LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)")  # the target of a Markdown link or image, without its #fragment
+FULL, PICTURE = 20, 15  # lines of text and code that a slide holds, and those that a picture takes
+TALLEST = {False: 380, True: 600}  # pixels of a picture beside code, and alone; a slide has 700
 BADGES = (r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/)", r"(mybinder\.org/v2/gh/)[\w.-]+/[\w.-]+(/)",
           r"(url = \\?\"https://github\.com/)[\w.-]+/[\w-]+(\.git)")  # fmt: skip
 
@@ -92,9 +94,13 @@ def slides(folder: Path | None = None) -> list[Path]:
     files hold their pictures; reveal.js, which turns the pages, is fetched by the browser. Raises RuntimeError without nbconvert."""
     try:
         from nbconvert import SlidesExporter
+        from traitlets.config import Config
     except ImportError as error:
         raise RuntimeError("the slides need nbconvert: run `make slides`, or pip install -e '.[notebooks]'") from error
-    exporter = SlidesExporter(reveal_scroll=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    hide = {"TagRemovePreprocessor": {"enabled": True, "remove_input_tags": {"output-only"}}}
+    exporter = SlidesExporter(
+        config=Config(hide), reveal_scroll=True, exclude_input_prompt=True, exclude_output_prompt=True
+    )
     made = []
     for source in sorted(paths.notebooks.glob("*.ipynb")):
         page, _ = exporter.from_notebook_node(as_slides(nbformat.read(source, 4), source.name))
@@ -105,7 +111,7 @@ def slides(folder: Path | None = None) -> list[Path]:
 
 def as_slides(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
     """The tagged cells of a notebook as slides after its title, each under the heading of its section: a text begins a slide, the
-    code after it stands on the same one, and further code goes down from there."""
+    code after it stands on the same one where it fits, and further code goes down from there. So does what much code draws."""
     title = "\n".join(notebook.cells[0].source.splitlines()[:3])
     notebook.metadata["title"] = title.splitlines()[0].removeprefix("# ")
     cells, section, headed = [nbformat.v4.new_markdown_cell(title)], "", ""
@@ -121,16 +127,40 @@ def as_slides(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNo
             cells[-1].source += f"\n\n{cell.source}"
         else:
             cells.append(cell)
-    before = None
+    notebook.cells, filled, kind = [], 0, None
     for cell in cells:
-        kind = "slide" if cell.cell_type == "markdown" else "-" if before == "slide" else "subslide"
-        cell.metadata["slideshow"], before = {"slide_type": kind}, kind
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):  # nbconvert's own template leaves out the alt text
-                alt, data = cell.metadata["mystnb"]["image"]["alt"], output["data"]["image/png"].replace("\n", "")
-                output["data"] = {"text/html": f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'}
-    notebook.cells = cells
+        begins = cell.cell_type == "markdown"
+        filled = lines(cell) + (0 if begins or kind != "slide" else filled)
+        kind = "slide" if begins else "-" if kind == "slide" and filled <= FULL else "subslide"
+        results = [o for o in cell.get("outputs", []) if o.get("name") != "stderr"]  # where an artefact was found, say
+        big = [o for o in results if {"image/png", "text/html"} & o.get("data", {}).keys()]
+        apart = bool(big) and filled + sum(height(o) for o in big) > FULL
+        for output in big:
+            if "image/png" in output.data:  # nbconvert's own template leaves out the alt text
+                alt, data = cell.metadata["mystnb"]["image"]["alt"], output.data["image/png"].replace("\n", "")
+                style = f"max-height: {TALLEST[apart]}px; width: auto"
+                tag = f'<img alt="{html.escape(alt)}" style="{style}" src="data:image/png;base64,{data}">'
+                output["data"] = {"text/html": tag}
+        if not begins:
+            cell["outputs"] = [o for o in results if not (apart and o in big)]
+        cell.metadata["slideshow"] = {"slide_type": kind}
+        notebook.cells.append(cell)
+        if apart:
+            shows = {"slideshow": {"slide_type": "subslide"}, "tags": ["output-only"]}
+            notebook.cells.append(nbformat.v4.new_code_cell(outputs=big, metadata=shows))
+            kind = "subslide"
     return notebook
+
+
+def lines(cell: nbformat.NotebookNode) -> int:
+    """About how many lines of a slide a cell's source takes, with answers folded."""
+    source = re.sub(r"</summary>.*?</details>", "", cell.source, flags=re.S)
+    return sum(-(-len(line) // 85) + line.startswith(("#", ">")) for line in source.splitlines())
+
+
+def height(output: nbformat.NotebookNode) -> int:
+    """About how many lines of a slide a picture or a table takes."""
+    return PICTURE if "image/png" in output.data else 3 * output.data["text/html"].count("<tr") // 2
 
 
 def student(folder: Path | None = None) -> list[Path]:

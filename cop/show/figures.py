@@ -118,26 +118,6 @@ def staged(images: Mapping[str, np.ndarray], rankings: Mapping[str, np.ndarray],
 
 
 @styled
-def two_orders(image: np.ndarray, rankings: Sequence[tuple[str, np.ndarray]], seen: int, grid: int, label: str) -> Figure:
-    """One image in two orders at once, after `seen` patches of each; the newest is framed.
-
-    rankings: the name and the ranking (N,) of the left and of the right order."""
-    size = image.shape[0] // grid
-    fig, axes = plt.subplots(1, 2, figsize=(5.6, 3.2))
-    for ax, (name, ranking) in zip(axes, rankings, strict=True):
-        show(ax, reveal(image, ranking[:seen], grid), name)
-        colour = line_of(name)[0]
-        ax.set_axis_on()
-        ax.set(xticks=[], yticks=[])
-        [s.set(visible=True, color=colour, linewidth=2) for s in ax.spines.values()]
-        for n in ranking[max(seen - 1, 0) : seen]:  # none before the first
-            y, x = divmod(int(n), grid)
-            ax.add_patch(plt.Rectangle((x * size - 0.5, y * size - 0.5), size, size, fill=False, ec=colour, lw=2))
-    fig.suptitle(f"{label}: {seen} of {grid**2} patches", fontsize=10)
-    return fig
-
-
-@styled
 def first_of_each(images: np.ndarray, rankings: Mapping[str, np.ndarray], grid: int, k: int, names: Sequence[str]) -> Figure:
     """B images in columns, whole in the first row, and below it the first k patches of each order; rankings: (B, N) each."""
     rows = ["all patches", *rankings]

@@ -1,16 +1,12 @@
-"""Pictures with controls: notebook 3's order player and notebook 5's patch slider.
+"""Pictures with controls, one per notebook: an entropy map, masks, two orders, generation, first patches, and looking.
 
 Where widgets do not run (on GitHub, in the book, without ipywidgets, or with `COP_PROGRESS=0`, which headless runs set)
-their first picture stands in their place. Letters: B images, N patches, G patches per side.
+their first picture stands in their place, which moves where motion is the point: an animated PNG.
+Letters: B images, N patches, G patches per side, P pixels per side of a patch.
 """
 
-import base64
 import functools
-import html
-import importlib.util
-import io
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,105 +16,123 @@ from torch import Tensor
 from cop.data.images import ImageSet
 from cop.orders import check_ranking
 from cop.paper.cvit import CViT
-from cop.show import figures, figures_classification
-from cop.show.figures import STYLE
-
-VIEW = "application/vnd.jupyter.widget-view+json"
-SECONDS = 12  # that Play takes for all patches of an image
+from cop.paper.entropy import GaussianTokens
+from cop.show import figures, figures_classification, figures_widgets
+from cop.show.panel import Panel, menu, numbered, pad
 
 
-class Panel:
-    """An image revealed patch by patch, by Play or a slider, under further choices. As a cell's last line it shows itself.
+def check_image(image: int, count: int) -> None:
+    if not 0 <= image < count:
+        raise ValueError(f"image is {image}; expected a number from 0 to {count - 1}")
 
-    A subclass says what to `draw` and how to `say` it (the alt text) for given values of the controls, and which
-    `choices` there are beside `seen`, the number of patches, of which `fewest` are always seen.
-    """
 
-    fewest = 0
+class EntropyMap(Panel):
+    """Notebook 1: how uncertain every patch is under a Gaussian model once some are seen, which one clicks."""
 
-    def __init__(self, num_patches: int, **start):
-        """start: the values of the first picture, by control. Raises ValueError for an impossible number of patches."""
-        if not self.fewest <= start["seen"] <= num_patches:
-            raise ValueError(
-                f"seen is {start['seen']}; expected a number of patches from {self.fewest} to {num_patches}"
-            )
-        self.num_patches, self.start = num_patches, start
+    slides = None
 
-    def draw(self, **values) -> Figure:
-        raise NotImplementedError
+    def __init__(self, model: GaussianTokens, image: np.ndarray, title: str, seen: Sequence[int] = ()):
+        """image: (H, W) or (H, W, 3) in [0, 1]; seen: the patches of the first picture. Raises ValueError for unknown patches."""
+        if not set(seen) <= set(range(model.N)):
+            raise ValueError(f"seen is {list(seen)}; expected patches from 0 to {model.N - 1}")
+        self.model, self.image, self.title, self.grid = model, image, title, round(model.N**0.5)
+        self.before = self.left(())
+        super().__init__(seen=tuple(seen))
 
-    def say(self, **values) -> str:
-        raise NotImplementedError
+    def left(self, seen: Sequence[int]) -> np.ndarray:
+        """The entropy of every patch once these are seen, in nats, (N,)."""
+        known = torch.zeros(self.model.N, dtype=torch.bool)
+        known[list(seen)] = True
+        return self.model.left(known).cpu().numpy()
+
+    def draw(self, seen: Sequence[int]) -> Figure:
+        return figures_widgets.entropies(self.image, seen, self.before, self.left(seen), self.grid, self.says(seen))
+
+    def says(self, seen: Sequence[int]) -> str:
+        away, all_away = self.before[list(seen)].sum(), self.before.sum() - self.left(seen).sum()
+        return f"The patches seen take {away:.0f} nats with them and tell {all_away - away:.0f} about the others"
+
+    def say(self, seen: Sequence[int]) -> str:
+        what = f"Entropy of every patch of {self.title} before and after {len(seen)} of {self.model.N} are seen"
+        return f"{what}. {self.says(seen)}; {self.left(seen).sum():.0f} are left."
 
     def choices(self) -> dict:
-        """ipywidgets controls by the name of the value they hold."""
-        raise NotImplementedError
+        return {"seen": pad(self.grid, self.start["seen"], True, self.left, self.before.max())}
 
-    def picture(self, **values) -> tuple[str, dict]:
-        """The picture for these values: PNG in base64, and its alt text and size as shown in CSS pixels."""
-        fig, buffer = self.draw(**values), io.BytesIO()
-        fig.savefig(buffer, format="png", dpi=STYLE["savefig.dpi"])
-        width, height = (round(inches * STYLE["figure.dpi"]) for inches in fig.get_size_inches())
-        about = {"alt": self.say(**values), "width": width, "height": height}
-        return base64.b64encode(buffer.getvalue()).decode(), about
 
-    @functools.cached_property
-    def live(self):
-        """The controls over the picture, an ipywidgets box. Raises ImportError without ipywidgets."""
-        import ipywidgets as w
+class MaskMap(Panel):
+    """Notebook 2: which patches CoMAE lets through for a target, and what it makes of them, for the target that one clicks."""
 
-        N = self.num_patches
-        play = w.Play(value=self.start["seen"], min=self.fewest, max=N, interval=1000 * SECONDS // N, show_repeat=False)
-        seen = w.IntSlider(self.start["seen"], self.fewest, N, description="patches", layout={"width": "360px"})
-        w.jslink((play, "value"), (seen, "value"))
-        self.controls = self.choices() | {"seen": seen}
-        shown = w.HTML()
+    slides = None
 
-        def update(_=None) -> None:
-            data, about = self.picture(**{name: c.value for name, c in self.controls.items()})
-            size = f'width="{about["width"]}" height="{about["height"]}"'
-            shown.value = (f'<img alt="{html.escape(about["alt"])}" {size} decoding="sync" style="max-width: none" '
-                           f'src="data:image/png;base64,{data}">')  # fmt: skip
+    def __init__(
+        self,
+        masks: Callable[[int, int], tuple[np.ndarray, np.ndarray]],
+        images: np.ndarray,
+        grid: int,
+        titles: Sequence[str],
+        image: int = 0,
+        target: int | None = None,
+    ):
+        """masks: from an image and a target to the weights (N,) and the reconstruction (P, P) or (P, P, 3) in [0, 1]; images: as
+        of `OrderPlayer`; target: of the first picture, by default the middle. Raises ValueError for an unknown image or target."""
+        check_image(image, len(images))
+        target = grid * (grid // 2) + grid // 2 if target is None else target
+        if not 0 <= target < grid**2:
+            raise ValueError(f"target is {target}; expected a patch from 0 to {grid**2 - 1}")
+        self.masks, self.images, self.grid, self.titles = functools.cache(masks), images, grid, list(titles)
+        super().__init__(image=image, target=(target,))
 
-        for control in self.controls.values():
-            control.observe(update, "value")
-        update()
-        *above, seen = self.controls.values()
-        wrap = w.Layout(flex_flow="row wrap")
-        return w.VBox([w.HBox(above, layout=wrap), w.HBox([play, seen], layout=wrap), shown])
+    def draw(self, image: int, target: tuple[int]) -> Figure:
+        label = f"{self.titles[image]}: what CoMAE lets through for patch {target[0]}"
+        return figures_widgets.mask_of(self.images[image], target[0], *self.masks(image, target[0]), self.grid, label)
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        """The first picture, and where somebody can move them the controls, which a notebook prefers to show."""
-        data, about = self.picture(**self.start)
-        bundle = {"text/plain": about["alt"], "image/png": data}
-        if os.environ.get("COP_PROGRESS") != "0" and importlib.util.find_spec("ipywidgets"):
-            bundle[VIEW] = {"version_major": 2, "version_minor": 0, "model_id": self.live.model_id}
-        return bundle, {"image/png": about}
+    def say(self, image: int, target: tuple[int]) -> str:
+        high, which = (self.masks(image, target[0])[0] > 0.5).sum(), f"patch {target[0]} of {self.titles[image]}"
+        return f"Mask of {which}, with {high} weights above one half, and the patch beside its reconstruction."
+
+    def choices(self) -> dict:
+        image = menu("image", numbered(self.titles), self.start["image"])
+        target = pad(self.grid, self.start["target"], False, lambda t: self.masks(image.value, t[0])[0], 1)
+        image.observe(lambda _: target.paint(), "value")
+        return {"image": image, "target": target}
 
 
 class OrderPlayer(Panel):
-    """Notebook 3: an image revealed along any two orders side by side."""
+    """Notebooks 3 and 4: an image revealed, or generated, along any two orders side by side."""
 
-    def __init__(self, images: np.ndarray, orders: Mapping[str, Tensor], grid: int, titles: Sequence[str], image: int = 0,
-                 left: str = "collapse", right: str = "random", seen: int | None = None):  # fmt: skip
-        """images: (B, H, W) or (B, H, W, 3) in [0, 1]; orders: by name, a ranking (B, N), or (N,) for all images;
-        titles: B of them; image, left, right, seen: the first picture, which sees 22 % unless told.
+    def __init__(
+        self,
+        images: np.ndarray | Mapping[str, np.ndarray],
+        orders: Mapping[str, Tensor],
+        grid: int,
+        titles: Sequence[str],
+        image: int = 0,
+        left: str = "collapse",
+        right: str = "random",
+        seen: int | None = None,
+        moves: Sequence[int] = (),
+    ):
+        """images: (B, H, W) or (B, H, W, 3) in [0, 1], the same for all orders or those of each by its name; orders: by
+        name, a ranking (B, N), or (N,) for all images; titles: B of them; image, left, right, seen: the first picture, which
+        sees 22 % unless told; moves: the numbers of patches seen in the animation.
 
         Raises ValueError for images that do not divide into the grid, for a ranking of another shape or with a patch
         missing, another number of titles, and an unknown image or order."""
-        B, N = len(images), grid**2
-        if images.ndim not in (3, 4) or images.shape[1] != images.shape[2] or images.shape[1] % grid:
-            raise ValueError(
-                f"images are {images.shape}; expected (B, H, H) or (B, H, H, 3) with H a multiple of {grid}"
-            )
+        images = images if isinstance(images, Mapping) else dict.fromkeys(orders, images)
+        B, N = len(next(iter(images.values()))), grid**2
+        for one in images.values():
+            if one.ndim not in (3, 4) or one.shape[1] != one.shape[2] or one.shape[1] % grid:
+                raise ValueError(
+                    f"images are {one.shape}; expected (B, H, H) or (B, H, H, 3) with H a multiple of {grid}"
+                )
         if len(titles) != B:
             raise ValueError(f"{len(titles)} titles for {B} images; expected one per image")
-        if not 0 <= image < B:
-            raise ValueError(f"image is {image}; expected a number from 0 to {B - 1}")
+        check_image(image, B)
         for name in (left, right):
             if name not in orders:
                 raise ValueError(f"unknown order {name!r}; expected one of {', '.join(orders)}")
-        self.images, self.grid, self.titles, self.orders = images, grid, list(titles), {}
+        self.images, self.grid, self.titles, self.orders, self.moves = images, grid, list(titles), {}, moves
         for name, ranking in orders.items():
             if check_ranking(ranking, N).ndim == 2 and len(ranking) != B:
                 raise ValueError(
@@ -128,20 +142,16 @@ class OrderPlayer(Panel):
         super().__init__(N, image=image, left=left, right=right, seen=round(0.22 * N) if seen is None else seen)
 
     def draw(self, image: int, left: str, right: str, seen: int) -> Figure:
-        pair = [(name, self.orders[name][image]) for name in (left, right)]
-        return figures.two_orders(self.images[image], pair, seen, self.grid, self.titles[image])
+        sides = [(name, self.images[name][image], self.orders[name][image]) for name in (left, right)]
+        return figures_widgets.two_orders(sides, seen, self.grid, self.titles[image])
 
     def say(self, image: int, left: str, right: str, seen: int) -> str:
-        return (f"{self.titles[image]} after {seen} of {self.num_patches} patches, on the left in the order "
+        return (f"{self.titles[image]} after {seen} of {self.most} patches, on the left in the order "
                 f"{left}, on the right in the order {right}.")  # fmt: skip
 
     def choices(self) -> dict:
-        import ipywidgets as w
-
-        images = [(f"{i + 1} · {title}", i) for i, title in enumerate(self.titles)]
-        options = {"image": images, "left": list(self.orders), "right": list(self.orders)}
-        return {name: w.Dropdown(options=those, value=self.start[name], description=name, layout={"width": "240px"})
-                for name, those in options.items()}  # fmt: skip
+        image = menu("image", numbered(self.titles), self.start["image"])
+        return {"image": image} | {side: menu(side, list(self.orders), self.start[side]) for side in ("left", "right")}
 
 
 class PatchSlider(Panel):
@@ -156,8 +166,7 @@ class PatchSlider(Panel):
         N = model.patch_embed.num_patches
         if check_ranking(ranking, N).shape != (len(data), N):
             raise ValueError(f"the ranking is {tuple(ranking.shape)} for {len(data)} images; expected one per image")
-        if not 0 <= image < len(data):
-            raise ValueError(f"image is {image}; expected a number from 0 to {len(data) - 1}")
+        check_image(image, len(data))
         self.model, self.data, self.ranking = model, data, ranking.cpu()
         super().__init__(N, image=image, seen=max(1, round(0.22 * N)) if seen is None else seen)
 
@@ -174,10 +183,51 @@ class PatchSlider(Panel):
 
     def say(self, image: int, seen: int) -> str:
         p, names = self.probabilities(image, seen), self.data.class_names
-        return (f"Test image {image} ({names[int(self.data.batch([image])[1])]}) at its first {seen} of {self.num_patches} "
+        return (f"Test image {image} ({names[int(self.data.batch([image])[1])]}) at its first {seen} of {self.most} "
                 f"patches; the classifier says {names[p.argmax()]}, {p.max():.0%}.")  # fmt: skip
 
     def choices(self) -> dict:
         import ipywidgets as w
 
         return {"image": w.BoundedIntText(self.start["image"], 0, len(self.data) - 1, description="image")}
+
+
+class LookPlayer(Panel):
+    """Notebook 6: looking step by step: what is seen, what a predictor expects of the rest, and where its doubt sends the eye."""
+
+    def __init__(
+        self,
+        think: Callable[[int, Tensor], tuple[np.ndarray, np.ndarray]],
+        images: np.ndarray,
+        ranking: Tensor,
+        titles: Sequence[str],
+        per_step: int,
+        image: int = 0,
+        seen: int | None = None,
+    ):
+        """think: from an image and the patches seen of it (k,) to the expected image, as one of `images`, and the doubt (N,);
+        images: (B, H, W) or (B, H, W, 3); ranking: (B, N), of which `per_step` patches are looked at a time; image, seen: the first
+        picture. Raises ValueError for an unknown image, and for rankings of another number of images."""
+        check_image(image, len(images))
+        N = ranking.shape[1]
+        if len(check_ranking(ranking, N)) != len(images):
+            raise ValueError(f"the ranking is {tuple(ranking.shape)} for {len(images)} images; expected one per image")
+        self.images, self.ranking, self.titles = images, ranking.cpu(), list(titles)
+        self.think = functools.cache(lambda image, seen: think(image, self.ranking[image, :seen]))
+        self.step, self.grid, self.moves = per_step, round(N**0.5), range(0, N // 2 + 1, per_step)
+        seen = per_step * round(0.22 * N / per_step) if seen is None else seen
+        super().__init__(N, image=image, seen=seen)
+
+    def draw(self, image: int, seen: int) -> Figure:
+        order, label = self.ranking[image].numpy(), self.titles[image]
+        (guess, doubt), top = self.think(image, seen), self.think(image, 0)[1].max()
+        after = order[seen : seen + self.step]
+        return figures_widgets.looked(self.images[image], order[:seen], after, guess, doubt, top, self.grid, label)
+
+    def say(self, image: int, seen: int) -> str:
+        share = self.think(image, seen)[1].sum() / self.think(image, 0)[1].sum()
+        what = f"{self.titles[image]} after {seen} of {self.most} patches"
+        return f"{what}, what a predictor expects of the rest, and its doubt, of which {share:.0%} is left."
+
+    def choices(self) -> dict:
+        return {"image": menu("image", numbered(self.titles), self.start["image"])}

@@ -139,3 +139,20 @@ def test_a_picture_without_alt_text_is_refused():
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("draw()", outputs=[picture])])
     with pytest.raises(RuntimeError, match=r"n\.ipynb: a picture without alt text in the cell that begins 'draw\(\)'"):
         book.as_page(notebook, "n.ipynb")
+
+
+def test_on_slides_a_picture_that_finds_no_room_beside_its_code_stands_on_the_next_one():
+    def code(lines: int):
+        said = {"name": "stderr", "text": "where it was found"}
+        shown = {"data": {"image/png": "AA=="}, "metadata": {"image/png": {"alt": "a picture"}}}
+        outputs = [nbformat.v4.new_output("stream", **said), nbformat.v4.new_output("display_data", **shown)]
+        return nbformat.v4.new_code_cell("x = 1\n" * lines, outputs=outputs, metadata={"tags": ["slide"]})
+
+    text = nbformat.v4.new_markdown_cell("## A section\n\nA sentence.", metadata={"tags": ["slide"]})
+    for lines, kinds in ((1, ["slide", "slide", "-"]), (12, ["slide", "slide", "-", "subslide"])):
+        cells = [nbformat.v4.new_markdown_cell("# Title"), text, code(lines)]
+        made = book.as_slides(nbformat.v4.new_notebook(cells=cells), "x").cells
+        assert [c.metadata["slideshow"]["slide_type"] for c in made] == kinds
+        (output,) = made[-1].outputs
+        assert 'alt="a picture"' in output.data["text/html"] and (made[-1].source == "") == (lines == 12)
+        assert not [o for c in made[2:] for o in c.outputs if o.output_type == "stream"]
