@@ -1,7 +1,18 @@
 """The trained networks by `torch.hub.load(REPOSITORY, NAME)`, where REPOSITORY is the project's address on GitHub, or a clone's
 folder with `source="local"`. Arguments are those of the functions below; weights of what is released come with the project."""
 
-dependencies = ["torch", "torchvision", "timm", "safetensors", "huggingface_hub", "numpy", "pandas", "PIL", "filelock", "tqdm"]
+dependencies = [
+    "torch",
+    "torchvision",
+    "timm",
+    "safetensors",
+    "huggingface_hub",
+    "numpy",
+    "pandas",
+    "PIL",
+    "filelock",
+    "tqdm",
+]
 
 
 def comae(profile="natural", seed=0, device="auto"):
