@@ -22,14 +22,14 @@ def comae(profile="natural", seed=0, device="auto"):
     return pipeline.comae(profile, seed, device)[0]
 
 
-def predictor(profile="natural64", seed=0, device="auto"):
+def predictor(profile="natural", seed=0, device="auto"):
     """Mean and scale of hidden patches given those that are seen: `model(tokens, seen)`."""
     from cop.lessons import pipeline
 
     return pipeline.predictor(profile, seed, device)[0]
 
 
-def onepass(profile="natural64", seed=0, kind=None, device="auto"):
+def onepass(profile="natural", seed=0, kind=None, device="auto"):
     """The measured graph of an image in one pass: `model.graph(tokens)`."""
     from cop.lessons import measured
 
@@ -43,7 +43,7 @@ def classifier(profile="demo", system="RViT", seed=0, device="auto"):
     return classification.classifier(profile, system, seed, device)[0]
 
 
-def tokenizer(profile="natural64", device="auto"):
+def tokenizer(profile="natural", device="auto"):
     """What makes tokens (B, N, C) of images (B, C, H, W): `tokens.encode(images)`."""
     from cop.lessons import pipeline
 

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--no-crop", action="store_true", help="rank whole photographs, by the measured graph in one pass")
     p.add_argument("--out", help="folder for the drawings, or NAME.png for one; beside each photograph, if left out")
     p = commands.add_parser("app", help="rank photographs in the browser by networks of this machine (needs gradio)")
-    takes_profile(p, "natural64", "whose networks: ")
+    takes_profile(p, "natural", "whose networks: ")
     p.add_argument("--weights", help="a CoMAE, predictor or one-pass ranker of your own: a folder of save_pretrained, or OWNER/NAME on the Hugging Face hub")
     p.add_argument("--port", type=int, default=7860)
     p = commands.add_parser("leaderboard", help="test the orders that the Python files of a folder register; the files are executed",

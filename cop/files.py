@@ -78,10 +78,10 @@ def _temporary(path: Path) -> Iterator[Path]:
 @functools.cache  # once per process and folder
 def clear_leftovers(folder: Path) -> None:
     """Remove what killed runs left in a folder: the temporary files and folders of `write` and `write_folder` whose
-    process, on this machine, has ended, or that are older than a day."""
+    process, on this machine, has ended, or that are more than a day from now (a clock may have been ahead)."""
     for path in folder.glob(".*.tmp"):
         found = TEMPORARY.fullmatch(path.name)
-        if found and ((found[1] == HOST and _has_ended(int(found[2]))) or time.time() - _written(path) > DAY):
+        if found and ((found[1] == HOST and _has_ended(int(found[2]))) or abs(time.time() - _written(path)) > DAY):
             _remove(path)
 
 

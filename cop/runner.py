@@ -44,8 +44,8 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
     notebooks whose parameters are not the profile's own, and of profiles that are not the package's, stay in build/.
 
     retrain: ignore stored artefacts older than this run, print `retraining.plan` first and a line per finished artefact, and
-    compare the records with those of all seeds at the end (retrained.csv). Interrupted, the same call goes on. resume: skip
-    notebooks already executed for this seed from the same source (and in this retraining). parameters: further values for
+    compare the records with those of all seeds at the end (retrained.csv). Interrupted, the same call goes on, with the notebook
+    that it was in if the package is the same. resume: skip notebooks already executed for this seed from the same source (and in this retraining). parameters: further values for
     the parameters cell; seeds other than 0 are `brief` unless they say otherwise. dry_run: `profiles.dry_run` of the profile and `DRY_COUNTS`, with a cache of its own in build/ that is
     emptied first (not under `only`), and then `memory.check`; figures are not compared, and the gallery stays as it is.
     check: a difference is a RuntimeError, and nothing is replaced. keep: also write the executed notebooks to notebooks/.
@@ -80,11 +80,17 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
     if keep and (profile != "demo" or len(own) < len(chosen)):
         raise ValueError("notebooks/ holds the demo with its own parameters, and nothing else can be kept there: leave out --keep")
     fresh = Path(os.environ.get("COP_FIGURES") or (paths.figures if dry_run and profile == name else folder / "figures"))
+    unfinished, state = folder / f"{only or 'all'}.unfinished", state_of(fresh)
+    resume = resume or (not dry_run and unfinished.exists() and unfinished.read_text() == state)
+    begun = folder / f"retraining-{only or 'all'}.begun"
+    if not resume or (retrain and (dry_run or not begun.exists())):
+        for source, _ in prepared:
+            (folder / f"{source.stem}.ipynb").unlink(missing_ok=True)
     if fresh == folder / "figures" and not resume:
         shutil.rmtree(fresh, ignore_errors=True)
-    done, since, training = [], 0.0, nullcontext()
+    write(unfinished, state.encode())
+    done, training = [], nullcontext()
     extra = place_of_dry_run(config, fresh=only is None) if dry_run else {}
-    begun = folder / f"retraining-{only or 'all'}.begun"
     times = [paths.build / name / "timings.json"] + [paths.figures / name / "timings.json"] * (keep or timings)
     if retrain:
         times = [] if begun.exists() else times  # the rest of a retraining says nothing about the whole
@@ -93,20 +99,21 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
         training = nullcontext() if dry_run else retraining.told(config, seed, pipeline.resolve_device())
     with environment(COP_PROGRESS="0", COP_FIGURES=str(fresh), **extra), training:
         if only is None and not dry_run:
-            start = time.time()
+            start = time.monotonic()
             if train_shared(config, seed):
-                took("shared_training", time.time() - start, retrain, times if seed == 0 else [])
+                took("shared_training", time.monotonic() - start, retrain, times if seed == 0 else [])
         for source, values in prepared:
             notebook, output = folder / f"{source.stem}.input.ipynb", folder / f"{source.stem}.ipynb"
             jupytext.write(jupytext.read(source), notebook)
-            if not (resume and output.exists() and output.stat().st_mtime > since and same_source(output, notebook, values)):
-                start = time.time()
+            if not (resume and output.exists() and same_source(output, notebook, values)):
+                start = time.monotonic()
                 execute(source, notebook, output, values, name, seed)
-                took(source.stem, time.time() - start, retrain, times if seed == 0 and source.stem in own else [])
+                took(source.stem, time.monotonic() - start, retrain, times if seed == 0 and source.stem in own else [])
             done.append(output)
             notebook.unlink()
         if dry_run and only is None:
             print(memory.table(memory.check(full)).to_string(index=False), flush=True)
+    unfinished.unlink(missing_ok=True)
     if dry_run:
         return done
     if retrain:
@@ -140,6 +147,13 @@ def reproduced(profile: str, seed: int, notebooks: list[str], fresh: Path, folde
     if not check and not os.environ.get("COP_FIGURES"):
         reproduction.replace(found, fresh, committed)
         gallery.gallery()
+
+
+def state_of(figures: Path) -> str:
+    """What a run has to have in common with one that was interrupted, to go on with it: the package's files, released models
+    among them, and where figures go."""
+    files = [f for f in sorted(paths.package.rglob("*")) if f.is_file() and f.suffix != ".pyc"]
+    return key({"figures": str(figures), "files": [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]})
 
 
 def execute(source: Path, notebook: Path, output: Path, given: dict, profile: str, seed: int) -> None:

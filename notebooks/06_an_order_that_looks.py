@@ -49,7 +49,7 @@ if "google.colab" in sys.modules:  # a clean runtime: fetch and install
     sys.path.insert(0, "/content/cop")
 
 # %% tags=["parameters"]
-profile: str = "demo"  # smoke | demo | natural64
+profile: str = "demo"  # smoke | demo | natural
 seed: int = 0  # the first seed of CoMAE, predictor and trainings
 seeds: int = 1  # trainings of each order and fold
 rate: float = 0.78  # mask rate of the comparison; the paper's knee

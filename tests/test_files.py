@@ -134,12 +134,14 @@ def test_leftovers_of_killed_runs_are_removed_and_nothing_else(tmp_path):
     ended.wait()
     old = time.time() - DAY - 60
     gone = [f".a.{HOST}.{ended.pid}.0123abcd.tmp", f".dir.{HOST}.{ended.pid}.0123abcd.tmp", f".old.{HOST}.{os.getpid()}.0123abcd.tmp",
-            f".old.00000000.{ended.pid}.0123abcd.tmp"]  # fmt: skip
+            f".old.00000000.{ended.pid}.0123abcd.tmp", f".ahead.00000000.{ended.pid}.0123abcd.tmp"]  # fmt: skip
     stay = [f".mine.{HOST}.{os.getpid()}.0123abcd.tmp", f".elsewhere.00000000.{ended.pid}.0123abcd.tmp", "users.tmp", ".users.tmp", "file"]
     for name in gone + stay:
         (tmp_path / name).mkdir() if "dir" in name else (tmp_path / name).touch()
         if "old" in name or "users" in name:
             os.utime(tmp_path / name, (old, old))
+        elif "ahead" in name:  # written while the clock was
+            os.utime(tmp_path / name, (time.time() + DAY + 60,) * 2)
     (tmp_path / gone[1] / "inside").touch()
     clear_leftovers.cache_clear()
     write(tmp_path / "file", b"x")

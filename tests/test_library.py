@@ -53,8 +53,8 @@ def test_the_python_of_readme_and_book_runs_as_printed(photo, tmp_path, monkeypa
 
 def test_torch_hub_loads_from_a_clone(photo):
     load = functools.partial(torch.hub.load, str(paths.root), source="local")
-    ranking = load("rank", photo, "natural64", graph="measured")
-    tokens = load("tokenizer").encode(cop.read_images(photo, "natural64"))
+    ranking = load("rank", photo, "natural", graph="measured")
+    tokens = load("tokenizer").encode(cop.read_images(photo, "natural"))
     assert torch.equal(cop.collapse_order(cop.pagerank(load("onepass").graph(tokens))), ranking)
     assert isinstance(load("predictor"), cop.TokenPredictor)
     model = load("comae", "demo", device="cpu")

@@ -22,7 +22,7 @@ from cop.orders import low_discrepancy_order, ranks_of
 from cop.orders.looking import bilateral_graph, mean_colours, predictor_doubt
 from cop.paper.patches import patchify
 from cop.paper.ranking import pagerank
-from cop.profiles import natural64
+from cop.profiles import natural
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[browser]'")
 SCRIPTS = paths.root / "book" / "static" / "rank"
@@ -72,8 +72,8 @@ PHOTOS = [(scene(64, 64), 0), (scene(512, 512, 1), 3), (scene(256, 256, 2), 2), 
 
 @pytest.mark.parametrize("image, times", PHOTOS, ids=["64 px", "512 px", "256 px", "constant"])
 def test_networks_and_graphs_agree_with_python(js, image, times):
-    x = read_images(image, natural64)
-    tokens = pipeline.tokenizer(natural64, "cpu").encode(x)
+    x = read_images(image, natural)
+    tokens = pipeline.tokenizer(natural, "cpu").encode(x)
 
     def close(expression: str, want: torch.Tensor) -> None:
         found = torch.tensor(js(expression, given(image, times)), dtype=torch.float64)
@@ -81,15 +81,15 @@ def test_networks_and_graphs_agree_with_python(js, image, times):
 
     close("input(given).patches", patchify(x, 8))
     close("input(given).tokens", tokens)
-    placed = measured.onepass(natural64, 0, device="cpu")[0].graph(tokens)
+    placed = measured.onepass(natural, 0, device="cpu")[0].graph(tokens)
     close("cop.measured(model, input(given).tokens, 8, 8, 'placed')", placed)
     close("cop.pagerank(cop.measured(model, input(given).tokens, 8, 8, 'placed'), 64, model.damping)", pagerank(placed))
     with torch.no_grad():
-        close("cop.comae(model, input(given).tokens)", measured.graphnet(natural64, 0, "cpu")[0](tokens))
+        close("cop.comae(model, input(given).tokens)", measured.graphnet(natural, 0, "cpu")[0](tokens))
     close("cop.bilateral(cop.statistics(input(given).patches, 64).colours, 8, model.looking)",
           bilateral_graph(mean_colours(x, (8, 8)), (8, 8), 1.0, 0.35))  # fmt: skip
     close("cop.statistics(input(given).patches, 64).variance", patchify(x.mean(1, keepdim=True), 8).var(-1, correction=0))
-    predictor = pipeline.predictor(natural64, 0, "cpu")[0]
+    predictor = pipeline.predictor(natural, 0, "cpu")[0]
     for count in (0, 1, 20, 63):
         seen = torch.randperm(64, generator=torch.Generator().manual_seed(count))[None, :count]
         close(f"cop.doubt(model, input(given).tokens, [...Array(64).keys()].map(n => {seen[0].tolist()}.includes(n)))",
@@ -105,15 +105,15 @@ def test_orders_are_those_of_cop_rank(js, name):
     of = f"cop.ORDERS['{name}'].of(input(given))"
     of = f"[...{of}].pop()" if name == "active" else of
     for image, times in PHOTOS[:3]:
-        assert js(of, given(image, times)) == cop.rank(image, natural64, **ORDERS[name])[0].tolist()
+        assert js(of, given(image, times)) == cop.rank(image, natural, **ORDERS[name])[0].tolist()
 
 
 @pytest.mark.parametrize("name", ["measured", "coverage", "variance"])
 @pytest.mark.parametrize("size", [(96, 64), (64, 104)], ids=["wide", "tall"])
 def test_whole_photographs_are_ranked_as_by_cop_rank(js, name, size):
     image = scene(*size, seed=3)
-    want = cop.rank(image, natural64, crop=False, **ORDERS[name])[0].tolist()
-    assert read_whole(image, natural64)[0].shape[1:] == size[::-1]
+    want = cop.rank(image, natural, crop=False, **ORDERS[name])[0].tolist()
+    assert read_whole(image, natural)[0].shape[1:] == size[::-1]
     assert js(f"cop.ORDERS['{name}'].of(input(given))", given(image, 0)) == want
 
 
@@ -165,7 +165,7 @@ def choose(tab, menu: str, name: str) -> list[int]:
 def test_the_page_ranks_a_photograph_as_python_does_and_asks_nobody(browser, site, china, tmp_path):
     tab = opened(browser, site, china[1])
     for name, how in ORDERS.items():
-        assert choose(tab, "first", name) == cop.rank(china[1], natural64, **how)[0].tolist(), name
+        assert choose(tab, "first", name) == cop.rank(china[1], natural, **how)[0].tolist(), name
     tab.locator("#rank-slider").fill("50")
     assert "50 %, 32 of 64 patches" in tab.locator("#rank-percent").inner_text()
     first, second = (set(order[:32]) for order in orders(tab))
@@ -190,7 +190,7 @@ def test_the_page_ranks_a_photograph_as_python_does_and_asks_nobody(browser, sit
 def test_a_photograph_of_12_megapixels_on_a_phone_in_the_dark_whole_and_something_else(browser, site, china, tmp_path):
     tab = opened(browser, site, china[0], viewport={"width": 360, "height": 740}, color_scheme="dark")
     assert tab.evaluate("document.documentElement.scrollWidth") == 360
-    want = cop.rank(china[0], natural64, graph="measured")[0]
+    want = cop.rank(china[0], natural, graph="measured")[0]
     assert kendalltau(ranks_of(torch.tensor(orders(tab)[0])), ranks_of(want)).statistic > 0.9  # a canvas scales otherwise
     tab.screenshot(path=paths.build / "browser" / "rank-phone.png")
     choose(tab, "second", "active")
@@ -214,5 +214,5 @@ def test_a_photograph_can_be_dropped(browser, site, china):
         document.querySelector(".rank-drop").dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true}));
     }""", base64.b64encode(china[1].read_bytes()).decode())  # fmt: skip
     tab.locator("#rank.rank-open").wait_for()
-    assert orders(tab)[0] == cop.rank(china[1], natural64, graph="measured")[0].tolist()
+    assert orders(tab)[0] == cop.rank(china[1], natural, graph="measured")[0].tolist()
     tab.close()

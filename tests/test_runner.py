@@ -1,5 +1,9 @@
 """Which notebooks a run executes, and what it trains before them."""
 
+import os
+import time
+from contextlib import nullcontext
+
 import jupytext
 import nbformat
 import pytest
@@ -23,6 +27,69 @@ def test_a_profile_without_a_generator_leaves_notebook_4_out(tmp_path, monkeypat
     executed.clear()
     runner.run("demo")
     assert executed == ["01", "02", "03", "04", "05", "06"]
+
+
+def test_an_interrupted_run_goes_on_with_its_notebook_unless_the_package_is_another(tmp_path, monkeypatch):
+    executed, stop = [], [True]
+    monkeypatch.setattr(paths, "build", tmp_path)
+    monkeypatch.setattr(runner, "sources", lambda: paths.sources()[:3])
+    monkeypatch.setattr(runner, "train_shared", lambda *_: 0)
+    monkeypatch.setattr(runner, "reproduced", lambda *_: None)
+
+    def execute(source, notebook, output, given, *_):
+        executed.append(source.stem[:2])
+        if stop[0] and source.stem[:2] == "02":
+            raise KeyboardInterrupt
+        made = nbformat.read(notebook, 4)
+        made.metadata["papermill"] = {"parameters": given}
+        nbformat.write(made, output)
+
+    monkeypatch.setattr(runner, "execute", execute)
+    for expected, state in (("01 02 03", ""), ("01 02", ""), ("02 03", ""), ("01 02 03", ""), ("01 02", ""), ("01 02 03", "other")):
+        stop[0] = expected == "01 02"
+        monkeypatch.setattr(runner, "state_of", lambda figures, state=state: state)
+        with pytest.raises(KeyboardInterrupt) if stop[0] else nullcontext():
+            runner.run("smoke")
+        assert " ".join(executed) == expected
+        executed.clear()
+
+
+def test_the_state_of_a_run_is_that_of_the_package_and_of_its_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "package", tmp_path)
+    model = tmp_path / "released" / "model.safetensors"
+    model.parent.mkdir()
+    model.write_bytes(b"a")
+    state = runner.state_of(tmp_path / "figures")
+    assert state == runner.state_of(tmp_path / "figures") != runner.state_of(tmp_path / "elsewhere")
+    model.write_bytes(b"ab")
+    assert runner.state_of(tmp_path / "figures") != state
+
+
+def test_a_retraining_executes_each_notebook_once_whatever_the_clock_says(tmp_path, monkeypatch):
+    """Interrupted in its second notebook it goes on there, though the copy of the first is from before it began by its date;
+    and a copy from the future, of a run before it, is not its own."""
+    executed, times = [], {"03": time.time() - 3600, "06": time.time() + 3600}
+    monkeypatch.setattr(paths, "build", tmp_path)
+    monkeypatch.setattr(runner, "sources", lambda: [s for s in paths.sources() if s.stem[:2] in times])
+    monkeypatch.setattr(runner.retraining, "told", lambda *_: nullcontext())
+    monkeypatch.setattr(runner, "train_shared", lambda *_: 0)
+    monkeypatch.setattr(runner, "reproduced", lambda *_: None)
+
+    def execute(source, notebook, output, given, *_):
+        executed.append(source.stem[:2])
+        if executed == ["03", "06", "03", "06"]:
+            raise KeyboardInterrupt
+        made = nbformat.read(notebook, 4)
+        made.metadata["papermill"] = {"parameters": given}
+        nbformat.write(made, output)
+        os.utime(output, (times[source.stem[:2]],) * 2)
+
+    monkeypatch.setattr(runner, "execute", execute)
+    runner.run("smoke", seed=1)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run("smoke", seed=1, retrain=True, resume=True)
+    runner.run("smoke", seed=1, retrain=True, resume=True)
+    assert executed == ["03", "06", "03", "06", "06"]
 
 
 def test_what_is_trained_before_the_notebooks_is_what_they_look_for(tmp_path, monkeypatch):

@@ -64,7 +64,7 @@ def drawn(photo: Image.Image, ranking: Tensor, percent: float) -> tuple[list[Ima
     return [Image.fromarray(seen), overlay(square, ranking, count / N)], f"{count} of {N} patches"
 
 
-def build(profile: str = "natural64", weights: str | None = None):
+def build(profile: str = "natural", weights: str | None = None):
     """The application, not yet started. Raises RuntimeError where Gradio is not installed."""
     try:
         import gradio as gr
@@ -98,6 +98,6 @@ def build(profile: str = "natural64", weights: str | None = None):
     return app
 
 
-def main(profile: str = "natural64", weights: str | None = None, port: int = 7860) -> None:
+def main(profile: str = "natural", weights: str | None = None, port: int = 7860) -> None:
     """Serve the application on this machine alone, until it is interrupted."""
     build(profile, weights).launch(server_name="127.0.0.1", server_port=port, share=False)

@@ -271,13 +271,15 @@ def scales(profile: Profile) -> tuple[float, float]:
 def comparison(
     profile: str | Profile, seed: int, sources: Sequence[str] = (), device: str = "auto", side_by_side: bool = False
 ) -> dict[tuple, Result]:
-    """(system, source, cfg_scale) -> result: the five systems, CMAR with further order sources, Table 3's guidance, and
-    real images under ("real images", "–", 1.0). One artefact, so that a released run loads one file. side_by_side:
+    """(system, source, cfg_scale) -> result: the five systems, CMAR with further order sources (`measured`: fine-tuned along that
+    order, and MAR+C with it), Table 3's guidance, and real images under ("real images", "–", 1.0). One artefact, so that a released run loads one file. side_by_side:
     several processes, see `cop.train.together`.
     """
     profile = get_profile(profile)
     systems = [(name, weights, source) for name, (weights, source) in generation.SYSTEMS.items()]
-    systems += [("CMAR", "descending", source) for source in sources if source != "train"]
+    measured = generation.MEASURED
+    systems += [("CMAR", measured if source == measured else "descending", source) for source in sources if source != "train"]
+    systems += [("MAR+C", "base", source) for source in sources if source == measured]
     rows = {(name, source, cfg): weights for cfg in scales(profile) for name, weights, source in systems}
     rows |= {("CMAR", "train", float(cfg)): "descending" for cfg in profile.generation.cfg_sweep}
     rows[REAL] = "real"

@@ -4,6 +4,7 @@
     descending  CMAR: the base trained on along collapse orders, 10 % of them replaced by random ones
     ascending   the same along reversed collapse orders (Table 4)
     random      the control that the paper lacks: the base trained on with random orders, for as many steps
+    measured    ours: as descending, along the orders of the measured graph; a source of orders too
 
 The three fine-tunes begin with the same weights and see the same images, timesteps and noise; only the orders differ.
 Images are paired too: image i of every system has the same class, the same seed and, from one bank, the same order.
@@ -41,6 +42,7 @@ SYSTEMS = {  # name: (weights, order source)
     "MAR": ("base", "random"), "continued random": ("random", "random"), "MAR+C": ("base", "train"),
     "CMAR": ("descending", "train"), "ascending": ("ascending", "train"),
 }  # fmt: skip
+MEASURED = "measured"
 DOUBTS = {"most doubted": True, "least doubted": False}  # sources of orders that are made while generating, see `by_doubt`
 BATCH = 100  # images sampled at a time, by one process
 SAMPLING = {"num_iter", "num_sampling_steps", "clip", "temperature", "cfg_temperature", "cfg_scale", "cfg_sweep", "count", "val_rankings"}
@@ -93,6 +95,8 @@ def bank_config(profile: Profile, seed: int) -> dict:
 
 def fine_tuned_config(profile: Profile, seed: int, kind: str) -> dict:
     """What determines a fine-tuned model. The random control knows no collapse order, only how many images have one."""
+    if kind == MEASURED:
+        return fine_tuned_config(pipeline.with_graph(profile, MEASURED), seed, "descending")
     g = profile.generation
     extra = {k: v for k, v in sorted(as_dict(g).items()) if k in FINE_TUNING}
     config = mar_config(profile) | {"seed": seed, "kind": kind, "fine_tuning": extra}
@@ -100,13 +104,15 @@ def fine_tuned_config(profile: Profile, seed: int, kind: str) -> dict:
 
 
 def fine_tuned(profile: str | Profile, seed: int, kind: str, device: str = "auto") -> tuple[MAR, Artefact]:
-    """The base trained on along collapse orders (descending), reversed ones (ascending), or random ones.
+    """The base trained on along collapse orders (descending), reversed ones (ascending), random ones, or those of the measured graph.
 
     Only the `rankings` training images that have an order are used, in all three: an order costs N encoder passes, and
     the control must see the images that the others see. Raises ValueError for another kind.
     """
+    if kind == MEASURED:
+        return fine_tuned(pipeline.with_graph(get_profile(profile), MEASURED), seed, "descending", device)
     if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r} of fine-tuning; expected one of {', '.join(KINDS)}")
+        raise ValueError(f"unknown kind {kind!r} of fine-tuning; expected one of {', '.join((*KINDS, MEASURED))}")
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     g, N = profile.generation, profile.num_tokens
 
@@ -224,6 +230,8 @@ def source_config(profile: Profile, seed: int, source: str) -> dict:
         return {}
     if source in MODES:
         return bank_config(profile, seed)
+    if source == MEASURED:
+        return bank_config(pipeline.with_graph(profile, MEASURED), seed)
     if source in DOUBTS:
         return {"bank": pipeline.predictor_config(profile, seed), "width": profile.looking.width}
     return {"bank": pipeline.order_config(profile, get(source), seed)}
@@ -245,15 +253,15 @@ def generate(
 ) -> Artefact:  # fmt: skip
     """New images: tensors `images` (count, C, H, W) uint8 and `rankings` (count, N) uint8, the order each was made in.
 
-    weights: base, random, descending or ascending. source: a mode of the order bank, a registered order that is one
-    for all images, or one of `DOUBTS`, whose order depends on what has been generated. With the ascending weights the orders lent are reversed. cfg_scale: 1 is no guidance, at the profile's `temperature`; with guidance it is `cfg_temperature`.
+    weights: base, random, descending, ascending or measured. source: a mode of the order bank, `measured` for the training bank by the
+    measured graph, a registered order that is one for all images, or one of `DOUBTS`, whose order depends on what has been generated. With the ascending weights the orders lent are reversed. cfg_scale: 1 is no guidance, at the profile's `temperature`; with guidance it is `cfg_temperature`.
     """
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     g = profile.generation
     count = g.count if count is None else count
-    sources = (*MODES, *DOUBTS, *(name for name, order in registered().items() if order.shared))
-    if source not in sources or weights not in ("base", *KINDS):
-        raise ValueError(f"weights {weights!r} with orders from {source!r}; expected one of base, {', '.join(KINDS)} and one "
+    kinds, sources = ("base", *KINDS, MEASURED), (*MODES, MEASURED, *DOUBTS, *(name for name, order in registered().items() if order.shared))
+    if source not in sources or weights not in kinds:
+        raise ValueError(f"weights {weights!r} with orders from {source!r}; expected one of {', '.join(kinds)} and one "
                          f"of {', '.join(sources)}")  # fmt: skip
     config = sampling_config(profile, seed, weights, source, cfg_scale, count)
 
@@ -263,8 +271,9 @@ def generate(
         following = by_doubt(profile, seed, device, DOUBTS[source]) if source in DOUBTS else None
         if source in DOUBTS:
             ranking = torch.zeros(count, 0, dtype=torch.long)
-        elif source in MODES:
-            ranking = order_bank(profile, seed, source, count, device).draw(labels, seeded(seed, 60))
+        elif source in MODES or source == MEASURED:
+            of, mode = (pipeline.with_graph(profile, MEASURED), "train") if source == MEASURED else (profile, source)
+            ranking = order_bank(of, seed, mode, count, device).draw(labels, seeded(seed, 60))
         else:
             ranking = ordering.shared_order(profile, source, seed, device).expand(count, -1)
         ranking = reversed_order(ranking) if weights == "ascending" else ranking

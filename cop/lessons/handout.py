@@ -15,7 +15,7 @@ ORDERS = ("collapse", "random", "mean order", "reversed", "variance")
 
 def findings() -> list[tuple[str, str]]:
     """Three questions and what the records of all seeds answer, of clothes unless photographs are named."""
-    n, photos = Numbers("demo"), Numbers("natural64")
+    n, photos = Numbers("demo"), Numbers("natural")
     own = {o: f"top1_own_{o}_78%" for o in ORDERS}
     gain, mean = (own["collapse"], own["random"]), (own["collapse"], own["mean order"])
     look = {o: photos.cell((f"top1_{o}", "top1_low-discrepancy"), 1, 1) for o in ("collapse", "coverage", "active")}
@@ -46,7 +46,7 @@ def main(out: Path | None = None) -> Path:
     accuracies = {o: [100 * x for x in n.of(f"top1_own_{o}_78%")] for o in ORDERS}
     if missing := [o for o in ORDERS if not accuracies[o]]:
         raise ValueError(f"no record has the accuracy along {', '.join(missing)}; run notebook 5 first (make figures)")
-    source = f"Numbers: paper_figures/demo, {n.names()}; photographs: paper_figures/natural64. Made by `python -m cop handout`."
+    source = f"Numbers: paper_figures/demo, {n.names()}; photographs: paper_figures/natural. Made by `python -m cop handout`."
     page, buffer = diagrams.handout(findings(), accuracies, source), io.BytesIO()
     with matplotlib.rc_context({"pdf.fonttype": 42}):
         page.savefig(buffer, format="pdf", metadata={"CreationDate": None})

@@ -18,7 +18,7 @@ from cop.show.report import Report
 
 NOTEBOOK = "03_collapse_order"
 shown = partial(report.shown, NOTEBOOK)
-DATA = {"demo": "clothes", "natural64": "photographs"}  # profile -> what the tables call it
+DATA = {"demo": "clothes", "natural": "photographs"}  # profile -> what the tables call it
 COLUMNS = {
     "share_position": "position",
     "share_class": "class",
@@ -40,7 +40,7 @@ def studied(profile: Profile) -> dict[str, tuple[Profile, bool]]:
 
 def proof(profile: Profile) -> bool:
     """Whether a run only proves that the code works."""
-    return profile.name not in ("demo", "natural", "natural64", "evening", "paper")
+    return profile.name not in ("demo", "natural", "evening", "paper")
 
 
 def measured(profile: Profile, tokens: Tensor, seed: int, device: str) -> Tensor:

@@ -23,13 +23,13 @@ class Looked(NamedTuple):
     patches: Tensor
 
 
-def look(image, patches: int = 14, profile: str | Profile = "natural64", per_step: int | None = None, seed: int = 0,
+def look(image, patches: int = 14, profile: str | Profile = "natural", per_step: int | None = None, seed: int = 0,
          device: str = "auto", order: str = "active") -> Looked:  # fmt: skip
     """Look at an image patch by patch, each time where a predictor is least certain given what it has seen.
 
     image: a function that gets the indices of patches (K,) long, row-major, and returns their pixels (K, C, P, P), float in
     [-1, 1]: a camera, a slow decoder, a robot. It is asked for nothing but what is looked at, once. Or any one image that
-    `cop.read_images` accepts. patches: how many to see. profile: whose predictor, and with it the grid and P: `natural64` has
+    `cop.read_images` accepts. patches: how many to see. profile: whose predictor, and with it the grid and P: `natural` has
     8 x 8 patches of 8 px. per_step: patches asked for at a time, the profile's number by default, which is that of
     `cop.rank(order="active")`; where it does not divide, the last step asks for fewer. order: `active` or `attention entropy`.
 

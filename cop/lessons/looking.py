@@ -234,7 +234,7 @@ def both(out: Report):
     """Top-1 accuracy in per cent with 78 percent masked per order, on clothes and on photographs."""
     names = {name: f"top1_{name}" for name in COMPARED}
     names |= {f"{o} − {c}": f"gain_{o} - {c}" for o in ("active", "coverage", "collapse") for c in ("random", "low-discrepancy", own_mean(o))}
-    return out.beside({"clothes (demo)": "demo", "photographs (natural64)": "natural64"}, names, 1, 1)
+    return out.beside({"clothes (demo)": "demo", "photographs (natural)": "natural"}, names, 1, 1)
 
 
 def verdicts(out: Report, hits: Mapping[str, np.ndarray], profile: Profile) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from cop.lessons import measured, pipeline
 from cop.profiles import get_profile
 
 
-def weights(profile: str = "natural64", seed: int = 0) -> dict:
+def weights(profile: str = "natural", seed: int = 0) -> dict:
     """What `cop.load` of book/static/rank/orders.js reads: settings, the shape and first value of every tensor, all values.
 
     The networks are the predictor, both one-pass rankers of the measured graph (`placed`: of the profile's grid; `offsets`: of any

@@ -3,26 +3,18 @@
 What is typed is the table in `cop.lessons.claims`. Verdicts follow by one rule (`verdict`).
 """
 
-import io
-
-import matplotlib
 import pandas as pd
 
 from cop import paths
 from cop.files import write
 from cop.lessons.claims import CLAIMS, Claim, Ways
 from cop.measure.cost import attention_saving
-from cop.show.figures import STYLE
 from cop.show.figures_scorecard import Panel, sheet
 from cop.show.records import Seeds, read
-from cop.show.report import markdown
+from cop.show.report import markdown, written
 
 PAGE = "SCORECARD.md"
-DATA = {
-    "demo": "clothes",
-    "natural64": "photographs, 64 patches",
-    "natural": "photographs, 256 patches",
-}  # profile -> column
+DATA = {"demo": "clothes", "natural": "photographs"}  # profile -> column
 HOLDS, FAILS, DEPENDS, IMAGENET, UNMEASURED = VERDICTS = (
     "holds",
     "fails",
@@ -100,7 +92,7 @@ def summary(scores: dict[str, Seeds]) -> pd.DataFrame:
     rows = []
     for claim in CLAIMS:
         graph = {p: verdict(claim.measured, s) for p, s in scores.items()}
-        by_graph = "; ".join(f"{DATA[p].partition(',')[0]}: {said(v)}" for p, v in graph.items() if v[2])
+        by_graph = "; ".join(f"{DATA[p]}: {said(v)}" for p, v in graph.items() if v[2])
         rows.append(
             {"claim": f"[{claim.key}](#{claim.key.lower()}) · {claim.words}", "the paper": claim.paper}
             | {DATA[p]: said(v) for p, v in verdicts(claim, scores).items()}
@@ -181,9 +173,5 @@ def main() -> None:
     """Write the page and the sheet into paper_figures."""
     scores = load()
     write(paths.figures / PAGE, page(scores).encode())
-    fig = sheet(panels(scores))
-    for kind, options in (("png", {"dpi": STYLE["savefig.dpi"]}), ("svg", {"metadata": {"Date": None}})):
-        buffer = io.BytesIO()
-        with matplotlib.rc_context({k: v for k, v in STYLE.items() if k.startswith("svg.")}):
-            fig.savefig(buffer, format=kind, **options)
-        write(paths.figures / f"scorecard.{kind}", buffer.getvalue())
+    for kind, content in written(sheet(panels(scores))).items():
+        write(paths.figures / f"scorecard.{kind}", content)

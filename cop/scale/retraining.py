@@ -142,7 +142,7 @@ def told(profile: Profile, seed: int, device: str, poll: float = 2.0) -> Iterato
     scale = reference_step(device) / REFERENCE if seconds else 1.0
     workers = min(2, torch.get_num_threads()) if device == "cpu" else 1
     print(plan(profile, scale), flush=True)
-    start, through = time.time(), threading.Event()
+    start, through = time.monotonic(), threading.Event()
     seen = {f: f.stat().st_mtime for f in paths.cache().glob("*/provenance.json")}
 
     def look() -> None:
@@ -151,7 +151,7 @@ def told(profile: Profile, seed: int, device: str, poll: float = 2.0) -> Iterato
                 seen[file] = written
                 took = json.loads(file.read_text())["seconds"]
                 left = f", about {minutes(missing(seconds), workers, scale):.0f} left" if seconds and seed == 0 else ""
-                used = (time.time() - start) / 60
+                used = (time.monotonic() - start) / 60
                 print(f"  {file.parent.name}: {took:.0f} s; {used:.0f} minutes used{left}", flush=True)
 
     def watch() -> None:

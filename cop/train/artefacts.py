@@ -4,7 +4,8 @@ Looked up in the user's cache, then among the artefacts released with the packag
 logged as a warning, since it takes time, and what is loaded as information. An artefact is a folder `<stage>-<key>/` of
 tensors.safetensors, history.csv (if it was trained) and provenance.json: configuration, commit, versions, the seconds it
 took (interrupted runs included, other artefacts not) and `uses`, the artefacts that it asked for with their seconds.
-`COP_RETRAIN_SINCE=<unix time>` hides everything older, released artefacts included; `make figures RETRAIN=1` sets it. Of many processes (`cop.train.processes`) the first one
+`COP_RETRAIN_SINCE=<unix time>` hides everything older, released artefacts included; `make figures RETRAIN=1` sets it. What is
+made under it is marked with it, so that a clock that is set back hides none of that. Of many processes (`cop.train.processes`) the first one
 looks and writes; they must share the cache folder. Of several runs that need the same artefact one computes it, and the
 others wait and load it (`alone`).
 """
@@ -69,17 +70,18 @@ class Running:
 
 
 _running: list[Running] = []  # innermost last
+MARK = "retraining.json"  # in a folder of checkpoints or shards: the COP_RETRAIN_SINCE that it was begun under
 
 
 @contextmanager
 def apart() -> Iterator[None]:
     """The time inside belongs to other artefacts, and not to the one that is computed around it."""
-    start = time.time()
+    start = time.monotonic()
     try:
         yield
     finally:
         if _running:
-            _running[-1].apart += time.time() - start
+            _running[-1].apart += time.monotonic() - start
 
 
 def versioned(stage: str, number: int, config: dict) -> dict:
@@ -127,7 +129,7 @@ def _compute(stage: str, name: str, config: dict, compute: Callable) -> Artefact
         work.mkdir(parents=True, exist_ok=True)
     wait()
     _say(f"{stage}: nothing stored under {name}, so it is computed now")
-    before, start = _spent(work) if processes()[0] == 0 else 0.0, time.time()
+    before, start = _spent(work) if processes()[0] == 0 else 0.0, time.monotonic()
     _running.append(own := Running())
     try:
         tensors, history = compute(work)
@@ -138,8 +140,10 @@ def _compute(stage: str, name: str, config: dict, compute: Callable) -> Artefact
         tensors = {k: v.contiguous().cpu() for k, v in tensors.items()}
         versions = {p: _version(p) for p in ("cop", "torch", "numpy", "timm", "accelerate")}
         provenance = {"stage": stage, "config": config, "commit": _commit(), "versions": versions}
-        provenance |= {"seconds": round(before + time.time() - start - own.apart, 1), "created": round(time.time(), 1)}
-        provenance |= {"threads": torch.get_num_threads(), "uses": own.uses}
+        provenance |= {"seconds": round(before + time.monotonic() - start - own.apart, 1)}
+        provenance |= {"created": round(time.time(), 1), "threads": torch.get_num_threads(), "uses": own.uses}
+        if since := os.environ.get("COP_RETRAIN_SINCE"):
+            provenance["retraining"] = since
         _write(paths.cache() / name, tensors, history, provenance)
         shutil.rmtree(work, ignore_errors=True)
         _say(f"{stage}: done in {provenance['seconds']:.0f} s, stored as {name}")
@@ -184,17 +188,21 @@ def alone(path: Path) -> Iterator[None]:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """`alone` for one process."""
+    folder, lock = path.parent, FileLock(path.with_name(f"{path.name}.lock"))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
     except FileExistsError:
         expected = "is a file; expected the folder of the cache (COP_CACHE)"
-        raise NotADirectoryError(errno.ENOTDIR, expected, str(path.parent)) from None
-    lock = FileLock(path.with_name(f"{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
+        raise NotADirectoryError(errno.ENOTDIR, expected, str(folder)) from None
     except Timeout:
         _say(f"another process computes {path.name}: waiting for it")
         lock.acquire(poll_interval=0.2)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        problem = f"{folder} cannot be written, and {path.name} is not stored there"
+        raise OSError(error.errno, f"{problem}: let COP_CACHE name a folder that can") from error
     try:
         yield
         with suppress(OSError):  # done, so that whoever comes later finds it; Windows keeps a file that is open
@@ -242,26 +250,37 @@ def visible(directory: Path) -> bool:
     """Whether an artefact lies there that is not hidden by `COP_RETRAIN_SINCE`."""
     if not directory.is_dir():
         return False
-    since = os.environ.get("COP_RETRAIN_SINCE")
-    if not since:
+    if not os.environ.get("COP_RETRAIN_SINCE"):
         return True
     if directory.parent == paths.released:
         return False
-    return load(directory).provenance["created"] >= float(since)
+    made = load(directory).provenance
+    return _of_this_run(made.get("retraining"), made["created"])
+
+
+def _of_this_run(mark: str | None, *written: float) -> bool:
+    """Whether something bears the mark of this RETRAIN, or was all written (Unix times) after it began and not in the
+    future: then the clock was wrong, and it may be older."""
+    since = os.environ["COP_RETRAIN_SINCE"]
+    return mark == since or all(float(since) <= t <= time.time() for t in written)
 
 
 def old(directory: Path) -> bool:
     """Whether a folder of checkpoints or shards is, under RETRAIN, from before this run."""
-    since = float(os.environ.get("COP_RETRAIN_SINCE") or 0)
-    return any(f.stat().st_mtime < since for f in directory.rglob("*") if f.is_file())
+    if not os.environ.get("COP_RETRAIN_SINCE"):
+        return False
+    mark = (directory / MARK).read_text() if (directory / MARK).exists() else None
+    return not _of_this_run(mark, *(f.stat().st_mtime for f in directory.rglob("*") if f.is_file()))
 
 
 def clear_if_old(directory: Path) -> None:
-    """Remove a folder of checkpoints or shards that is `old`: as a stored artefact is hidden."""
-    if os.environ.get("COP_RETRAIN_SINCE") and directory.exists():
+    """Under RETRAIN remove a folder of checkpoints or shards that is `old`, as a stored artefact is hidden, and mark the new
+    one as this run's."""
+    if since := os.environ.get("COP_RETRAIN_SINCE"):
         with locked(directory):
             if old(directory):
                 shutil.rmtree(directory)
+            write(directory / MARK, since.encode())
 
 
 def _write(directory: Path, tensors: dict, history: "pd.DataFrame | None", provenance: dict) -> None:

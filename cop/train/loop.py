@@ -271,11 +271,15 @@ def fit(
     path, start, history = Path(directory) / "checkpoint.pt", 0, []
     if path.exists():
         state = load_checkpoint(path)
-        model.load_state_dict(state["model"])
-        for name in names:
-            opts[name].load_state_dict(state["optimizers"][name])
-        if average:
-            average.module.load_state_dict(state["ema"])
+        try:
+            model.load_state_dict(state["model"])
+            for name in names:
+                opts[name].load_state_dict(state["optimizers"][name])
+            if average:
+                average.module.load_state_dict(state["ema"])
+        except (RuntimeError, ValueError, KeyError) as error:  # a line per weight
+            problem = f"{path} is of another network or version ({' '.join(str(error).split())[:160]})"
+            raise ValueError(f"{problem}; move it away to start this run anew.") from error
         start, history = state["step"], state["history"]
 
     own = range(me, scale.micro_batches, count)

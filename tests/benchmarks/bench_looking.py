@@ -10,18 +10,18 @@ from bench_ranking import alternate
 from cop.orders import looking_order
 from cop.orders.looking import gaussian_kernel
 from cop.paper.entropy import TokenPredictor
-from cop.profiles import natural64
+from cop.profiles import natural
 from cop.train.loop import seeded, seeded_build
 
-N, K = natural64.num_tokens, 14
-WIDTH = natural64.looking.width
+N, K = natural.num_tokens, 14
+WIDTH = natural.looking.width
 
 
 @pytest.mark.parametrize("per_step", [1, 4, 8])
 def test_active_against_a_plain_loop(benchmark, per_step):
     """The plain loop: one image at a time, one patch a step, every patch of it through every block."""
-    model = seeded_build(lambda: TokenPredictor(N, natural64.tokens.dim, natural64.predictor), 0).eval()
-    tokens, kernel = torch.randn(16, N, natural64.tokens.dim, generator=seeded(1)), gaussian_kernel((8, 8), WIDTH)
+    model = seeded_build(lambda: TokenPredictor(N, natural.tokens.dim, natural.predictor), 0).eval()
+    tokens, kernel = torch.randn(16, N, natural.tokens.dim, generator=seeded(1)), gaussian_kernel((8, 8), WIDTH)
 
     @torch.no_grad()
     def plain():

@@ -18,7 +18,7 @@ from cop.paper.entropy import TokenPredictor
 from cop.paper.measured import measured_graph
 from cop.paper.onepass import OnePass
 from cop.paper.ranking import pagerank, to_networkx
-from cop.profiles import demo, natural, natural64
+from cop.profiles import demo, natural, paper
 from cop.train.loop import seeded, seeded_build
 
 
@@ -90,7 +90,7 @@ def test_dependencies_against_a_plain_loop(benchmark, grid):
     benchmark.pedantic(ours, rounds=2)
 
 
-@pytest.mark.parametrize("profile", [natural64, natural])
+@pytest.mark.parametrize("profile", [natural, paper])
 def test_one_pass_and_pagerank_against_the_exact_measured_graph(benchmark, profile):
     """Untrained networks of the profile's sizes: time does not depend on the weights."""
     grid, dim, N = profile.grid, profile.tokens.dim, profile.num_tokens

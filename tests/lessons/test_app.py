@@ -14,17 +14,17 @@ from cop.lessons import app, measured, pipeline
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
 
 
-def ranked(order: str, weights: str = "", profile: str = "natural64") -> torch.Tensor:
+def ranked(order: str, weights: str = "", profile: str = "natural") -> torch.Tensor:
     return app.loaded(profile, order, weights)(cop.read_images(PHOTO, profile))
 
 
 def test_orders_are_those_of_cop_rank_and_of_networks_of_ones_own(tmp_path):
     for name, (order, graph) in app.ORDERS.items():
-        assert torch.equal(ranked(name), cop.rank(PHOTO, "natural64", order=order, graph=graph)), name
-    for name, model, graph in (("onepass", measured.onepass("natural64")[0], "measured"), ("predictor", pipeline.predictor("natural64")[0], "measured"),
-                               ("graphnet", measured.graphnet("natural64")[0], "comae")):  # fmt: skip
+        assert torch.equal(ranked(name), cop.rank(PHOTO, "natural", order=order, graph=graph)), name
+    for name, model, graph in (("onepass", measured.onepass("natural")[0], "measured"), ("predictor", pipeline.predictor("natural")[0], "measured"),
+                               ("graphnet", measured.graphnet("natural")[0], "comae")):  # fmt: skip
         model.save_pretrained(tmp_path / name)
-        want = cop.rank(PHOTO, "natural64", graph=graph, exact=name == "predictor")
+        want = cop.rank(PHOTO, "natural", graph=graph, exact=name == "predictor")
         assert torch.equal(ranked(app.OWN, str(tmp_path / name)), want), name
     cop.comae("demo")[0].save_pretrained(tmp_path / "comae")
     assert torch.equal(ranked(app.OWN, str(tmp_path / "comae"), "demo"), cop.rank(PHOTO, "demo", exact=True))

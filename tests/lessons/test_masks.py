@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cop.lessons import masks, pipeline
-from cop.profiles import natural64, smoke
+from cop.profiles import natural, smoke
 from cop.show.figures_masks import apart
 from cop.train.loop import seeded
 
@@ -40,8 +40,8 @@ def test_a_row_of_the_table(monkeypatch, tmp_path):
 
 def test_the_table_shows_every_change_and_a_whitened_row_differs_in_its_tokens_alone():
     assert masks.rows("demo") == tuple(masks.CHANGES) and set(masks.MAIN) < set(masks.CHANGES)
-    whitened, one_scale = (masks.changed(natural64, change) for change in (masks.WHITENED, "as printed"))
-    assert whitened != one_scale == replace(whitened, tokens=natural64.tokens)
+    whitened, one_scale = (masks.changed(natural, change) for change in (masks.WHITENED, "as printed"))
+    assert whitened != one_scale == replace(whitened, tokens=natural.tokens)
     assert whitened.tokens.kind == "pca"
 
 

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from test_entropy import TINY, gen
 
 from cop.orders import check_ranking, coverage_order, looking_order
-from cop.orders.looking import DOUBTS, bilateral_graph, distances, gaussian_kernel, mean_colours, predictor_doubt
+from cop.orders.looking import (
+    DOUBTS,
+    bilateral_graph,
+    distances,
+    gaussian_kernel,
+    greedy_looks,
+    mean_colours,
+    predictor_doubt,
+)
 from cop.paper.entropy import TokenPredictor
 
 N, C = 16, 4
@@ -115,6 +123,16 @@ def test_the_patches_of_one_step_are_no_neighbours_where_others_are_left(net, pe
     finally:
         del net.forward
     assert asked == list(range(N, 0, -per_step)), "one pass a step, for the patches that are left"
+
+
+def test_a_grid_need_not_be_square():
+    doubt = torch.tensor([[9.0, 8, 1, 4, 2, 3]])
+
+    def left(seen):
+        return doubt.scatter(1, seen.expand(1, -1), 0.0)
+
+    assert greedy_looks(left, (2, 3), None, 1).tolist() == [[0, 1, 3, 5, 4, 2]]
+    assert greedy_looks(left, (2, 3), None, 2).tolist() == [[0, 5, 1, 3, 4, 2]], "1 and 3 are beside 0"
 
 
 def test_the_last_attention_has_the_entropy_of_its_definition(net):

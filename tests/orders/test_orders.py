@@ -30,6 +30,7 @@ def test_ranks_are_the_inverse_permutation(perm):
     assert ranks.tolist() == np.argsort(perm).tolist()
     assert torch.equal(orders.ranks_of(ranks), ranking)
     assert torch.equal(orders.ranks_of(ranking[None]), ranks[None])
+    assert orders.check_ranking(ranking, len(perm)) is ranking, "one for all images"
 
 
 @settings(deadline=None)
@@ -81,6 +82,21 @@ def test_low_discrepancy_prefixes_are_more_even_than_random_ones():
 
     random = unevenness(orders.random_order(500, grid * grid, gen()))
     assert unevenness(orders.low_discrepancy_order(grid)) <= random.quantile(0.1)
+
+
+def test_low_discrepancy_begins_with_the_points_of_halton():
+    """(1/2, 1/3), (1/4, 2/3), (3/4, 1/9), (1/8, 4/9): rows 4, 2, 6, 1 and columns 2, 5, 0, 3 of 8."""
+    assert orders.low_discrepancy_order(8)[:4].tolist() == [34, 21, 48, 11]
+
+
+def test_mirrored_rows_are_swapped_left_to_right_where_asked():
+    swapped = orders.mirrored(torch.arange(9).expand(2, -1), 3, torch.tensor([True, False]))
+    assert swapped.tolist() == [[2, 1, 0, 5, 4, 3, 8, 7, 6], list(range(9))]
+
+
+@pytest.mark.parametrize("N", [256, 257])
+def test_every_rank_fits_the_small_type(N):
+    assert torch.arange(N).to(orders.small_type(N)).tolist() == list(range(N))
 
 
 def test_random_order_is_uniform_and_reproducible():

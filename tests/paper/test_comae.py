@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from cop.paper.blocks import Block, rope_angles, rotate
 from cop.paper.comae import (
@@ -112,6 +113,11 @@ def test_contrastive_loss_by_hand(model):
     tau = CONFIG.tau_init
     want = -math.log(math.exp(1 / tau) / (math.exp(1 / tau) + 1))
     assert model.contrastive_loss(orthogonal).item() == pytest.approx(want, rel=1e-3)
+    w = torch.rand(2, 3, GRID**2, generator=seeded(6))
+    rows = [[torch.stack([F.cosine_similarity(a, b, dim=0) for b in image]) for a in image] for image in w]
+    want = torch.stack([(row / tau).logsumexp(0) - row[k] / tau for image in rows for k, row in enumerate(image)]).mean()
+    for scale in (torch.ones(2, 3, 1), torch.rand(2, 3, 1, generator=seeded(7))):  # of a target's own weights
+        torch.testing.assert_close(model.contrastive_loss(w * scale), want, rtol=1e-4, atol=0)
 
 
 def test_temperature_is_clamped():
@@ -259,8 +265,9 @@ def test_a_budget_is_spent_exactly_and_its_gradient_is_that_of_the_implicit_func
     targets = torch.tensor([[0, 5, 8]])
     w = budgeted(5 * torch.randn(1, 3, 9, generator=seeded(2)), targets, 0.15)
     assert w.sum(-1).allclose(torch.tensor(0.15 * 8), atol=1e-4) and (w.gather(2, targets[..., None]) == 0).all()
-    with pytest.raises(ValueError, match="budget is 1.5"):
-        CoMAE(replace(CONFIG, budget=1.5), GRID, DIM)
+    for budget in (0.0, 1.0):
+        with pytest.raises(ValueError, match=f"budget is {budget}; expected a share"):
+            CoMAE(replace(CONFIG, budget=budget), GRID, DIM)
 
 
 def test_the_price_of_information_is_the_divergence_of_two_gaussians():

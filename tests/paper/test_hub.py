@@ -56,7 +56,7 @@ def test_a_network_comes_back_from_its_folder(name, tmp_path, capsys):
 def test_released_networks_give_the_same_results_from_a_folder(tmp_path):
     from cop.lessons import pipeline
 
-    model, tokens = cop.comae("natural64")[0], pipeline.sample_tokens("demo", "test", 2)
+    model, tokens = cop.comae("natural")[0], pipeline.sample_tokens("demo", "test", 2)
     demo = cop.comae("demo")[0]
     for network in (model, demo):
         network.save_pretrained(tmp_path / "comae")

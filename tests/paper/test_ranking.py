@@ -85,10 +85,12 @@ def test_single_graph_float32_and_in_strength():
         ({"A": torch.ones(2, 3)}, "expected square"),
         ({"A": torch.full((2, 2), float("nan"))}, "NaN"),
         ({"A": -torch.ones(2, 2)}, "negative"),
+        ({"A": torch.tensor([[0.0, torch.inf], [1.0, 0.0]])}, "infinite"),
         ({"A": torch.ones(2, 2), "damping": 1.0}, "damping is 1.0"),
         ({"A": torch.ones(2, 2), "orientation": "up"}, "unknown orientation 'up'"),
         ({"A": torch.ones(2, 2), "teleport": torch.ones(3)}, r"teleport has shape \(3,\)"),
         ({"A": torch.ones(2, 2), "teleport": torch.zeros(2)}, "positive sum"),
+        ({"A": torch.ones(2, 2), "teleport": torch.tensor([1.0, torch.nan])}, "must be finite"),
     ],
 )
 def test_bad_input_is_named(kwargs, message):

@@ -96,6 +96,8 @@ def folder_of(name: str, root: Path | None) -> Path:
             "and give its folder as root=... or COP_DATA"
         )
     target = paths.cache() / "data" / f"{stem}-{archive.stat().st_size}"
+    if target.is_dir():  # also in a cache that cannot be written
+        return target / stem
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f"{target.name}.lock")):
         if not target.is_dir():
