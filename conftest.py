@@ -10,7 +10,8 @@ import torch
 os.environ["COP_PROGRESS"] = "0"
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
-OFFLINE = Path(__file__).parent / "tests" / "offline"  # no network, here and in the processes that tests and notebooks start
+# No network, here and in the processes that tests and notebooks start.
+OFFLINE = Path(__file__).parent / "tests" / "offline"
 os.environ["COP_TRIED"] = tempfile.mkstemp(prefix="cop-tried-")[1]
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(OFFLINE), os.environ.get("PYTHONPATH"))))
 runpy.run_path(str(OFFLINE / "sitecustomize.py"))

@@ -1,7 +1,18 @@
 """The trained networks by `torch.hub.load(REPOSITORY, NAME)`, where REPOSITORY is the project's address on GitHub, or a clone's
 folder with `source="local"`. Arguments are those of the functions below; weights of what is released come with the project."""
 
-dependencies = ["torch", "torchvision", "timm", "safetensors", "huggingface_hub", "numpy", "pandas", "PIL", "filelock", "tqdm"]
+dependencies = [
+    "torch",
+    "torchvision",
+    "timm",
+    "safetensors",
+    "huggingface_hub",
+    "numpy",
+    "pandas",
+    "PIL",
+    "filelock",
+    "tqdm",
+]
 
 
 def comae(profile="natural", seed=0, device="auto"):
@@ -11,14 +22,14 @@ def comae(profile="natural", seed=0, device="auto"):
     return pipeline.comae(profile, seed, device)[0]
 
 
-def predictor(profile="natural64", seed=0, device="auto"):
+def predictor(profile="natural", seed=0, device="auto"):
     """Mean and scale of hidden patches given those that are seen: `model(tokens, seen)`."""
     from cop.lessons import pipeline
 
     return pipeline.predictor(profile, seed, device)[0]
 
 
-def onepass(profile="natural64", seed=0, kind=None, device="auto"):
+def onepass(profile="natural", seed=0, kind=None, device="auto"):
     """The measured graph of an image in one pass: `model.graph(tokens)`."""
     from cop.lessons import measured
 
@@ -32,7 +43,7 @@ def classifier(profile="demo", system="RViT", seed=0, device="auto"):
     return classification.classifier(profile, system, seed, device)[0]
 
 
-def tokenizer(profile="natural64", device="auto"):
+def tokenizer(profile="natural", device="auto"):
     """What makes tokens (B, N, C) of images (B, C, H, W): `tokens.encode(images)`."""
     from cop.lessons import pipeline
 

@@ -19,7 +19,7 @@ from cop.paper.ranking import pagerank
 from cop.profiles import PROFILES, get_profile
 from cop.show.overlay import overlay
 
-ORDERS = {f"collapse order, {whose} graph": ("collapse", graph) for whose, graph in (("measured", "measured"), ("the paper's", "comae"))}
+ORDERS = {f"collapse order, {graph} graph": ("collapse", graph) for graph in ("measured", "comae")}
 ORDERS |= {name: (name, None) for name in ("coverage", "active", "variance", "low-discrepancy", "random")}
 GRAPHS = {  # of the networks that save_pretrained stores, from tokens (B, N, C)
     comae.CoMAE: lambda model, tokens: model.dependencies(tokens),
@@ -35,10 +35,12 @@ def loaded(profile: str, order: str, weights: str = "") -> Callable[[Tensor], Te
     """The function from images (B, C, H, W) to orders (B, N). weights: of `OWN`, what `Pretrained.from_pretrained` takes."""
     if order != OWN:
         return ranker(profile, order=ORDERS[order][0], graph=ORDERS[order][1])
-    kinds, found = {kind.__name__: kind for kind in GRAPHS}, hub.read_config(weights).get("architectures")
-    kind = next((kinds[name] for name in kinds if [name] == found), None)
+    found = hub.read_config(weights).get("architectures")
+    kind = next((kind for kind in GRAPHS if [kind.__name__] == found), None)
     if kind is None:
-        raise ValueError(f"{weights} holds {found}, which has no graph; expected one of {', '.join(kinds)}")
+        raise ValueError(
+            f"{weights} holds {found}, which has no graph; expected a CoMAE, GraphNet, OnePass or TokenPredictor"
+        )
     p, device = get_profile(profile), pipeline.resolve_device()
     model, tokenizer = kind.from_pretrained(weights, device=device), pipeline.tokenizer(p, device)
 
@@ -80,19 +82,19 @@ def build(profile: str = "natural", weights: str | None = None):
         return ([], "") if photo is None or ranking is None else drawn(upright(photo), ranking, percent)
 
     with gr.Blocks(title="Rank your photograph", analytics_enabled=False) as app:
-        gr.Markdown("# Rank your photograph\nWhich patches would an order look at first? The photograph stays on this machine.")
+        gr.Markdown("Which patches would an order look at first? The photograph stays on this machine.")
         with gr.Row():
             photo = gr.Image(type="pil", label="photograph", height=360)
             with gr.Column():
                 order = gr.Dropdown(orders, value=orders[0], label="order")
-                own = gr.Dropdown(list({**PROFILES, profile: None}), value=profile, label="profile: whose networks", allow_custom_value=True)
+                own = gr.Dropdown(list({**PROFILES, profile: None}), value=profile, label="profile: whose networks")
                 folder = gr.Textbox(weights or "", label=f"weights of '{OWN}'", visible=bool(weights))
                 percent = gr.Slider(1, 100, 22, step=1, label="% of the patches seen")
         pictures = gr.Gallery(label="seen, and the whole order: yellow first", columns=2, object_fit="contain")
         line, ranking = gr.Markdown(), gr.State()
         for part in (photo, order, own, folder):
-            part.change(ranked, [photo, own, order, folder], ranking).then(shown, [photo, ranking, percent], [pictures, line])
-        percent.change(shown, [photo, ranking, percent], [pictures, line])
+            part.change(ranked, [photo, own, order, folder], ranking)
+        gr.on([ranking.change, percent.change], shown, [photo, ranking, percent], [pictures, line])
     return app
 
 

@@ -65,7 +65,9 @@ class Pretrained(
         try:
             text = json.dumps(config, indent=2, sort_keys=True)
         except TypeError as error:
-            raise ValueError(f"{type(self).__name__} was built with an argument that config.json cannot hold: {error}") from None
+            raise ValueError(
+                f"{type(self).__name__} was built with an argument that config.json cannot hold: {error}"
+            ) from None
         state = {k: v.contiguous().cpu() for k, v in self.state_dict().items()}
         write(save_directory / CONFIG, f"{text}\n".encode())
         write(save_directory / WEIGHTS, save(state, {"format": "pt"}))
@@ -127,9 +129,13 @@ def _file(source: str | os.PathLike, name: str, download: dict) -> Path:
             raise FileNotFoundError(f"no {name} in {folder}; expected a folder that save_pretrained wrote")
         return folder / name
     if not isinstance(source, str) or source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise FileNotFoundError(f"no folder {source}; expected one that save_pretrained wrote, or OWNER/NAME on the Hugging Face hub")
+        raise FileNotFoundError(
+            f"no folder {source}; expected one that save_pretrained wrote, or OWNER/NAME on the Hugging Face hub"
+        )
     try:
         return Path(hf_hub_download(source, name, **download))
     except Exception as error:  # the library raises a dozen types, all of them long
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FileNotFoundError(f"no folder {source}, and no {name} of it from the Hugging Face hub: {reason}") from error
+        raise FileNotFoundError(
+            f"no folder {source}, and no {name} of it from the Hugging Face hub: {reason}"
+        ) from error

@@ -29,7 +29,7 @@ def test_orders_are_those_of_cop_rank_and_of_networks_of_ones_own(tmp_path):
     cop.comae("demo")[0].save_pretrained(tmp_path / "comae")
     assert torch.equal(ranked(app.OWN, str(tmp_path / "comae"), "demo"), cop.rank(PHOTO, "demo", exact=True))
     cop.classifier("demo", "RViT")[0].save_pretrained(tmp_path / "rvit")
-    with pytest.raises(ValueError, match=r"rvit holds \['CViT'\], which has no graph; expected one of CoMAE, "):
+    with pytest.raises(ValueError, match=r"rvit holds \['CViT'\], which has no graph; expected a CoMAE, "):
         ranked(app.OWN, str(tmp_path / "rvit"))
 
 
