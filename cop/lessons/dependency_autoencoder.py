@@ -165,8 +165,10 @@ def on_the_way(out: Report, profile: Profile, ridge: float, device: str):
     """Above, the reconstruction loss of CoMAE with several seeds over a long training, with the loss of ridge regression. Below,
     how alike the graphs and orders of the same images are with two seeds, before and after their mean is taken out.
 
-    The data are those of `cop.lessons.masks.on_the_way`; the last values are recorded."""
-    path = comparison.on_the_way(profile, device=device)
+    The data are those of `cop.lessons.masks.on_the_way`; the last values are recorded. None where these trainings are not stored and
+    take hours (`masks.LONG`)."""
+    if (path := comparison.on_the_way(profile, device=device, train=profile.name not in comparison.LONG)) is None:
+        return None
     last = path[path.step == path.step.max()].groupby("quantity").value.mean()
     out.record(**{f"long_{name}": value for name, value in last.items()})
     better = "below" if last["L_r"] < ridge else "above"
@@ -190,8 +192,10 @@ def doubling(out: Report, profile: Profile, device: str) -> str:
 
 
 def changes_of(profile: Profile, device: str) -> dict[str, dict[str, Tensor]]:
-    """`cop.lessons.masks.compared` of every change that the notebook shows, by name."""
-    return {change: comparison.compared(profile, change, device=device) for change in comparison.rows(profile)}
+    """`cop.lessons.masks.compared` of every change that the notebook shows, by name; where trainings take hours, of those stored."""
+    train = profile.name not in comparison.LONG
+    found = {c: comparison.compared(profile, c, device=device, train=train) for c in comparison.rows(profile)}
+    return {change: r for change, r in found.items() if r}
 
 
 @shown("CoMAE's objective, changed in one thing at a time", here=[("agreement of two trainings' graphs, own part: as printed", "graphs_own_as printed", 1, 2), ("with a budget and any mask", "graphs_own_budget and any-mask", 1, 2)])
@@ -211,7 +215,7 @@ def mean_of_seeds(out: Report, changes: Mapping[str, Mapping[str, Tensor]]) -> s
 
     changes: as of `objectives`."""
     says = []
-    for name in ("as printed", comparison.ANY_MASK):
+    for name in [n for n in ("as printed", comparison.ANY_MASK) if n in changes]:
         one, two = (float(changes[name][f"graphs_own{of}"].mean()) for of in ("", "_mean_of_two"))
         out.record(**{f"graphs_own_mean_of_two_{name}": two})
         says.append(f"{name.capitalize()}: {one:.2f} with one other seed, {two:.2f} with the mean graph of the others")

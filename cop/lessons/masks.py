@@ -51,8 +51,9 @@ TARGETS = 6  # images that are searched for equally good sets of patches
 
 
 def rows(profile: str | Profile) -> tuple[str, ...]:
-    """The changes that the notebook shows: all of the demo, otherwise two."""
-    return tuple(CHANGES) if get_profile(profile).name == "demo" else ("as printed", ANY_MASK)
+    """The changes that the notebook shows: all of the demo, otherwise two, and of photographs whitened tokens too."""
+    name = get_profile(profile).name
+    return tuple(CHANGES) if name == "demo" else ("as printed", *[WHITENED] * (name in LONG), ANY_MASK)
 
 
 def changed(profile: Profile, change: str) -> Profile:
@@ -67,6 +68,7 @@ def changed(profile: Profile, change: str) -> Profile:
     return replace(profile, comae=short)
 
 
+LONG = ("natural",)  # profiles of which the notebook shows trainings of several seeds only where they are stored
 SHORT = {"demo": 1400, "natural": 1500}  # steps of the trainings that are compared; of other profiles 1,500
 WATCHED = get_profile("demo").comae.watched
 
@@ -82,10 +84,12 @@ def converged(profile: str | Profile, steps: int | None = None) -> Profile:
 QUANTITIES = ("L_r", "graphs_raw", "graphs_own", "orders_raw", "orders_own")
 
 
-def on_the_way(profile: str | Profile, seeds: Sequence[int] = SEEDS, device: str = "auto") -> pd.DataFrame:
+def on_the_way(
+    profile: str | Profile, seeds: Sequence[int] = SEEDS, device: str = "auto", train: bool = True
+) -> pd.DataFrame | None:
     """The converged CoMAE of several seeds while it was trained: columns `step`, `quantity`, `value`. Quantities: `L_r`, one
     row per seed, and `graphs_raw`, `graphs_own`, `orders_raw`, `orders_own`, the mean agreement over the images, one row per
-    pair of seeds."""
+    pair of seeds. Without `train` None where it is not stored."""
     profile = converged(profile)
     config = {"runs": [pipeline.comae_config(profile, seed) for seed in seeds]}
 
@@ -101,7 +105,10 @@ def on_the_way(profile: str | Profile, seeds: Sequence[int] = SEEDS, device: str
                 rows += [(step, k, float(v.mean())) for k, v in enumerate(values, 1)]
         return {"rows": torch.tensor(rows)}, None
 
-    found = load_or_compute("masks", versioned("masks-way", 1, config), compute).tensors["rows"]
+    artefact = unless_missing("masks", versioned("masks-way", 1, config), compute, train)
+    if artefact is None:
+        return None
+    found = artefact.tensors["rows"]
     quantity = [QUANTITIES[int(k)] for k in found[:, 1]]
     return pd.DataFrame({"step": found[:, 0].int(), "quantity": quantity, "value": found[:, 2]})
 

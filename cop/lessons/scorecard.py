@@ -3,19 +3,15 @@
 What is typed is the table in `cop.lessons.claims`. Verdicts follow by one rule (`verdict`).
 """
 
-import io
-
-import matplotlib
 import pandas as pd
 
 from cop import paths
 from cop.files import write
 from cop.lessons.claims import CLAIMS, Claim, Ways
 from cop.measure.cost import attention_saving
-from cop.show.figures import STYLE
 from cop.show.figures_scorecard import Panel, sheet
 from cop.show.records import Seeds, read
-from cop.show.report import markdown
+from cop.show.report import markdown, written
 
 PAGE = "SCORECARD.md"
 DATA = {"demo": "clothes", "natural": "photographs"}  # profile -> column
@@ -177,9 +173,5 @@ def main() -> None:
     """Write the page and the sheet into paper_figures."""
     scores = load()
     write(paths.figures / PAGE, page(scores).encode())
-    fig = sheet(panels(scores))
-    for kind, options in (("png", {"dpi": STYLE["savefig.dpi"]}), ("svg", {"metadata": {"Date": None}})):
-        buffer = io.BytesIO()
-        with matplotlib.rc_context({k: v for k, v in STYLE.items() if k.startswith("svg.")}):
-            fig.savefig(buffer, format=kind, **options)
-        write(paths.figures / f"scorecard.{kind}", buffer.getvalue())
+    for kind, content in written(sheet(panels(scores))).items():
+        write(paths.figures / f"scorecard.{kind}", content)

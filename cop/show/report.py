@@ -52,7 +52,8 @@ def shown(notebook: str, title: str, paper: str | None = None, here: Sequence[tu
     """Decorator: a function of a `Report` (and of what it shows) makes the figure or table of the function's name.
 
     The first paragraph of its docstring is the alt text. It returns a table; or a figure, or (figure, numbers), or
-    (figure, numbers, words) where the alt text names some in braces. What it returns is saved and shown.
+    (figure, numbers, words) where the alt text names some in braces. What it returns is saved and shown; None says that there is
+    nothing to show.
     """
 
     def register(function: Callable) -> Callable:
@@ -64,6 +65,8 @@ def shown(notebook: str, title: str, paper: str | None = None, here: Sequence[tu
         @functools.wraps(function)
         def show(out: "Report", *args, **kwargs) -> pd.DataFrame | None:
             made = function(out, *args, **kwargs)
+            if made is None:
+                return say(f"{title}: not on record for profile {out.profile}.")
             if isinstance(made, pd.DataFrame):
                 return out.table(made, name, alt)
             fig, data, words = [*made, {}][:3] if isinstance(made, tuple) else (made, None, {})
@@ -126,6 +129,17 @@ def changed(notebook: str, given: Mapping) -> dict:
     return with_orders | {k: v for k, v in given.items() if k not in ("profile", "seed", "device") and k in own and v != own[k]}
 
 
+def written(fig: Figure) -> dict[str, bytes]:
+    """A figure as the content of a PNG and of an SVG file."""
+    made = {}
+    for kind, options in (("png", {"dpi": STYLE["savefig.dpi"]}), ("svg", {"metadata": {"Date": None}})):
+        buffer = io.BytesIO()
+        with matplotlib.rc_context({k: v for k, v in STYLE.items() if k.startswith("svg.")}):  # read on saving
+            fig.savefig(buffer, format=kind, **options)
+        made[kind] = buffer.getvalue()
+    return made
+
+
 class Report:
     """Where a notebook run writes. Only seed 0 draws figures; other seeds leave their record alone.
 
@@ -156,11 +170,8 @@ class Report:
         if self.profile.endswith(DRY):
             stamp(fig)
         if self.seed == 0:
-            for kind, options in (("png", {"dpi": STYLE["savefig.dpi"]}), ("svg", {"metadata": {"Date": None}})):
-                buffer = io.BytesIO()
-                with matplotlib.rc_context({k: v for k, v in STYLE.items() if k.startswith("svg.")}):  # read on saving
-                    fig.savefig(buffer, format=kind, **options)
-                write(self.folder / f"{name}.{kind}", buffer.getvalue())
+            for kind, content in written(fig).items():
+                write(self.folder / f"{name}.{kind}", content)
             if data is not None:
                 write(self.folder / f"{name}.csv", data.to_csv(index=False, float_format="%.6g").encode())
         display(fig, alt)
