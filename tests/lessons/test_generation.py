@@ -105,6 +105,8 @@ def test_equal_seeds_pair_the_modes(orders):
     (dict(labels=torch.arange(20)), "expected 0 to 3"),
     (dict(labels=torch.arange(20) % 3), "no order of class 3"),
     (dict(labels=torch.zeros(20)), "expected int64"),
+    (dict(mode="wrong_class", labels=torch.zeros(20).long(), num_classes=1), "needs at least two classes"),
+    (dict(mode="global_mean", rankings=torch.zeros(0, N).long(), labels=torch.zeros(0).long()), "the bank is empty"),
 ])  # fmt: skip
 def test_bad_banks_are_refused(orders, change, message):
     given = {"rankings": orders[0], "labels": orders[1], "num_classes": K, "mode": "train"} | change

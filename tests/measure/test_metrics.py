@@ -105,6 +105,7 @@ def test_damaged_files_of_metrics_are_named(tmp_path):
         np.savez(bad, mu=mu, sigma=np.eye(4))
         with pytest.raises(ValueError, match="bad.npz holds mu .*no finite numbers"):
             metrics.load_statistics(bad)
+    assert next(metrics.reference_images(good)).shape == (2, 3, 8, 8)
     for arr_0 in (np.zeros((2, 8, 8, 3)), np.zeros((2, 8, 8, 4), np.uint8), np.zeros((2, 8, 3), np.uint8)):
         np.savez(bad, arr_0=arr_0)
         with pytest.raises(ValueError, match=r"bad.npz holds arr_0 .*; expected the reference images, uint8"):

@@ -170,6 +170,10 @@ def test_bad_input_is_named(model):
         model.dependencies(torch.zeros(1, 9, DIM))
     with pytest.raises(ValueError, match="unknown weight_act 'softmax'"):
         CoMAE(replace(CONFIG, weight_act="softmax"), GRID, DIM)
+    with pytest.raises(ValueError, match="unknown noise 'pink'"):
+        CoMAE(replace(CONFIG, noise="pink"), GRID, DIM)
+    with pytest.raises(ValueError, match="width 17 does not divide into 2 heads"):
+        CoMAE(replace(CONFIG, enc_dim=17, enc_heads=2), GRID, DIM)
     with pytest.raises(ValueError, match="divide by 4"):
         CoMAE(replace(CONFIG, enc_dim=18, enc_heads=3), GRID, DIM)
 
