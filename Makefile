@@ -28,6 +28,7 @@ figures: $(VENV)/.installed  ## run the notebooks, compare with paper_figures/PR
 test: $(VENV)/.installed $(VENV)/.installed-book  ## lint, unit tests, then the committed notebooks against a fresh run
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/mypy
 	$(PY) -m pytest tests
 	COP_CACHE=$(CURDIR)/build/test-cache COP_FIGURES=$(CURDIR)/build/test-figures \
 	$(PY) -m pytest --nbval notebooks --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg
@@ -52,9 +53,10 @@ bench: $(VENV)/.installed  ## ratios in one run each; outside `make test`
 notebooks: $(VENV)/.installed  ## for maintainers: rerun and commit the outputs of notebooks/*.ipynb, and the seconds
 	$(PY) -m cop figures --profile demo --keep
 
-lint: $(VENV)/.installed  ## style, and the layers of the house as pyproject.toml states them
+lint: $(VENV)/.installed  ## style, the layers of the house as pyproject.toml states them, and the types of the public names
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/mypy
 
 gallery: $(VENV)/.installed
 	$(PY) -m cop gallery

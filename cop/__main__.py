@@ -45,6 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--strip", action="store_true", help="beside each drawing, what had been seen before each choice: NAME.strip.png")
     p.add_argument("--no-crop", action="store_true", help="rank whole photographs, by the measured graph in one pass")
     p.add_argument("--out", help="folder for the drawings, or NAME.png for one; beside each photograph, if left out")
+    p = commands.add_parser("app", help="rank photographs in the browser by networks of this machine (needs gradio)")
+    takes_profile(p, "natural", "whose networks: ")
+    p.add_argument("--weights", help="a CoMAE, predictor or one-pass ranker of your own: a folder of save_pretrained, or OWNER/NAME on the Hugging Face hub")
+    p.add_argument("--port", type=int, default=7860)
     p = commands.add_parser("leaderboard", help="test the orders that the Python files of a folder register; the files are executed",
                             epilog="exit status: 0 all placed, 1 some left out and named, 2 none placed")  # fmt: skip
     p.add_argument("folder", type=Path, help="files as CONTRIBUTING.md describes them, one or more orders each, also in folders below")
@@ -91,6 +95,10 @@ def main(argv: list[str] | None = None) -> int:
             if left_out:
                 print(f"cop: {len(written)} drawn, {len(left_out)} left out", file=sys.stderr)
             return 2 if not written else 1 if left_out else 0
+        elif args.command == "app":
+            from cop.lessons import app
+
+            app.main(args.profile, args.weights, args.port)
         elif args.command == "plan":
             from cop.scale import plan
 

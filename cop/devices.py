@@ -13,16 +13,18 @@ so that they are the same on every device; but for CoMAE's noise in training on 
 import contextlib
 import functools
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from cop.configs import Profile
 
+Method = TypeVar("Method", bound=Callable)
 _most: int | None = None  # images at a time, where that is limited
 
 
-def own_device(method: Callable) -> Callable:
+def own_device(method: Method) -> Method:
     """A method of a module that follows the rule: arguments to the module's device, results to that of the first tensor."""
 
     @functools.wraps(method)

@@ -53,7 +53,7 @@ if "google.colab" in sys.modules:  # a clean runtime: fetch and install
 profile: str = "demo"  # smoke | demo | natural | paper
 seed: int = 0  # seed of the CoMAE behind the orders
 images: int = 1000  # test images for the statistics
-top: int = 16  # first patches joined in Fig. 4 (the paper: 64 of 256)
+top: int = 16  # first patches shown in Fig. 4 (the paper: 64 of 256)
 device: str = "auto"  # auto | cpu | cuda
 
 # %%

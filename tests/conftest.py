@@ -4,8 +4,19 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def network():
+    """Fails the test that tried to reach another machine, also where it survived that (see `tests/offline`)."""
+    tried = Path(os.environ["COP_TRIED"])
+    yield tried
+    if found := tried.read_text():
+        tried.write_text("")
+        pytest.fail(f"tests have no network, and were asked for: {found}", pytrace=False)
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,24 @@
 """cop as a library: what README and the book print run as printed, and the wheel works where there is no clone."""
 
 import argparse
+import functools
 import os
+import pkgutil
+import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import tomllib
+import urllib.request
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import cop
 from cop import __main__, paths
 from cop.scale import stages
 
@@ -42,6 +49,43 @@ def test_the_python_of_readme_and_book_runs_as_printed(photo, tmp_path, monkeypa
     assert torch.equal(namespace["order"], namespace["ranking"]), "step by step it is what cop.rank gives"
     assert namespace["logits"].shape == (100, 10) and namespace["accuracy"] > 0.3
     assert len(namespace["run"].history)
+
+
+def test_torch_hub_loads_from_a_clone(photo):
+    load = functools.partial(torch.hub.load, str(paths.root), source="local")
+    ranking = load("rank", photo, "natural", graph="measured")
+    tokens = load("tokenizer").encode(cop.read_images(photo, "natural"))
+    assert torch.equal(cop.collapse_order(cop.pagerank(load("onepass").graph(tokens))), ranking)
+    assert isinstance(load("predictor"), cop.TokenPredictor)
+    model = load("comae", "demo", device="cpu")
+    assert isinstance(model, cop.CoMAE) and model.grid == 8
+    assert isinstance(load("classifier"), cop.CViT)
+
+
+def test_neither_tests_nor_imports_have_a_network(network):
+    """Blocked here and in processes of their own; all modules are imported in one of these."""
+    for reach in (lambda: socket.create_connection(("192.0.2.1", 80), 1), lambda: urllib.request.urlopen("http://example.org"),
+                  lambda: socket.socket(type=socket.SOCK_DGRAM).sendto(b"", ("192.0.2.1", 53))):  # fmt: skip
+        with pytest.raises(OSError, match="tests have no network, and (192.0.2.1|example.org) was asked for"):
+            reach()
+    code = "import socket; socket.create_connection(('example.org', 80))"
+    assert "tests have no network" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
+    assert network.read_text().count("test_neither_tests_nor_imports_have_a_network") == 4
+    network.write_text("")
+    names = [m.name for m in pkgutil.walk_packages(cop.__path__, "cop.") if not m.name.endswith("__main__")]
+    code = f"import importlib\nfor name in {names}: importlib.import_module(name)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and len(names) > 90, done.stderr
+
+
+def test_versions_and_public_names_agree():
+    """Those that type checkers and citations are told are those of the package."""
+    project = tomllib.loads((paths.root / "pyproject.toml").read_text())["project"]
+    citation = (paths.root / "CITATION.cff").read_text()
+    assert f"\nversion: {cop.__version__}\n" in citation and project["version"] == cop.__version__
+    assert f"## {cop.__version__}" in (paths.root / "CHANGELOG.md").read_text()
+    used = set(re.findall(r"\bcop\.(\w+)", (paths.root / "tests" / "signatures.py").read_text()))
+    assert used >= set(cop.__all__) and all(callable(getattr(cop, name)) for name in cop.__all__)
 
 
 def test_the_examples_of_contributing_run_as_printed(tmp_path):
@@ -106,6 +150,7 @@ def test_the_wheel_works_without_a_clone(photo, tmp_path):
         return {p: p.stat().st_mtime_ns for p in target.rglob("*")}
 
     before = files()
+    assert (target / "cop" / "py.typed").exists()
     assert run("-c", "import cop; print(cop.__file__)").strip() == str(target / "cop" / "__init__.py")
     assert run("-m", "cop", "rank", "photo.jpg").strip() == "photo.jpg.order.png"
     assert Image.open(empty / "photo.jpg.order.png").size[0] >= 120

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 import torch
@@ -30,6 +30,12 @@ class ImageSet(torch.utils.data.Dataset):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @overload
+    def __getitem__(self, i: int) -> tuple[Tensor, int]: ...
+
+    @overload
+    def __getitem__(self, i: slice | Tensor | np.ndarray | Sequence) -> "ImageSet": ...
 
     def __getitem__(self, i) -> "tuple[Tensor, int] | ImageSet":
         """Image i, uint8 (C, H, W), and its label; of a slice, a mask or indices `subset`."""

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Mapping
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -121,8 +122,8 @@ def fig2(out: Report, image: Tensor, targets: Tensor, patches: Tensor, A: Tensor
 
 @shown("Figure 3", "MAR and CMAR, ViT and CViT as arrows between circles sized by rank")
 def fig3(out: Report, sample, order: Tensor):
-    """MAR grows an image in random order, CMAR in collapse order; ViT sees every patch, CViT the first 22 percent of the
-    collapse order."""
+    """The orders on a test image: MAR writes patches at random, CMAR in collapse order; ViT sees every patch, CViT the first 22
+    percent of the collapse order."""
     chance = orders.random_order(1, len(order), seeded(out.seed, 3))[0]
     return diagrams.fig3_comparison(
         to_array(sample.images[0]),
@@ -130,14 +131,14 @@ def fig3(out: Report, sample, order: Tensor):
         chance.numpy(),
         round(len(order) ** 0.5),
         0.22,
-        sample.titles[0],
     )
 
 
 @shown("Figure 4", '"top patches outline important shapes in each image"; eight photographs, no number',
        [("contrast of the first 22 % (1: the average patch)", "contrast_of_first", 1, 2)])  # fmt: skip
 def fig4(out: Report, sample, order: Tensor, top: int):
-    """Eight test images with circles sized by collapse rank (above) and the {top} first patches joined in order (below)."""
+    """Eight test images with circles sized by collapse rank (above), the places of their first eight patches (middle) and the
+    {top} first patches alone (below)."""
     fig = figures.fig4_order(
         to_array(sample.images[:8]), order.numpy(), round(order.shape[1] ** 0.5), top, sample.titles[:8]
     )
@@ -147,8 +148,8 @@ def fig4(out: Report, sample, order: Tensor, top: int):
 @shown("Figure 5", 'heat maps of four classes with vertical lines, so orders "exhibit moderate consistency"; no number',
        [("Kendall's tau within a class", "kendall_within_collapse", 1, 2), ("between classes", "kendall_between_collapse", 1, 2)])  # fmt: skip
 def fig5(out: Report, sample, ranking: Tensor):
-    """Class-wise collapse orders: rows are images, columns rank positions, colour the patch index; vertical lines are patches
-    that come at the same position in every image."""
+    """Class-wise collapse orders: rows are images, columns rank positions, colour the place of the patch in the image; vertical
+    lines are places that come at the same position in every image."""
     panels = {
         sample.class_names[y]: ranking[sample.labels == y][:60].numpy() for y in sample.labels.unique()[:4].tolist()
     }
@@ -171,16 +172,15 @@ def mean_rank(out: Report, ranks: Mapping[str, Tensor]):
     here=[("Spearman of mean weight and variation", "spearman_weight_variation", 1, 2)],
 )
 def relied_upon(out: Report, varied: Tensor, relied: Tensor):
-    """Each dot a patch position: its mean selection weight over all targets and images against the standard deviation of its
-    content over images.
+    """Each mark a patch position, those of the border in orange: its mean selection weight over all targets and images against the
+    standard deviation of its content over images.
 
     The Spearman correlation of the two is recorded."""
     rho, N = spearman(orders.collapse_order(relied), orders.collapse_order(varied)).item(), len(varied)
     out.record(spearman_weight_variation=rho)
-    title = f"64 patches, Spearman {rho:.2f}" if N == 64 else f"Spearman {rho:.2f}"
-    fig = figures.score_scatter(
-        varied.numpy(), relied.numpy(), "standard deviation over images", "mean weight $w$", title
-    )
+    title = f"Patches that vary more are relied on {'more' if rho > 0 else 'less'}: Spearman {rho:.2f} of {N}"
+    labels = "standard deviation over images", "mean weight $w$, all targets"
+    fig = figures.score_scatter(varied.numpy(), relied.numpy(), *labels, title, round(N**0.5))
     return fig, pd.DataFrame({"std": varied, "mean_weight": relied})
 
 
@@ -190,7 +190,9 @@ def shares(out: Report, found: Mapping[str, Mapping[str, float]]):
     """Stacked bars: the share of rank variance explained by position, class and image, for collapse order, in-strength, patch
     variance and random order."""
     parts = {n: {part: a[f"share_{part}"] for part in ("position", "class", "image")} for n, a in found.items()}
-    return figures.shares(parts, "What is an order made of?"), pd.DataFrame(parts).T.reset_index(names="order")
+    mine = parts["collapse"]
+    title = f"Collapse orders are {mine['position']:.0%} position and {mine['image']:.0%} the image's own"
+    return figures.shares(parts, title), pd.DataFrame(parts).T.reset_index(names="order")
 
 
 @shown("Agreement of orders", here=[("Kendall's tau within a class: collapse", "kendall_within_collapse", 1, 2), ("variance", "kendall_within_variance", 1, 2)])
@@ -216,17 +218,19 @@ def order_seeds(out: Report):
 @shown("Mean position of each patch, by seed")
 def mean_rank_seeds(out: Report, by_seed: Mapping[str, Tensor]):
     """Maps of the mean position of every patch in collapse order, one per seed of CoMAE; bright patches come early."""
+    if len(by_seed) < 2:
+        return None
     maps = {f"seed {s}".replace(", ", "\n"): mean_ranks(r) for s, r in by_seed.items()}
-    return figures.mean_rank_maps(maps, next(iter(maps.values())).size), pd.DataFrame(
-        {s: m.ravel() for s, m in maps.items()}
-    )
+    flat = pd.DataFrame({s: m.ravel() for s, m in maps.items()})
+    alike = np.mean([flat[a].corr(flat[b]) for a, b in itertools.combinations(maps, 2)])
+    return figures.mean_rank_maps(maps, len(flat), f"Mean positions of two runs correlate by {alike:.2f} (1: the same)"), flat
 
 
 @shown("Orders of the same images by different seeds")
 def seeds_agree(out: Report, by_seed: Mapping[str, Tensor]):
     """Spearman correlation between the collapse orders that CoMAEs of different seeds give the same images, and between their
     mean orders."""
-    return across_seeds(by_seed)
+    return across_seeds(by_seed) if len(by_seed) > 1 else None
 
 
 @shown("The first 22 % of the patches", here=[("edges, average patch 1: collapse", "edges_of_first_collapse", 1, 2), ("variance", "edges_of_first_variance", 1, 2)])

@@ -92,13 +92,13 @@ def fig10(out: Report, profile: Profile, model: CoMAE):
     [("after training: loss", "reconstruction_trained", 1, 2), ("mask entropy", "mask_entropy_trained", 1, 2)],
 )
 def fig6(out: Report, history: pd.DataFrame, trivial: Mapping[str, float]):
-    """Reconstruction loss and mask entropy of CoMAE over training on twin axes, with lines at the losses of four
-    reconstructions without a network; contrastive loss below.
+    """Reconstruction loss of CoMAE over training, with lines at the losses of four reconstructions without a network; below it how
+    many patches a mask shows, the exponential of its entropy, and the contrastive loss. Dots are the ends of all runs on record.
 
     trivial: the losses of these four, which are recorded."""
     out.record(**{f"reconstruction_{n.replace(' ', '_')}": v for n, v in trivial.items()})
-    s = smooth(history)
-    return figures.fig6_training(s["step"], s["reconstruction"], s["mask_entropy"], s["contrastive"], trivial), history
+    ends = {k: out.seeds().of(f"{k}_trained").tolist() for k in ("reconstruction", "mask_entropy", "contrastive")}
+    return figures.fig6_training(smooth(history), trivial, ends, out.settings.num_tokens), history
 
 
 @shown(
@@ -109,9 +109,9 @@ def fig6(out: Report, history: pd.DataFrame, trivial: Mapping[str, float]):
 def polarisation(out: Report, history: pd.DataFrame, A: Tensor):
     """Histogram of all selection weights on validation images, and the shares below .1 and above .9 over training."""
     s, others = smooth(history), ~torch.eye(A.shape[-1], dtype=torch.bool).expand_as(A)
-    return figures.polarisation(A[others].numpy(), s["step"], s["share_low"], s["share_high"]), s[
-        ["step", "share_low", "share_high", "mean_weight"]
-    ]
+    ends = {k: out.seeds().of(f"share_{k}_trained").tolist() for k in ("low", "high")}
+    fig = figures.polarisation(A[others].numpy(), *(s[k].to_numpy() for k in ("step", "share_low", "share_high")), ends)
+    return fig, s[["step", "share_low", "share_high", "mean_weight"]]
 
 
 @shown("Masks and reconstructions", "three masks and reconstructions of one image, in Fig. 2a")

@@ -172,7 +172,9 @@ def fig8(out: Report, systems: Mapping[str, Hits], chance: float):
     """Top-1 accuracy of ViT, DynamicViT, ViT+C, RViT and CViT against the mask ratio, with a dot at the knee of each curve and
     a line at the paper's 78 percent."""
     curves = {name: h.curve() for name, h in systems.items()}
-    fig = figures_classification.fig8_accuracy(RATES, curves, {n: knee(RATES, y) for n, y in curves.items()}, chance)
+    runs, one = out.over_runs("systems", curves), systems["CViT"]
+    bends, tested = {n: knee(RATES, y.mean(0)) for n, y in runs.items()}, [1 - k / one.num_patches for k in one.counts]
+    fig = figures_classification.fig8_accuracy(RATES, runs, bends, chance, tested)
     return fig, pd.DataFrame({"mask rate": RATES} | curves)
 
 
@@ -201,12 +203,9 @@ def tab5(out: Report, systems: Mapping[str, Hits]):
     return pd.DataFrame(rows, columns=["system", "", *(m[0] for m in measured), "AuC", "knee"])
 
 
-def cut_knees(systems: Mapping[str, Hits]) -> dict[str, list[float | None]]:
-    """The knee of every curve when it ends at each of `ENDS`."""
-    return {
-        n: [knee(RATES[: RATES.index(e) + 1], h.curve()[: RATES.index(e) + 1]) for e in ENDS]
-        for n, h in systems.items()
-    }
+def cut_knees(curve: np.ndarray) -> list[float | None]:
+    """The knee of a curve over `RATES` when it ends at each of `ENDS`."""
+    return [knee(RATES[: RATES.index(e) + 1], curve[: RATES.index(e) + 1]) for e in ENDS]
 
 
 @shown("The knee against the range of its curve", "one knee, at 78 %, of one curve up to 99 %; no other range",
@@ -214,34 +213,35 @@ def cut_knees(systems: Mapping[str, Hits]) -> dict[str, list[float | None]]:
 def knee_range(out: Report, systems: Mapping[str, Hits]):
     """The knee of each classifier's accuracy curve against the mask rate at which the curve ends, from 89 to 99 percent, with a
     line where the knee is the end itself."""
-    cut = cut_knees(systems)
-    return figures_classification.knee_range(ENDS, cut), pd.DataFrame({"end": ENDS} | cut)
+    curves = {n: h.curve() for n, h in systems.items()}
+    cut = {n: cut_knees(curve) for n, curve in curves.items()}
+    runs = {n: np.array([cut_knees(y) for y in of], float) for n, of in out.over_runs("systems", curves).items()}
+    return figures_classification.knee_range(ENDS, runs), pd.DataFrame({"end": ENDS} | cut)
 
 
-@shown(
-    "Other orders, trained and tested like CViT",
-    here=at_knee("own_", [(n, n) for n in ("collapse", "random", "mean order", "reversed", "variance")]),
-)
+def compared(out: Report, short: str, hits: Mapping[str, Hits], at: Mapping[str, Interval], rate: float, says: str,
+             coarser: tuple[float, float] | None = None) -> tuple:  # fmt: skip
+    """The figure of accuracies along orders, of all runs on record, and the curves of this one. short: own or one, of the record."""
+    curves, seeds = {n: h.curve() for n, h in hits.items()}, out.seeds()
+    runs = {n: seeds.of(f"top1_{short}_{n}_{rate:.0%}").tolist() for n in at}
+    every = out.over_runs(f"curves_{short}", curves)
+    fig = figures_classification.order_controls(RATES, every, at, rate, says, runs, coarser)
+    return fig, pd.DataFrame({"mask rate": RATES} | curves)
+
+
+@shown("Other orders, trained and tested like CViT",
+       here=at_knee("own_", [(n, n) for n in ("collapse", "random", "mean order", "reversed", "variance")]))  # fmt: skip
 def controls(out: Report, own: Mapping[str, Hits], at: Mapping[str, Interval], coarse: float, rate: float):
     """Left: top-1 accuracy against mask ratio of one network per order, trained and tested along it. Right: accuracies with 78
     percent masked, with intervals, best on top."""
-    curves = {n: h.curve() for n, h in own.items()}
-    fig = figures_classification.order_controls(
-        RATES, curves, at, rate, "Trained and tested along one order", f"{rate:.0%} masked", (0.25, coarse)
-    )
-    return fig, pd.DataFrame({"mask rate": RATES} | curves)
+    return compared(out, "own", own, at, rate, "Trained and tested along one order", (0.25, coarse))
 
 
-@shown(
-    "One network tested along every order", here=at_knee("one_", [(n, n) for n in ("collapse", "random", "variance")])
-)
+@shown("One network tested along every order", here=at_knee("one_", [(n, n) for n in ("collapse", "random", "variance")]))
 def cross(out: Report, one: Mapping[str, Hits], rate: float):
     """Left: top-1 accuracy of one network trained on random patches, tested along nine orders. Right: its accuracies with 78
     percent masked, with intervals."""
-    curves = {n: h.curve() for n, h in one.items()}
-    title, at = "One RViT, tested along each order", intervals(one, rate)
-    fig = figures_classification.order_controls(RATES, curves, at, rate, title, f"{rate:.0%} masked")
-    return fig, pd.DataFrame({"mask rate": RATES} | curves)
+    return compared(out, "one", one, intervals(one, rate), rate, "One RViT, tested along each order")
 
 
 def all_differences(systems: Mapping[str, Hits], own: Mapping[str, Hits], one: Mapping[str, Hits]) -> pd.DataFrame:
@@ -333,7 +333,7 @@ def verdicts(
              "better than patch variance": ("not shown", "own training: collapse − variance", ("own_collapse", "own_variance")),
              "better than its reversal": ("not shown", "own training: collapse − reversed", ("own_collapse", "own_reversed")),
              "shows RViT, which knows no order, more than random": ("not shown", "one RViT: collapse − random", ("one_collapse", "one_random"))}  # fmt: skip
-    seeds, cut = out.seeds(), cut_knees(systems)["CViT"]
+    seeds, cut = out.seeds(), cut_knees(systems["CViT"].curve())
     claims = [{"claim": claim, "paper": paper, "this run": verdict(differences, row, "78%"),
                "all seeds": seeds.verdict(tuple(f"top1_{n}_78%" for n in pair), 1, 1, 100)} for claim, (paper, row, pair) in asked.items()]  # fmt: skip
     bend = " → ".join("none" if k is None else f"{k:.0%}" for k in (cut[0], cut[-1]))

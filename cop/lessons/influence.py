@@ -51,7 +51,7 @@ def measured(profile: Profile, tokens: Tensor, seed: int, device: str) -> Tensor
 @shown("One image and its two graphs", "a graph drawn over an image, in Fig. 2")
 def two_graphs(out: Report, sample, A: Tensor, M: Tensor, example: int = 0):
     """One test image with CoMAE's graph above and the measured graph below: the graph as a matrix, what each patch gives all
-    others as a map, the order as circles, its first patches joined, and these patches alone."""
+    others as a map, the order as circles, the places of its first patches, and these patches alone."""
     graphs = {name: G[example].numpy() for name, G in zip(comparisons.GRAPHS, (A, M), strict=True)}
     both = torch.stack([A[example], M[example]])
     rankings = dict(zip(graphs, pipeline.ranked(both, out.settings).numpy(), strict=True))
@@ -83,8 +83,8 @@ def own_statistics(out: Report, profile: Profile, device: str):
 
 @shown("Class-wise orders of the measured graph", 'Fig. 5, of CoMAE: orders "exhibit moderate consistency"; no number')
 def graph_orders(out: Report, profile: Profile, class_names: list[str], device: str):
-    """Class-wise orders by PageRank on the measured graph, drawn as Fig. 5: rows are images, columns rank positions, colour the patch
-    index."""
+    """Class-wise orders by PageRank on the measured graph, drawn as Fig. 5: rows are images, columns rank positions, colour the
+    place of the patch."""
     found = own_statistics(out, profile, device).tensors
     order, labels = found["measured"].long(), found["labels"]
     panels = {class_names[y]: order[labels == y][:60].numpy() for y in labels.unique()[:4].tolist()}

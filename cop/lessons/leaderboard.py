@@ -20,12 +20,13 @@ from cop.lessons.cross_validation import accuracy, differences, starred
 from cop.orders import Order, as_order, registry
 from cop.paper.cvit import keep_count
 from cop.profiles import for_classifiers, get_profile
-from cop.show import figures_looking
+from cop.show import figures_orders
 from cop.show.figures import STYLE
 
 BESIDE = ("random", "variance", "collapse", "active")  # the known orders
 RATE = 0.78  # mask rate
 
+ACROSS = "top-1 accuracy from 22 % of the patches (higher is better)"
 
 def judge(profile: str | Profile) -> Profile:
     """The profile whose RViT tests orders: the demo's in place of a profile of five folds, which would take five networks."""
@@ -79,7 +80,7 @@ def board(hits: Mapping[str, np.ndarray]) -> Figure:
     new = next((name for name in ranked if name not in BESIDE), best)  # without a new one the best of all
     against = "random" if new == best else best
     title = f"{new}: {at[new][0] - at[against][0]:+.1f} points against {against}"
-    return figures_looking.dots(at, hollow=set(BESIDE), note="hollow: known orders", title=title)
+    return figures_orders.dots(at, f"{ACROSS}\nhollow: known orders", title, set(BESIDE), percent=True)
 
 
 def in_folder(folder: Path) -> tuple[list[Order], dict[str, str]]:

@@ -23,7 +23,7 @@ from cop.orders import Order, get
 from cop.orders.looking import bilateral_graph, coverage_order, mean_colours
 from cop.paper.cvit import keep_count
 from cop.profiles import for_classifiers, in_fold
-from cop.show import figures_looking, report
+from cop.show import figures_looking, figures_orders, report
 from cop.show.figures import to_array
 from cop.show.report import Report
 from cop.train.artefacts import stored
@@ -195,7 +195,7 @@ def accuracies(out: Report, hits: Mapping[str, np.ndarray], rate: float):
     title = f"{near} of {len(at)} orders lie within a point of the best"
     runs = {name: 100 * h.mean(1) for name, h in hits.items()}
     shared = {name for name in at if get(name).shared}
-    return figures_looking.dots(at, shared, "hollow: one order for all images", title, runs)
+    return figures_orders.dots(at, f"{leaderboard.ACROSS}\nhollow: one order for all images", title, shared, runs, percent=True)
 
 
 @shown("Differences between orders, on the same images", here=ACCURACIES)

@@ -15,7 +15,7 @@ from cop.lessons.panels import entropy_map as entropy_map
 from cop.measure.metrics import Interval, holm, of_mean
 from cop.paper import entropy
 from cop.profiles import all_classes, for_classifiers
-from cop.show import figures, report
+from cop.show import figures, figures_orders, report
 from cop.show.report import Report
 
 NOTEBOOK = "01_patch_entropy"
@@ -114,32 +114,46 @@ def fig1_reveal(
     return fig, pd.DataFrame({"patches": stages} | p), {"label": name}
 
 
+CHOSEN = ("collapse", "random", "variance")  # in colour, with the best; the other orders are grey
+
+
+def drawn(out: Report, name: str, ks: Sequence[int], curves: Mapping[str, Tensor], ylabel: str, says: str, better: int = -1,
+          band: tuple | None = None):  # fmt: skip
+    """The figure of the mean curves of orders, (images, len(ks)) each, of all runs on record, and the means of this one."""
+    mean = {n: c.mean(0).numpy() for n, c in curves.items()}
+    runs = out.over_runs(name, mean)
+    level = {n: float(c.mean()) for n, c in runs.items()}
+    best = max(level, key=lambda n: better * level[n])
+    title = f"{says}: {figures_orders.standing(level, better)}"
+    return figures_orders.order_curves(ks, runs, ylabel, title, (*CHOSEN, best), band), mean
+
+
 @shown("Remaining entropy, Gaussian tokens")
 def entropy_gaussian(out: Report, curves: Mapping[str, Tensor]):
     """Curves of remaining entropy against patches seen under a Gaussian model, one line per order; greedy falls fastest, the
     band shows 90 % of random orders."""
-    mean = {name: c.mean(0).numpy() for name, c in curves.items()}
-    band = curves["random"].quantile(torch.tensor([0.05, 0.95]).double(), 0).numpy()
-    prefixes = range(len(mean["random"]))
-    fig = figures.order_curves(prefixes, mean, "remaining entropy, nats", "Gaussian tokens (exact)", {"random": band})
+    band = tuple(curves["random"].quantile(torch.tensor([0.05, 0.95]).double(), 0).numpy())
+    ks, ylabel = range(curves["random"].shape[1]), "remaining entropy, nats (lower is better)"
+    fig, mean = drawn(out, "gaussian", ks, curves, ylabel, "Gaussian tokens", band=band)
     return fig, pd.DataFrame(mean)
 
 
 @shown("Remaining entropy, learned predictor", here=AREAS)
 def entropy_learned(out: Report, learned: Mapping[str, Tensor], ks: Sequence[int]):
     """Curves of the learned predictor's cost of all unseen patches against the number of patches seen, one line per order."""
-    mean = {name: c.mean(0).numpy() for name, c in learned.items()}
-    fig = figures.order_curves(ks, mean, "cost of the unseen patches, nats", "Learned predictor, test images")
+    ylabel = "cost of the unseen patches, nats (lower is better)"
+    fig, mean = drawn(out, "learned", ks, learned, ylabel, "Learned predictor")
     return fig, pd.DataFrame({"patches": ks} | mean)
 
 
 @shown("Area under the entropy curves", here=AREAS)
 def entropy_areas(out: Report, area: Mapping[str, Tensor]):
-    """Mean area under the learned entropy curve per order with 95 % intervals; a dotted line marks the random order."""
+    """Mean area under the learned entropy curve per order with 95 % intervals over images, best on top, and a dot for every run on
+    record; a dotted line marks the random order."""
     interval, table = entropy_table(area)
-    return figures.area_bars(
-        interval, "area under the curve (lower = uncertainty falls faster)", "How fast each order informs"
-    ), table
+    runs = {n: out.seeds().of(recorded(n)).tolist() for n in interval}
+    title = figures_orders.standing({n: value for n, (value, _, _) in interval.items()}, -1)
+    return figures_orders.dots(interval, "area under the curve (lower is better)", title, runs=runs, better=-1), table
 
 
 @shown("Area under the entropy curves, by seed", here=AREAS)
@@ -153,8 +167,8 @@ def entropy_seeds(out: Report, names: Sequence[str]):
 @shown("Class certainty along orders", "bars for two single images in Fig. 1, no mean over images")
 def certainty(out: Report, found: Mapping[str, Mapping[str, Tensor]], ks: Sequence[int]):
     """Mean probability of the true class against patches seen, one line per order."""
-    mean = {name: c["prob"].mean(0).numpy() for name, c in found.items()}
-    fig = figures.order_curves(ks, mean, "probability of the true class", "Class certainty, test images")
+    curves, ylabel = {name: c["prob"] for name, c in found.items()}, "probability of the true class (higher is better)"
+    fig, mean = drawn(out, "certainty", ks, curves, ylabel, "Certainty", better=1)
     return fig, pd.DataFrame({"patches": ks} | mean)
 
 

@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -17,6 +18,16 @@ from cop.profiles import for_classifiers, get_profile
 from cop.train.loop import seeded
 
 log = logging.getLogger(__name__)
+
+
+@overload
+def rank(images, profile: str | Profile = ..., seed: int = ..., device: str = ..., order: str | Tensor | Callable = ...,
+         graph: str | None = ..., exact: bool = ..., crop: Literal[True] = ...) -> Tensor: ...  # fmt: skip
+
+
+@overload
+def rank(images, profile: str | Profile = ..., seed: int = ..., device: str = ..., order: str | Tensor | Callable = ...,
+         graph: str | None = ..., exact: bool = ..., *, crop: Literal[False]) -> list[Tensor]: ...  # fmt: skip
 
 
 def rank(images, profile: str | Profile = "natural", seed: int = 0, device: str = "auto",

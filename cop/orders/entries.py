@@ -43,7 +43,7 @@ def reversed_collapse(batch) -> Tensor:
     return reversed_order(batch.by("pagerank"))
 
 
-@order("mean order", needs="comae", shared=True, colour="#4a76c9", width=2.0)
+@order("mean order", needs="comae", shared=True, colour="#4a76c9", dash="--", width=2.0)
 def mean(batch) -> Tensor:
     """The mean collapse order of the training images."""
     return batch.mean_order

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from cop.configs import CoMAEConfig
 from cop.devices import own_device
 from cop.paper.blocks import Block, init_weights, rope_angles
+from cop.paper.hub import Pretrained
 from cop.paper.patches import check_tokens
 
 WEIGHT_ACTS = {
@@ -169,7 +170,7 @@ def budgeted(logits: Tensor, targets: Tensor, share: float) -> Tensor:
     return Budget.apply(logits.masked_fill(own, -math.inf), share * (logits.shape[-1] - 1))
 
 
-class CoMAE(nn.Module):
+class CoMAE(nn.Module, Pretrained):
     """Encoder f of Eq. 2 and decoder g of Eq. 5.
 
     config: the numbers; grid: patches per side; dim: values per token. Weights are drawn from the global torch

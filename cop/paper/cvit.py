@@ -23,6 +23,8 @@ from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_c
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
+from cop.paper.hub import PretrainedViT
+
 
 def keep_count(num_patches: int, mask_rate: float) -> int:
     """K = max(1, round(N(1 - r))): how many of N patches are seen at mask rate r (halves round to even).
@@ -89,7 +91,7 @@ def check_keep_idx(keep_idx: Tensor, batch: int, num_patches: int) -> None:
         raise ValueError(f"keep_idx row {row} holds patch {twice} twice, expected distinct patches")
 
 
-class CViT(VisionTransformer):
+class CViT(VisionTransformer, PretrainedViT):
     """timm's VisionTransformer that can be shown a few patches only. Takes timm's constructor arguments.
 
     Dropped patches leave the sequence altogether, which saves the time; they are not masked inside the attention. Each
@@ -100,6 +102,8 @@ class CViT(VisionTransformer):
         if kwargs.get("dynamic_img_size"):
             raise ValueError("dynamic_img_size=True is not supported: a ranking belongs to one grid; set img_size")
         super().__init__(*args, **kwargs)
+
+    __init__.__wrapped__ = VisionTransformer.__init__  # whose signature it has
 
     def embed(self, images: Tensor, keep_idx: Tensor) -> Tensor:
         """Tokens of the kept patches, before the position embedding: (B, C, H, W), (B, K) -> (B, K, D)."""

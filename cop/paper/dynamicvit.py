@@ -11,6 +11,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from cop.devices import own_device
+from cop.paper.hub import PretrainedViT
 
 
 def stage_counts(num_patches: int, base_rate: float) -> tuple[int, int, int]:
@@ -119,7 +120,7 @@ def _masked_block(block: Block, x: Tensor, keep: Tensor) -> Tensor:
     return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
 
-class DynamicViT(VisionTransformer):
+class DynamicViT(VisionTransformer, PretrainedViT):
     """A ViT that prunes its own tokens before blocks L/4, L/2 and 3L/4: timm's ViT plus `score_predictor`.
 
     `soft` draws decisions and masks attention (training, differentiable); `forward` removes tokens for good (testing,
@@ -132,6 +133,8 @@ class DynamicViT(VisionTransformer):
             raise ValueError("DynamicViT needs global_pool='token' and dynamic_img_size=False")
         self.stages = _stages(len(self.blocks))
         self.score_predictor = nn.ModuleList(KeepPredictor(self.embed_dim) for _ in self.stages)
+
+    __init__.__wrapped__ = VisionTransformer.__init__  # whose signature it has
 
     def soft(
         self, images: Tensor, generator: torch.Generator, temperature: float = 1.0

@@ -24,6 +24,7 @@ from cop.configs import PredictorConfig
 from cop.devices import at_a_time, own_device
 from cop.orders import check_ranking, random_order, ranks_of
 from cop.paper.blocks import Block, init_weights, rope_angles
+from cop.paper.hub import Pretrained
 
 
 def area(curve: Tensor, ks: Tensor | list[int] | None = None) -> Tensor:
@@ -202,7 +203,7 @@ class GaussianTokens:
 # ------------------------------------------------------------------------- learned predictor
 
 
-class TokenPredictor(nn.Module):
+class TokenPredictor(nn.Module, Pretrained):
     """Masked tokens -> a Laplace distribution for every value: the learned side of Eq. 1.
 
     Laplace, because natural statistics have heavy tails and its mode is what an L1 loss such as CoMAE's

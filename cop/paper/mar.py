@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from cop.orders import check_ranking, random_order
 from cop.paper.diffusion import DiffLoss
+from cop.paper.hub import Pretrained
 from cop.paper.kl16 import load_strictly, read_state_dict
 
 
@@ -85,7 +86,7 @@ def mask_lengths(num_tokens: int, num_iter: int) -> list[int]:
     return [*lengths, 0]
 
 
-class MAR(nn.Module):
+class MAR(nn.Module, Pretrained):
     """The model: `forward` is the training loss, `sample` generates.
 
     `generator` (on the CPU) draws the initial weights; None is PyTorch's global one, as in any other module.

@@ -14,6 +14,7 @@ from cop.configs import OnePassConfig
 from cop.devices import own_device
 from cop.paper.blocks import init_weights
 from cop.paper.entropy import excess_nll
+from cop.paper.hub import Pretrained
 from cop.paper.measured import graph_of
 
 KINDS = ("places", "offsets", "offsets_placed")
@@ -21,7 +22,7 @@ LEARN = ("distil", "likelihood")
 VERSION = 1  # of the network; raise it when the same weights would mean something else
 
 
-class Described(nn.Module):
+class Described(nn.Module, Pretrained):
     """A network whose weights say what they are for: the numbers `describe` was given travel with them.
 
     Loading others raises ValueError naming both, not a list of shapes."""

@@ -55,7 +55,7 @@ def lay_out(folder: Path) -> None:
             write(folder / name, nbformat.writes(notebook).encode())
             text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
         else:
-            text = page.read_text()
+            text = page.read_text().replace("](book/rank.md)", "](rank.md)")  # which is one of the pages above
             write(folder / name, text.encode())
         for target in LINK.findall(text):
             file = (page.parent / target).resolve()

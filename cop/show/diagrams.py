@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
@@ -31,30 +30,33 @@ def heading(ax, text: str) -> None:
 
 @styled
 def fig2_pipeline(image: np.ndarray, targets: Sequence[int], weights: np.ndarray, reconstructions: np.ndarray,
-                  A: np.ndarray, scores: np.ndarray, ranking: np.ndarray, grid: int, edges: int = 150) -> Figure:  # fmt: skip
+                  A: np.ndarray, scores: np.ndarray, ranking: np.ndarray, grid: int) -> Figure:  # fmt: skip
     """Fig. 2: image -> masks of three targets -> reconstructions -> dependency graph -> patches by PageRank.
 
     image (H, W[, 3]); targets (3,); weights (3, N); reconstructions (3, P, P[, 3]); A (N, N), scores, ranking (N,):
-    all outputs of the model for this image. The graph shows the `edges` heaviest edges at the patches' places."""
+    all outputs of the model for this image. Of the graph the edges into the patch that is ranked first are drawn, at the patches'
+    places: an edge leads from a target to a patch that its mask lets through."""
     with plt.rc_context({"figure.constrained_layout.use": False}):  # every panel is placed by hand
         fig = plt.figure(figsize=(9.4, 3.7))
     size, N = image.shape[0] // grid, grid**2
     show(fig.add_axes((0.01, 0.34, 0.13, 0.33)), image, "image")
     for k, n in enumerate(targets):
-        y0 = 0.66 - 0.30 * k
+        y0 = 0.67 - 0.285 * k
         w = np.kron(weights[k].reshape(grid, grid), np.ones((size, size)))
         w = w if image.ndim == 2 else w[..., None]
-        ax = fig.add_axes((0.225, y0, 0.11, 0.25))
+        ax = fig.add_axes((0.225, y0, 0.11, 0.235))
         show(ax, w * image + (1 - w), f"$w_{{{n}}}$")
         y, x = divmod(int(n), grid)
         ax.add_patch(plt.Rectangle((x * size - 0.5, y * size - 0.5), size, size, fill=False, ec=PINK, lw=2))
         show(fig.add_axes((0.42, y0 + 0.06, 0.055, 0.13)), reconstructions[k], "")
     graph = fig.add_axes((0.52, 0.14, 0.22, 0.66))
     xy = np.stack([np.arange(N) % grid, -(np.arange(N) // grid)], 1)
-    i, j = np.unravel_index(np.argsort(-A, axis=None)[:edges], A.shape)
-    graph.add_collection(LineCollection(np.stack([xy[i], xy[j]], 1), colors=PINK, lw=0.5, alpha=0.45))
+    first = int(ranking[0])
+    for n in set(range(N)) - {first}:
+        look = {"arrowstyle": "-|>", "color": PINK, "lw": 0.2 + 1.2 * A[n, first], "alpha": 0.15 + 0.7 * A[n, first], "shrinkA": 3, "shrinkB": 7}
+        graph.annotate("", xy[first], xy[n], arrowprops=look | {"mutation_scale": 6})
     spread = (scores - scores.min()) / max(np.ptp(scores), 1e-12)
-    graph.scatter(*xy.T, s=(8 + 110 * spread) * min(1, 64 / N), c=BLUE, zorder=2, lw=0)  # neighbours do not touch
+    graph.scatter(*xy.T, s=(8 + 110 * spread) * min(1, 64 / N), c=[PINK if n == first else BLUE for n in range(N)], zorder=2, lw=0)  # neighbours do not touch
     graph.set_aspect("equal")
     graph.set_axis_off()
     graph.margins(0.06)
@@ -72,27 +74,26 @@ def fig2_pipeline(image: np.ndarray, targets: Sequence[int], weights: np.ndarray
     box(over, 0.155, 0.12, 0.045, 0.76, "e\nn\nc\no\nd\ne\nr", BLUE)
     box(over, 0.352, 0.12, 0.045, 0.76, "d\ne\nc\no\nd\ne\nr", BLUE)
     box(over, 0.765, 0.12, 0.05, 0.76, "P\na\ng\ne\nR\na\nn\nk", BLUE)
-    over.text(0.01, 0.955, "From an image to its collapse order", fontsize=10.5, fontweight="bold")
+    over.text(0.01, 0.955, f"From an image to its collapse order: patch {first} is first", fontsize=10.5, fontweight="bold")
     arrow(over, (0.825, 0.5), (0.855, 0.5), PINK)
     arrow(over, (0.485, 0.5), (0.515, 0.5), PINK)
-    for x, text in ((0.24, "(a) collapse masked autoencoder"), (0.63, f"(b) dependency graph ({edges} of {N * (N - 1)} edges)"),
+    for x, text in ((0.24, "(a) collapse masked autoencoder"), (0.63, f"(b) graph: who lets patch {first} through\n(size: score $r$)"),
                     (0.89, "(c) collapse order")):  # fmt: skip
-        over.text(x, 0.03, text, ha="center", fontsize=8.5, color=GREY)
+        over.text(x, 0.045, text, ha="center", va="center", linespacing=1.1, fontsize=8.5, color=GREY)
     return fig
 
 
 @styled
-def fig3_comparison(image: np.ndarray, ranking: np.ndarray, random: np.ndarray, grid: int, fraction: float,
-                    label: str) -> Figure:  # fmt: skip
-    """Fig. 3: generators (a, b) grow an image in random or in collapse order; classifiers (c, d) see all patches or
-    the first `fraction` of the collapse order. The patches shown are the real orders of this image."""
+def fig3_comparison(image: np.ndarray, ranking: np.ndarray, random: np.ndarray, grid: int, fraction: float) -> Figure:
+    """Fig. 3: generators (a, b) write patches in random or in collapse order; classifiers (c, d) see all patches or the first
+    `fraction` of the collapse order. The patches are those of a real image, in its real orders; no network speaks here."""
     N = grid**2
     with plt.rc_context({"figure.constrained_layout.use": False}):  # headings run over several panels
         fig, axes = plt.subplots(2, 7, figsize=(9.2, 3.9), width_ratios=[1, 1, 1, 1, 0.25, 1, 1.25])
     fig.subplots_adjust(left=0.02, right=0.98, top=0.78, bottom=0.02, hspace=0.62, wspace=0.12)
-    fig.suptitle("Generators and classifiers that respect the order", fontsize=10.5)
+    fig.suptitle("What the order decides: which patch is written next, and which are seen (a real image)", fontsize=10.5)
     stages = [round(N * f) for f in (0.08, 0.25, 0.6, 1.0)]
-    for row, (name, order, colour) in enumerate((("(a) MAR, random order", random, GREY), ("(b) CMAR, collapse order", ranking, PINK))):
+    for row, (name, order, colour) in enumerate((("(a) MAR would write in random order", random, GREY), ("(b) CMAR would write in collapse order", ranking, PINK))):
         for column, k in enumerate(stages):
             show(axes[row, column], reveal(image, order[:k], grid), f"{k} of {N}")
             axes[row, column].add_patch(plt.Rectangle((-0.5, -0.5), *image.shape[1::-1], fill=False, ec=colour, lw=2))
@@ -107,7 +108,7 @@ def fig3_comparison(image: np.ndarray, ranking: np.ndarray, random: np.ndarray, 
         ax.set_axis_off()
         arrow(ax, (0.0, 0.5), (0.13, 0.5))
         box(ax, 0.16, 0.32, 0.32, 0.36, "ViT" if row == 0 else "CViT", BLUE if row == 0 else PINK, 8)
-        ax.text(0.53, 0.5, f"“{label}”?", va="center", fontsize=7)
+        ax.text(0.53, 0.5, "a class", va="center", fontsize=8)
     return fig
 
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cop.show.figures import BLUE, GREY, INK, ORANGE, PINK, TEAL, line_of, reveal, show, styled
+from cop.show.figures_orders import dotted, lines, named, runs_drawn, standing, told_apart
 
 # Table 5's systems. RViT and CViT wear the colours of the orders they are trained along.
 SYSTEMS = {
@@ -18,51 +19,53 @@ PERCENT = PercentFormatter(1, decimals=0)
 
 
 @styled
-def fig8_accuracy(rates: Sequence[float], curves: Mapping[str, np.ndarray], knees: Mapping[str, float | None],
-                  chance: float) -> Figure:  # fmt: skip
-    """Fig. 8: top-1 against mask ratio, one line per system, a dot at the knee of each curve."""
-    fig, ax = plt.subplots(figsize=(6.4, 4.0))
-    for name, y in curves.items():
-        colour, dash, width = SYSTEMS[name]
-        ax.plot(rates, y, dash, color=colour, lw=width, label=name, zorder=3 if name == "CViT" else 2)
-        knee = knees.get(name)
-        if knee is not None:
-            at = np.interp(knee, rates, y)
-            ax.plot(knee, at, "o", color=colour, ms=5.5, mec="white", zorder=4)
-            if name == "CViT":
-                ax.annotate(f"knee of CViT: {knee:.0%} masked", (knee, at), (max(knee - 0.6, 0.02), 0.03), color=colour,
-                            arrowprops={"arrowstyle": "-", "color": colour})  # fmt: skip
+def fig8_accuracy(rates: Sequence[float], curves: Mapping[str, np.ndarray], knees: Mapping[str, float | None], chance: float,
+                  tested: Sequence[float], rate: float = 0.78) -> Figure:  # fmt: skip
+    """Fig. 8: top-1 against mask ratio, one line per system, named in place, with a ring at its knee.
+
+    curves: (runs, len(rates)) per system; tested: the mask ratios at which the images were classified, between which the lines are
+    interpolated, as small dots; rate: the knee that the paper reports."""
+    fig, ax = plt.subplots(figsize=(6.4, 4.2))
+    ax.set(xlim=(0, 1), ylim=(0, 1.05 * max(np.max(c) for c in curves.values())))
+    looks = {name: SYSTEMS[name] for name in curves}
+    lines(ax, rates, curves, looks)
+    named(ax, rates, curves, looks)
+    means = {name: np.mean(c, 0) for name, c in curves.items()}
+    for name, y in means.items():
+        colour = SYSTEMS[name][0]
+        ax.plot(tested, np.interp(tested, rates, y), ".", color=colour, ms=4.5, zorder=4)
+        if (knee := knees.get(name)) is not None:
+            ax.plot(knee, np.interp(knee, rates, y), "o", color=colour, mfc="none", ms=9, mew=1.5, zorder=4)
     ax.axhline(chance, color=GREY, lw=0.8, ls=":")
-    ax.text(0.995, chance, "chance", color=GREY, fontsize=8, ha="right", va="bottom")
-    ax.axvline(0.78, color=GREY, lw=0.6)
-    ax.text(0.79, 0.97, "78 %, the paper's knee", color=GREY, fontsize=8, transform=ax.get_xaxis_transform(), va="top")
-    ax.set(
-        xlabel="mask ratio",
-        ylabel="top-1 accuracy",
-        xlim=(0, 1),
-        ylim=(0, None),
-        title="Five classifiers, fewer and fewer patches",
-    )
+    ax.text(0.01, chance, "chance", color=GREY, fontsize=8, va="bottom")
+    ax.axvline(rate, color=GREY, lw=0.6)
+    ax.text(rate + 0.01, 0.99, f"{rate:.0%}, the\npaper's knee", color=GREY, fontsize=8, transform=ax.get_xaxis_transform(), va="top")
+    at = {name: f"{name} {np.interp(rate, rates, y):.0%}" for name, y in means.items()}
+    ax.set(ylabel="top-1 accuracy (higher is better)", title=f"Right with {rate:.0%} of the patches masked: {', '.join(at[n] for n in ('CViT', 'RViT', 'ViT') if n in at)}",
+           xlabel=f"mask ratio ({runs_drawn(curves)}; dots: tested, rings: knees)")  # fmt: skip
     ax.xaxis.set_major_formatter(PERCENT)
     ax.yaxis.set_major_formatter(PERCENT)
-    ax.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0.02, max(0.13, chance / ax.get_ylim()[1] + 0.01)))  # above chance
     return fig
 
 
 @styled
-def knee_range(ends: Sequence[float], knees: Mapping[str, Sequence[float | None]], asked: float = 0.78) -> Figure:
+def knee_range(ends: Sequence[float], knees: Mapping[str, np.ndarray], asked: float = 0.78) -> Figure:
     """The knee of each system's curve when it is drawn up to a mask rate of `ends` only; a line where the knee is the end.
 
-    knees: name -> one knee per end, None where the curve has none; asked: the knee that the paper reports."""
-    fig, ax = plt.subplots(figsize=(5.6, 3.2))
+    knees: name -> (runs, len(ends)), nan where the curve has none; asked: the knee that the paper reports."""
+    fig, ax = plt.subplots(figsize=(6.4, 3.6))
     for name, found in knees.items():
         colour, dash, width = SYSTEMS[name]
-        ax.plot(ends, [np.nan if k is None else k for k in found], dash, color=colour, lw=width, marker="o", ms=3, label=name)
+        for k, run in enumerate(found):
+            ax.plot(ends, run, dash, color=colour, lw=width, marker="o", ms=3, label=None if k else name)
     ax.plot(ends, ends, color=GREY, lw=0.8, ls=":")
     ax.text(ends[-1], ends[-1] + 0.003, "knee = end", color=GREY, fontsize=8, ha="right", va="bottom")
     ax.axhline(asked, color=GREY, lw=0.6)
     ax.text(ends[0], asked, f"{asked:.0%}, the paper's knee", color=GREY, fontsize=8, va="top")
-    ax.set(xlabel="the curve ends at this mask ratio", ylabel="knee", title="The knee against the end of its curve")
+    ours = knees["CViT"]
+    low, high = (f"{f(ours):.0%}" if np.isfinite(ours).any() else "none" for f in (np.nanmin, np.nanmax))
+    ax.set(xlabel="the curve ends at this mask ratio (a line per run)", ylabel="knee",
+           title=f"CViT's knee lies between {low} and {high}, by where its curve ends")  # fmt: skip
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PERCENT)
         axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
@@ -71,68 +74,67 @@ def knee_range(ends: Sequence[float], knees: Mapping[str, Sequence[float | None]
 
 
 @styled
-def order_controls(rates: Sequence[float], curves: Mapping[str, np.ndarray], at: Mapping[str, tuple[float, float, float]],
-                   rate: float, left: str, title: str, coarser: tuple[float, float] | None = None) -> Figure:  # fmt: skip
-    """Left: top-1 against mask ratio per order. Right: (mean, low, high) at one rate, best on top.
+def order_controls(rates: Sequence[float], curves: Mapping[str, np.ndarray], at: Mapping[str, tuple[float, float, float]], rate: float,
+                   says: str, runs: Mapping[str, Sequence[float]], coarser: tuple[float, float] | None = None) -> Figure:  # fmt: skip
+    """Left: top-1 against mask ratio per order. Right: (mean, low, high) at one rate, best on top, and a dot for each of several runs.
 
-    coarser: share of tokens and accuracy of a plain ViT on larger patches, drawn as a star.
+    curves: (runs, len(rates)) per order; coarser: share of tokens and accuracy of a plain ViT on larger patches, a star.
     """
-    fig, (ax, right) = plt.subplots(1, 2, figsize=(8.6, 3.8), width_ratios=(1.5, 1))
-    for name, y in curves.items():
-        colour, dash, width = line_of(name)
-        ax.plot(rates, y, dash, color=colour, lw=width, label=name, zorder=3 if name == "collapse" else 2)
+    fig, (ax, right) = plt.subplots(1, 2, figsize=(8.6, 4.2), width_ratios=(1.4, 1))
+    shown = told_apart(list(curves), ("collapse", "random", "mean order", "variance"))
+    tops = [np.max(c) for c in curves.values()] + [coarser[1] if coarser else 0]
+    ax.set(xlim=(0, 1), ylim=(0, 1.05 * max(tops)), ylabel="top-1 accuracy (higher is better)",
+           xlabel=f"mask ratio ({runs_drawn(curves)}; grey: the other orders)")  # fmt: skip
+    lines(ax, rates, curves, shown)
     if coarser:
         ax.plot(1 - coarser[0], coarser[1], "*", color=INK, ms=11, zorder=4, label="coarser patches")
+    handles = {h.get_label(): h for h in ax.get_lines() if h.get_label() in (*shown, "coarser patches")}
+    ax.legend(handles=handles.values(), fontsize=8, loc="lower left", handlelength=3)
     ax.axvline(rate, color=GREY, lw=0.6)
-    ax.set(xlabel="mask ratio", ylabel="top-1 accuracy", xlim=(0, 1), title=left)
+    ax.text(rate - 0.01, 0.02, f"{rate:.0%}", color=GREY, fontsize=8, transform=ax.get_xaxis_transform(), ha="right")
     ax.xaxis.set_major_formatter(PERCENT)
     ax.yaxis.set_major_formatter(PERCENT)
-    ax.legend(fontsize=8, loc="lower left")
-    names = sorted(at, key=lambda n: at[n][0])
-    for i, name in enumerate(names):
-        mean, low, high = at[name]
-        colour = line_of(name)[0]
-        right.errorbar(mean, i, xerr=[[mean - low], [high - mean]], fmt="o", color=colour, capsize=3, ms=5)
-    if "random" in at:
-        right.axvline(at["random"][0], color=GREY, lw=0.8, ls=":")
-    right.set_yticks(range(len(names)), names)
-    right.set(xlabel="top-1 accuracy, 95 % over images", title=title)
+    dotted(right, at, runs=runs)
+    right.set(xlabel="top-1 accuracy, 95 % over images", title=f"{rate:.0%} masked")
     right.xaxis.set_major_formatter(PERCENT)
     for axis in (ax.yaxis, right.xaxis):
         axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # whole per cents: 22.5 would be printed as 22
-    right.grid(axis="x", alpha=0.3)
+    fig.suptitle(f"{says}, {rate:.0%} masked: {standing({n: v for n, (v, _, _) in at.items()}, 1)}", fontsize=10)
     return fig
 
 
 @styled
-def cost_chart(bars: Mapping[str, Mapping[str, float]], fractions: Sequence[float], gain: Sequence[float],
-               ideal: Sequence[float]) -> Figure:  # fmt: skip
-    """Left: multiply-adds in units of classifying the whole image, per size (group) and part (bar), logarithmic.
-    Right: measured gain in throughput against the share of patches kept, beside what the multiply-adds promise."""
+def cost_chart(bars: Mapping[str, Mapping[str, float]], fractions: Sequence[float], gain: Sequence[float], ideal: Sequence[float],
+               kept: float = 0.22) -> Figure:  # fmt: skip
+    """Left: multiply-adds in units of classifying the whole image, per size (row) and part (dot), logarithmic. Right: measured gain in
+    throughput against the share of patches kept, beside what the multiply-adds promise.
+
+    bars: size -> part -> value, with `end to end` among the parts."""
     fig, (ax, right) = plt.subplots(1, 2, figsize=(8.6, 3.4), width_ratios=(1.5, 1))
-    colours, height = (GREY, PINK, ORANGE, INK), 0.19
-    for g, parts in enumerate(bars.values()):
-        for i, (part, value) in enumerate(parts.items()):
-            y = g + (i - 1.5) * height
-            ax.barh(y, value, height * 0.9, color=colours[i], label=part if g == 0 else None)
-            ax.text(value * 1.08, y, f"{value:.2g}×" if value < 100 else f"{value:.0f}×", va="center", fontsize=8)
+    looks = dict(zip(("first patches", "ranking", "end to end"), ((TEAL, "o", 0), (ORANGE, "s", -0.13), (INK, "D", 0.13)), strict=True))
+    for y, parts in enumerate(bars.values()):
+        for part, (colour, marker, down) in looks.items():
+            value, text = parts[part], f"{parts[part]:.2g}×" if parts[part] < 100 else f"{parts[part]:.0f}×"
+            ax.plot(value, y + down, marker, color=colour, ms=6.5, label=None if y else part)
+            ax.text(1.2 * value, y + down, text, color=colour, fontsize=8, va="center")
+    ax.axvline(1, color=GREY, lw=1, ls=":")
+    ax.text(1, len(bars) - 0.45, "the whole image", color=GREY, fontsize=8, ha="center", va="bottom")
     ax.set_yticks(range(len(bars)), list(bars))
-    ax.set(xscale="log", xlabel="multiply-adds, whole-image classifier = 1", title="Multiply-adds with 22 % of the patches")
-    ax.set_xlim(right=max(v for p in bars.values() for v in p.values()) * 4)
-    ax.axvline(1, color=INK, lw=0.8, ls=":")
-    ax.invert_yaxis()
-    fig.legend(*ax.get_legend_handles_labels(), ncols=4, fontsize=8, loc="outside lower center")
-    right.plot(fractions, ideal, color=GREY, lw=1.8, label="by multiply-adds")
-    right.plot(fractions, gain, "o--", color=PINK, lw=1.8, ms=4, label="measured")
-    right.axvline(0.22, color=GREY, lw=0.6)
-    right.set(
-        xlabel="share of patches kept",
-        ylabel="images per second, all kept = 1",
-        title="Measured throughput",
-        xlim=(0, 1),
-    )
+    total = [parts["end to end"] for parts in bars.values()]
+    dear = "Ranking costs more than it saves" if min(total) > 1 else "Ranking pays" if max(total) < 1 else "Ranking pays at some sizes only"
+    least = min(parts["first patches"] for parts in bars.values())
+    ax.set(xscale="log", xlim=(least / 2, 4 * max(total)), xlabel="multiply-adds, whole-image classifier = 1 (less is better)", ylim=(len(bars) - 0.4, -0.6),
+           title=f"{dear}: {min(total):.1f}× to {max(total):.1f}×")  # fmt: skip
+    fig.legend(*ax.get_legend_handles_labels(), ncols=3, fontsize=8, loc="outside lower center")
+    right.plot(fractions, ideal, color=GREY, lw=1.8)
+    right.plot(fractions, gain, "o--", color=PINK, lw=1.8, ms=4)
+    right.axvline(kept, color=GREY, lw=0.6)
+    fast, promised = (np.interp(kept, fractions, y) for y in (gain, ideal))
+    for y, text, colour, up in ((promised, "by multiply-adds", GREY, 8), (fast, "measured", PINK, 20)):
+        right.annotate(f"{text} {y:.1f}×", (kept, y), (8, up), textcoords="offset points", color=colour, fontsize=8)
+    right.set(xlabel="share of patches kept", ylabel="images per second, all kept = 1\n(more is better)", xlim=(0, 1),
+              title=f"Classifier alone: {fast:.1f}× as fast")  # fmt: skip
     right.xaxis.set_major_formatter(PERCENT)
-    right.legend(fontsize=8)
     return fig
 
 
@@ -145,7 +147,9 @@ def first_patches(image: np.ndarray, ranking: np.ndarray, grid: int, ks: Sequenc
         show(ax, reveal(image, ranking[:k], grid), f"{k} patches")
         ax.text(0.5, -0.06, f"{name}\n{p:.0%}", transform=ax.transAxes, ha="center", va="top", fontsize=8.5,
                 color=TEAL if right else PINK, fontweight="bold" if right else "normal")  # fmt: skip
-    fig.suptitle("What CViT says of the first patches", fontsize=10)
+    wrong = [k for k, (*_, right) in zip(ks, guesses, strict=True) if not right]
+    since = next((k for k in ks if k > max(wrong, default=0)), None)
+    fig.suptitle("CViT is wrong with every patch" if since is None else f"CViT is right from {since} patches on", fontsize=10)
     return fig
 
 

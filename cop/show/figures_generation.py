@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from cop.show.figures import BLUE, GREY, INK, ORANGE, show, staged, styled
+from cop.show.figures import BLUE, GREY, INK, ORANGE, show, staged, styled, sure_of
 
 # The frames of the paper's Fig. 7 (MAR purple, MAR+C blue, CMAR green) and ours for the two controls.
 SYSTEM_COLOURS = {"MAR": "#7d4bb3", "MAR+C": BLUE, "CMAR": "#2f9e44", "continued random": GREY, "ascending": ORANGE}
@@ -30,7 +30,7 @@ def fig1_generation(images: Mapping[str, np.ndarray], rankings: Mapping[str, np.
 
     images, rankings, certainty: entries `random` and `collapse`; image (H, W), ranking (N,), certainty (len(ks),)."""
     fig = staged(images, rankings, certainty, ks, grid, label)
-    fig.suptitle("Two generations of a class, and what a classifier makes of them", fontsize=10)
+    fig.suptitle(f"Two generations of one class, {sure_of(certainty, ks)}", fontsize=10)
     return fig
 
 
@@ -46,6 +46,9 @@ def fig7_systems(images: Mapping[str, np.ndarray], titles: Sequence[str]) -> Fig
             ax.title.set_fontsize(7.5)
             frame(ax, SYSTEM_COLOURS[name])
         axes[row, 0].set_ylabel(name, color=SYSTEM_COLOURS[name])
+    (first, start), *others = images.items()
+    moved = ", ".join(f"{name} {np.abs(batch - start).mean():.0%}" for name, batch in others)
+    fig.suptitle(f"Same class and noise per column; difference from {first}, of the range of grey: {moved}", fontsize=9.5)
     return fig
 
 
@@ -63,23 +66,29 @@ def fig9_samples(images: np.ndarray, classes: Sequence[str], title: str) -> Figu
 
 
 @styled
-def metric_dots(intervals: Mapping[str, Mapping[str, Mapping[str, tuple]]], floor: Mapping[str, float]) -> Figure:
-    """One panel per metric: a dot with its 95 % interval per system, filled without guidance, hollow with it.
+def metric_dots(intervals: Mapping[str, Mapping[str, Mapping[str, tuple]]], floor: Mapping[str, float], metrics: Mapping[str, tuple[str, int]],
+                runs: Mapping[tuple[str, str, str], Sequence[float]], title: str) -> Figure:  # fmt: skip
+    """One panel per metric: a dot with its 95 % interval per system, filled without guidance, hollow with it, and a small dot for
+    each of several runs.
 
-    intervals: metric heading -> guidance -> system -> (value, low, high); floor: metric heading -> value of real images."""
-    fig, axes = plt.subplots(1, len(intervals), figsize=(2.05 * len(intervals) + 0.9, 2.9), sharey=True, squeeze=False)
+    intervals: metric -> guidance -> system -> (value, low, high); floor: metric -> value of real images; metrics: metric -> its heading,
+    and 1 where more is better, -1 where less is; runs: (metric, guidance, system) -> one value per run."""
+    fig, axes = plt.subplots(1, len(intervals), figsize=(2.05 * len(intervals) + 0.9, 3.3), sharey=True, squeeze=False)
     names = list(next(iter(next(iter(intervals.values())).values())))
-    for ax, (heading, by_guidance) in zip(axes[0], intervals.items(), strict=True):
+    for ax, (metric, by_guidance) in zip(axes[0], intervals.items(), strict=True):
         for g, (guidance, systems) in enumerate(by_guidance.items()):
             for i, name in enumerate(names):
                 value, low, high = systems[name]
-                colour = SYSTEM_COLOURS.get(name.split(" ·")[0], INK)
-                ax.errorbar(value, i + 0.16 * (1 - 2 * g), xerr=[[max(0, value - low)], [max(0, high - value)]],
-                            fmt="o" if g == 0 else "s", color=colour, mfc=colour if g == 0 else "white", capsize=2, ms=4.5,
-                            label=guidance if i == 0 else None)  # fmt: skip
-        if heading in floor:
-            ax.axvline(floor[heading], color=GREY, lw=0.9, ls=":")
-        ax.set_title(heading, fontsize=8)
+                y, colour = i + 0.18 * (2 * g - 1), SYSTEM_COLOURS.get(name.split(" ·")[0], INK)
+                ax.errorbar(value, y, xerr=[[max(0, value - low)], [max(0, high - value)]], fmt="o" if g == 0 else "s",
+                            color=colour, mfc=colour if g == 0 else "white", capsize=2, ms=4.5)  # fmt: skip
+                if len(of := runs.get((metric, guidance, name), ())) > 1:
+                    ax.plot(of, [y + 0.13] * len(of), ".", color=colour, ms=3)
+        if metric in floor:
+            ax.axvline(floor[metric], color=GREY, lw=0.9, ls=":")
+        heading, better = metrics[metric]
+        ax.set_title(heading.replace(" (", "\n("), fontsize=8)
+        ax.set_xlabel("better →" if better > 0 else "← better", fontsize=8)
         ax.grid(axis="x", alpha=0.3)
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 0].invert_yaxis()
@@ -87,25 +96,30 @@ def metric_dots(intervals: Mapping[str, Mapping[str, Mapping[str, tuple]]], floo
                for m, g in zip("os", next(iter(intervals.values())), strict=False)]  # fmt: skip
     handles.append(plt.Line2D([], [], color=GREY, ls=":", label="real images"))
     fig.legend(handles=handles, ncols=3, loc="outside lower center", fontsize=8)
+    fig.suptitle(title, fontsize=10)
     return fig
 
 
 @styled
-def losses(gaps: Mapping[str, Mapping[str, tuple]], xlabel: str, title: str) -> Figure:
-    """Paired differences with intervals: one group per order, one dot per system. gaps: order -> system -> interval."""
-    fig, ax = plt.subplots(figsize=(6.4, 0.34 * sum(map(len, gaps.values())) + 1.2))
+def losses(gaps: Mapping[str, Mapping[str, tuple]], runs: Mapping[tuple[str, str], Sequence[float]], xlabel: str, title: str) -> Figure:
+    """Paired differences with intervals: one group per order, one dot per system, and a small one for each of several runs.
+
+    gaps: order -> system -> interval; runs: (order, system) -> one value per run."""
+    fig, ax = plt.subplots(figsize=(6.4, 0.34 * sum(map(len, gaps.values())) + 1.4))
     y, ticks = 0, []
     for order, systems in gaps.items():
         for name, (value, low, high) in systems.items():
-            ax.errorbar(
-                value, y, xerr=[[value - low], [high - value]], fmt="o", color=SYSTEM_COLOURS[name], capsize=3, ms=5
-            )
+            colour, of = SYSTEM_COLOURS[name], runs.get((order, name), ())
+            ax.errorbar(value, y, xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=3, ms=5)
+            if len(of) > 1:
+                ax.plot(of, [y + 0.28] * len(of), ".", color=colour, ms=4, alpha=0.8)
             ticks.append((y, f"{name}, hidden by {order}"))
             y += 1
         y += 0.5
     ax.axvline(0, color=GREY, lw=0.9, ls=":")
     ax.set_yticks(*zip(*ticks, strict=True))
     ax.invert_yaxis()
-    ax.set(xlabel=xlabel, title=title)
+    ax.set_xlabel(xlabel)
+    fig.suptitle(title, fontsize=10)
     ax.grid(axis="x", alpha=0.3)
     return fig

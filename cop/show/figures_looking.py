@@ -1,12 +1,10 @@
 """Figures of notebook 6: data in, a matplotlib `Figure` out."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from cop.show.figures import BLUE, GREY, INK, line_of, reveal, show, styled
 
@@ -24,6 +22,8 @@ def glance(images: np.ndarray, rows: Mapping[str, np.ndarray], grid: int) -> Fig
         for line, image, chosen in zip(axes[:, k], images, patches, strict=True):
             show(line, reveal(image, chosen, grid))
         axes[0, k].set_title("\n".join(name.split(": ")), fontsize=8, color=line_of(name)[0])
+    K = next(iter(rows.values())).shape[1]
+    fig.suptitle(f"What {K} of {grid**2} patches show along each order", fontsize=10)
     return fig
 
 
@@ -37,34 +37,6 @@ def bound(found: np.ndarray) -> Figure:
     ax.text(k[-1], found.min(), "worst image ", ha="right", va="top", fontsize=8)
     ax.axhline(1 - 1 / np.e, color=GREY, ls=":")
     ax.text(k[0], 1 - 1 / np.e, "1 - 1/e: the theorem", color=GREY, fontsize=8, va="bottom")
-    ax.set(xlabel="patches chosen", ylabel="covered, best set = 1", ylim=(0.6, 1.01), title=f"Greedy covers at least {found.min():.1%} of what the best set does")  # fmt: skip
-    return fig
-
-
-@styled
-def dots(intervals: Mapping[str, tuple[float, float, float]], hollow: Container[str], note: str, title: str,
-         runs: Mapping[str, np.ndarray] | None = None) -> Figure:  # fmt: skip
-    """Accuracy in per cent per order, best on top: a dot with its interval, and small dots for every one of several runs.
-
-    intervals: name -> (value, low, high). hollow: orders whose dots are not filled, as `note` explains. runs: name -> one
-    value per run."""
-    names = sorted(intervals, key=lambda n: intervals[n][0])
-    fig, ax = plt.subplots(figsize=(6.2, 0.3 * len(names) + 1.1))
-    for y, name in enumerate(names):
-        value, low, high = intervals[name]
-        colour = line_of(name)[0]
-        face = "white" if name in hollow else colour
-        ax.errorbar(value, y, xerr=[[value - low], [high - value]], fmt="o", color=colour, mfc=face, capsize=3, ms=6)
-        if runs and len(runs[name]) > 1:
-            ax.plot(runs[name], np.full(len(runs[name]), y - 0.25), ".", color=colour, ms=3, alpha=0.7)
-    if "random" in intervals:
-        ax.axvline(intervals["random"][0], color=GREY, lw=0.8, ls=":")
-    ax.set_yticks(range(len(names)), names)
-    ax.xaxis.set_major_formatter(PercentFormatter(100, decimals=0))
-    ax.set(
-        xlabel=f"top-1 accuracy from 22 % of the patches (higher is better)\n{note}",
-        title=title,
-        ylim=(-0.7, len(names) - 0.4),
-    )
-    sns.despine(ax=ax)
+    ax.set(xlabel=f"patches chosen ({len(found)} images, a line each)", ylabel="covered, best set = 1 (higher is better)", ylim=(0.6, 1.01))
+    ax.set_title(f"Greedy covers at least {found.min():.1%} of what the best set does")
     return fig

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -235,6 +236,13 @@ class Report:
             else:
                 tables[place] = table
         return {f"{seed}, {how}" if how else f"{seed}": tables[how, seed] for how, seed in sorted(tables)}
+
+    def over_runs(self, name: str, curves: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
+        """Keep the curves of this run, of one length, and return those of all runs that kept the same, (runs, length) each."""
+        data = pd.DataFrame(curves)
+        self.keep(name, data)
+        tables = [t for t in self.kept(name).values() if list(t.columns) == list(data.columns)]
+        return {n: np.array([t[n] for t in tables]) for n in curves}
 
     def _card(self, name: str, alt: str) -> None:
         if name not in SHOWN or SHOWN[name].notebook != self.notebook:

@@ -14,7 +14,15 @@ from matplotlib.figure import Figure
 from cop.__main__ import main
 from cop.lessons import collapse_order, dependency_autoencoder, gallery, patch_entropy
 from cop.profiles import demo
-from cop.show import diagrams, figures, figures_scorecard, report
+from cop.show import (
+    diagrams,
+    figures,
+    figures_classification,
+    figures_generation,
+    figures_orders,
+    figures_scorecard,
+    report,
+)
 from cop.train.loop import seeded
 
 G, N = 4, 16
@@ -22,14 +30,28 @@ RNG = np.random.default_rng(0)
 IMAGE = RNG.random((16, 16))
 ORDER = np.stack([RNG.permutation(N) for _ in range(6)])
 W = RNG.random((3, N))
+CURVES = {"collapse": RNG.random((2, 5)), "random": RNG.random((2, 5)), "raster": RNG.random((2, 5))}
+AT = {"collapse": (0.4, 0.3, 0.5), "random": (0.5, 0.45, 0.6)}
+HISTORY = pd.DataFrame({"step": range(9), "reconstruction": W[0, :9], "mask_entropy": 1 + W[1, :9], "contrastive": W[2, :9]})
+RATES = np.linspace(0, 0.9, 5)
 
 DRAWN = {
-    "order_curves": lambda: figures.order_curves(range(5), {"collapse": np.arange(5), "random": np.ones(5)}, "y", "t"),
-    "area_bars": lambda: figures.area_bars({"collapse": (0.4, 0.3, 0.5), "random": (0.5, 0.45, 0.6)}, "x", "t"),
+    "order_curves": lambda: figures_orders.order_curves(range(5), CURVES, "y", "t", ["collapse"], (np.zeros(5), np.ones(5))),
+    "dots": lambda: figures_orders.dots(AT, "x", "t", ["random"], {"collapse": [0.3, 0.5]}, -1, True),
+    "fig8_accuracy": lambda: figures_classification.fig8_accuracy(RATES, {"CViT": CURVES["collapse"], "ViT": CURVES["random"]},
+                                                                  {"CViT": 0.5, "ViT": None}, 0.1, [0.0, 0.5]),
+    "knee_range": lambda: figures_classification.knee_range(RATES, {"CViT": np.full((2, 5), np.nan), "ViT": np.ones((2, 5))}),
+    "order_controls": lambda: figures_classification.order_controls(RATES, CURVES, AT, 0.5, "t", {"collapse": [0.3, 0.5]}, (0.25, 0.9)),
+    "cost_chart": lambda: figures_classification.cost_chart(
+        {"demo": {"whole image": 1, "first patches": 0.2, "ranking": 200, "end to end": 200.2}}, RATES[1:], RATES[:0:-1], RATES[:0:-1]),
+    "metric_dots": lambda: figures_generation.metric_dots({"tFID": {"none": {"MAR": (2, 1, 3)}}}, {"tFID": 0.1}, {"tFID": ("tFID", -1)},
+                                                          {("tFID", "none", "MAR"): [2, 3]}, "t"),
+    "losses": lambda: figures_generation.losses({"random": {"MAR": (1, 0, 2)}}, {("random", "MAR"): [1, 2]}, "x", "t"),
+    "score_scatter": lambda: figures.score_scatter(W[0], W[1], "x", "y", "t", G),
     "fig1_reveal": lambda: figures.fig1_reveal(IMAGE, {"random": ORDER[0], "collapse": ORDER[1]},
                                                {"random": [0.1, 0.9], "collapse": [0.2, 0.8]}, [4, 16], G, "cat"),
-    "fig6_training": lambda: figures.fig6_training(np.arange(9), W[0, :9], W[1, :9], W[2, :9], {"ridge": 0.4}),
-    "polarisation": lambda: figures.polarisation(W.ravel(), np.arange(9), W[0, :9], W[1, :9]),
+    "fig6_training": lambda: figures.fig6_training(HISTORY, {"ridge": 0.4}, {"reconstruction": [0.3, 0.4]}, N),
+    "polarisation": lambda: figures.polarisation(W.ravel(), np.arange(9), W[0, :9], W[1, :9], {"low": [0.1, 0.2]}),
     "masks": lambda: figures.masks(IMAGE[None], [[0, 5, 9]], W[None], RNG.random((1, 3, 4, 4)), G),
     "fig4_order": lambda: figures.fig4_order(np.stack([IMAGE] * 2), ORDER, G, 5, ["a", "b"]),
     "fig5_heatmaps": lambda: figures.fig5_heatmaps({"a": ORDER, "b": ORDER, "c": ORDER}, N),
@@ -37,7 +59,7 @@ DRAWN = {
     "shares": lambda: figures.shares({"a": {"p": 0.5, "q": 0.2, "r": 0.3}}, "t"),
     "fig2_pipeline": lambda: diagrams.fig2_pipeline(IMAGE, [0, 5, 9], W, RNG.random((3, 4, 4)), RNG.random((N, N)),
                                                     W[0], ORDER[0], G),
-    "fig3_comparison": lambda: diagrams.fig3_comparison(IMAGE, ORDER[0], ORDER[1], G, 0.22, "cat"),
+    "fig3_comparison": lambda: diagrams.fig3_comparison(IMAGE, ORDER[0], ORDER[1], G, 0.22),
     "scorecard": lambda: figures_scorecard.sheet(
         [figures_scorecard.Panel("C1", "x", 0, None, 1.0, [("a", [1, 2], "holds (2 of 2)"), ("b", [], "not measured")])]
     ),
@@ -54,6 +76,23 @@ def test_figures_return_a_closed_figure_and_leave_no_global_state(name):
     canvas = FigureCanvasAgg(fig)
     canvas.draw()
     assert np.asarray(canvas.buffer_rgba())[..., :3].std() > 5
+
+
+def test_what_a_comparison_of_orders_says_and_in_which_colours():
+    values = {"random": 3.0, "greedy": 1.0, "collapse": 2.0}
+    assert figures_orders.standing(values, -1) == "greedy leads, collapse is no. 2, random is no. 3 of 3"
+    assert figures_orders.standing(values, 1).startswith("random leads, collapse is no. 2")
+    ax = DRAWN["order_curves"]().axes[0]
+    thick = {line.get_label(): line.get_color() for line in ax.lines if line.get_label() in CURVES}
+    assert thick == {"collapse": figures.line_of("collapse")[0], "random": figures_orders.PALE, "raster": figures_orders.PALE}
+    assert len(ax.lines) == 9 and [t.get_text() for t in ax.texts] == ["collapse"], "two runs and their mean, each"
+    assert "2 runs" in ax.get_xlabel() and "grey: random, raster" in ax.get_xlabel()
+
+
+def test_shares_that_orders_have_in_common_and_colours_of_places():
+    a, b = np.array([[0, 1, 2, 3], [0, 1, 2, 3]]), np.array([[1, 0, 2, 3], [2, 3, 0, 1]])
+    assert figures.in_common(a, b, 2) == 0.5 and figures.of_pairs(np.concatenate([a[:1], b]), 2) == pytest.approx(1 / 3)
+    assert len(np.unique(figures.place_colours(8).reshape(-1, 3).round(3), axis=0)) == 64
 
 
 def test_reveal_shows_exactly_the_seen_patches():
@@ -76,7 +115,7 @@ def out(tmp_path, monkeypatch):
 
 
 def test_a_report_writes_every_file_and_the_gallery_lists_it(out, tmp_path):
-    out.figure(DRAWN["area_bars"](), "fig_a", "two dots with bars", pd.DataFrame({"x": [1.0]}))
+    out.figure(DRAWN["dots"](), "fig_a", "two dots with bars", pd.DataFrame({"x": [1.0]}))
     table = pd.DataFrame({"method": ["a"], "value": [0.12345], "paper": [float("nan")]})
     assert out.table(table, "tab_b", "one row") is table
     names = {f.name for f in (tmp_path / "demo").iterdir()}
@@ -86,7 +125,7 @@ def test_a_report_writes_every_file_and_the_gallery_lists_it(out, tmp_path):
     (tmp_path / "demo" / "NOTE.md").write_text("> Made before lunch.\n")
     assert "## Profile `demo`\n\n> Made before lunch.\n\n###" in gallery.gallery(tmp_path)
     with pytest.raises(ValueError, match="'fig_z' is no figure or table of 09_test; expected one of fig_a, tab_b"):
-        out.figure(DRAWN["area_bars"](), "fig_z", "nothing")
+        out.figure(DRAWN["dots"](), "fig_z", "nothing")
 
 
 def test_the_gallery_has_the_papers_value_ours_seconds_seed_and_configuration(out, tmp_path, monkeypatch):
@@ -94,7 +133,7 @@ def test_the_gallery_has_the_papers_value_ours_seconds_seed_and_configuration(ou
         report.Report("09_test", "demo", seed).record(a=a)
     for profile in ("demo", "natural", "smoke", "paper-dry-run"):
         here = report.Report("09_test", profile, 0)
-        here.figure(DRAWN["area_bars"](), "fig_a", f"two dots of {profile}")
+        here.figure(DRAWN["dots"](), "fig_a", f"two dots of {profile}")
         here.table(pd.DataFrame({"x": [1]}), "tab_b", "one row")
     (tmp_path / "demo" / "timings.json").write_text('{"09_test": {"released": 31, "retrain": 245}}')
     page = gallery.gallery(tmp_path)
@@ -324,7 +363,7 @@ def test_only_the_profiles_own_parameters_write_under_its_name(tmp_path, monkeyp
 
 def test_other_seeds_leave_a_record_and_no_figure(out, tmp_path):
     second = report.Report("09_test", "demo", 1)
-    second.figure(DRAWN["area_bars"](), "fig_a", "two dots with bars")
+    second.figure(DRAWN["dots"](), "fig_a", "two dots with bars")
     second.record(a=1)
     assert [f.name for f in (tmp_path / "demo").rglob("*.*")] == ["seed1.csv"]
 
