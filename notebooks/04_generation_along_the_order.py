@@ -387,7 +387,7 @@ f"precision {shares[0]}, recall {shares[1]}"
 
 # %% tags=["slide"]
 sources = ("val", "class_mean", "global_mean", "two_pass", "random")
-sources = () if brief else (*sources, "wrong_class")
+sources = () if brief else (*sources, "wrong_class", "measured")
 how = {"device": device, "side_by_side": True}
 results = evaluation.comparison(config, seed, sources, **how)
 lesson.generation_metrics(out, results, config)
@@ -517,7 +517,8 @@ lesson.source_gaps(results, config, sources)
 
 # %% [markdown]
 # An order matters to CMAR where the training bank beats `random` and `wrong_class`, and it is the *image's* order that matters
-# where it beats `class_mean` and `global_mean`. Ask it of both blocks, with and without guidance, and of every run on
+# where it beats `class_mean` and `global_mean`. The source `measured` is ours: that CMAR is fine-tuned and generates along the orders of
+# notebook 3's measured graph, as CMAR is along CoMAE's; the table of all systems has MAR+C with it too. Ask it of both blocks, with and without guidance, and of every run on
 # record (above): a difference that one block shows and the other does not is no property of the method. Nor does a row of `val`
 # with *no difference found* prove that the bank leaks nothing: its interval says how large a leak can still be, and the share
 # of the right class is a second place to look for it.

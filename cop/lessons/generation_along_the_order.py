@@ -242,7 +242,9 @@ def tab4(out: Report, results: dict[tuple, Result], profile: Profile):
 def generation_gaps(out: Report, results: dict[tuple, Result], profile: Profile):
     """Paired differences between systems with 95 % intervals, and whether they exceed the noise."""
     against = (("MAR+C", "MAR"), ("CMAR", "MAR"), ("CMAR", "continued random"), ("CMAR", "ascending"))
-    return gaps(results, [(key(a, cfg), key(b, cfg)) for cfg in scales(profile) for a, b in against])
+    pairs = [(key(a, cfg), key(b, cfg)) for cfg in scales(profile) for a, b in against]
+    pairs += [(k, key(b, k[2])) for k in results if k[1] == generation.MEASURED for b in ("MAR", "continued random")]
+    return gaps(results, pairs)
 
 
 def source_gaps(results: dict[tuple, Result], profile: Profile, sources: Sequence[str]) -> pd.DataFrame:

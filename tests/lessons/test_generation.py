@@ -267,6 +267,17 @@ def test_what_comes_next_depends_on_what_has_been_generated(monkeypatch):
     assert [abs(p // 8 - q // 8) <= 1 and abs(p % 8 - q % 8) <= 1 for p, q in zip(calm, (9, 54), strict=True)] == [False, False]
 
 
+def test_the_measured_graph_lends_its_orders_too():
+    along = pipeline.with_graph(SMALL, "measured")
+    ours, theirs = (generation.fine_tuned(p, 0, kind)[1] for p, kind in ((SMALL, "measured"), (along, "descending")))
+    assert ours.directory == theirs.directory != generation.fine_tuned(SMALL, 0, "descending")[1].directory
+    made = generation.generate(SMALL, 0, "measured", "measured").tensors["rankings"].long()
+    bank = generation.order_bank(along, 0, "train")
+    assert torch.equal(made, bank.draw(generation.new_labels(SMALL, len(made)), seeded(0, 60)))
+    results = evaluation.comparison(SMALL, 0, ["measured"])
+    assert {("CMAR", "measured", 1.0), ("MAR+C", "measured", 1.0)} <= results.keys()
+
+
 def test_unknown_systems_and_sources_are_refused():
     with pytest.raises(ValueError, match="expected one of base, descending.*train, val"):
         generation.generate(SMALL, 0, "base", "trian")
