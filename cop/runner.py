@@ -15,6 +15,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 import papermill
+from filelock import FileLock, Timeout
 from papermill.exceptions import PapermillExecutionError
 
 from cop import paths
@@ -50,8 +51,8 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
     emptied first (not under `only`), and then `memory.check`; figures are not compared, and the gallery stays as it is.
     check: a difference is a RuntimeError, and nothing is replaced. keep: also write the executed notebooks to notebooks/.
     timings: also write the seconds of every notebook to the committed timings.json, as keep does. Raises ValueError for an unknown profile,
-    notebook or parameter before anything runs, and RuntimeError naming the cell when a notebook fails; the executed
-    copy up to there stays in build/.
+    notebook or parameter before anything runs, RuntimeError where another process runs the same profile and seed, and RuntimeError
+    naming the cell when a notebook fails; the executed copy up to there stays in build/.
     """
     dry_run = dry_run or DRY in profile
     full = get_profile(profile.replace(DRY, ""))
@@ -70,6 +71,12 @@ def run(profile: str = "demo", seed: int = 0, retrain: bool = False, keep: bool 
         print(f"profile {name} trains no generator (generation.steps is 0): notebook 4 is left out", flush=True)
     folder = paths.build / name / f"seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
+    mine = FileLock(folder.with_name(f"seed{seed}.lock"))  # held until this call ends
+    try:
+        mine.acquire(timeout=0)
+    except Timeout:
+        raise RuntimeError(f"profile {name}, seed {seed} is being run by another process, and two would overwrite each other's {folder}: "
+                           "wait for it to end, or run a copy of the project") from None  # fmt: skip
     prepared = []
     given = (parameters or {}) | ({"profile": profile} if profile != "demo" else {}) | ({"seed": seed} if seed else {})
     for source in chosen:

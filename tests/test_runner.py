@@ -144,3 +144,19 @@ def test_resuming_runs_a_notebook_again_for_other_parameters(tmp_path):
     nbformat.write(notebook, tmp_path / "done.ipynb")
     assert runner.same_source(tmp_path / "done.ipynb", tmp_path / "input.ipynb", {"seed": 1})
     assert not runner.same_source(tmp_path / "done.ipynb", tmp_path / "input.ipynb", {"seed": 1, "images": 20})
+
+
+def test_two_runs_of_one_profile_and_seed_do_not_overwrite_each_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "build", tmp_path)
+    monkeypatch.setattr(runner, "reproduced", lambda *_: None)
+    second = []
+
+    def execute(*_):
+        with pytest.raises(RuntimeError, match="profile demo, seed 0 is being run by another process"):
+            runner.run("demo", only="03")
+        second.append(True)
+
+    monkeypatch.setattr(runner, "execute", execute)
+    runner.run("demo", only="03")
+    runner.run("demo", only="03")  # the first one's lock ended with it
+    assert len(second) == 2

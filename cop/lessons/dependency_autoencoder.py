@@ -206,7 +206,7 @@ def objectives(out: Report, changes: Mapping[str, Mapping[str, Tensor]]):
 
     changes: of `cop.lessons.masks.compared`, by name. Means over seeds; intervals over images."""
     for name, r in changes.items():
-        numbers = {"L_r": r["losses"][:, 0], "graph: image": r["shares_of_graphs"][:, 2], "graphs_own": r["graphs_own"]}
+        numbers = {"L_r": r["losses"][:, 0], "graph: image": comparison.of_images(r, "graphs"), "graphs_own": r["graphs_own"]}
         out.record(**{f"{column}_{name}": value.mean() for column, value in numbers.items()})
     return comparison.table(changes).reset_index(names="objective")
 
@@ -238,7 +238,7 @@ def own_part(out: Report, changes: Mapping[str, Mapping[str, Tensor]], measured:
     if measured:
         found["measured graph (notebook 3)"] = (measured, "measured")
     points = pd.DataFrame(
-        [name, kind, float(r["shares_of_graphs"][:, 2].mean()), float(r["graphs_own"].mean())]
+        [name, kind, float(comparison.of_images(r, "graphs").mean()), float(r["graphs_own"].mean())]
         for name, (r, kind) in found.items()
     ).set_axis(["name", "kind", "share", "agreement"], axis=1)
     best = points[points.kind != "measured"].agreement.max()

@@ -4,7 +4,7 @@ of two trainings (notebook 2).
 Letters: S seeds, n images, N patches, K targets.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -228,6 +228,13 @@ def disjoint(profile: str | Profile, seed: int = 0, device: str = "auto") -> tup
 AGREE = ("graphs agree", "own part", "orders agree", "own part of orders")  # columns of tables, as of `agreements`
 
 
+def of_images(found: Mapping[str, Tensor], what: str) -> Tensor:
+    """What share of the graphs or orders of each training is an image's own (S,), from `compared`; where no class has two images,
+    the class's share is in it."""
+    position, _, image = found[f"shares_of_{what}"].T
+    return torch.where(image.isnan(), 1 - position, image)
+
+
 def agree_cells(found: dict[str, Tensor]) -> dict[str, str]:
     """The cells of AGREE from `agreements`."""
     keys = (f"{what}_{part}" for what in ("graphs", "orders") for part in ("raw", "own"))
@@ -245,7 +252,7 @@ def table(rows: dict[str, dict[str, Tensor]]) -> pd.DataFrame:
     out = {}
     for name, r in rows.items():
         (own, *others), weights = r["losses"].mean(0).tolist(), r["weights"].mean(0)
-        graph, order = (r[f"shares_of_{what}"][:, 2].mean() for what in ("graphs", "orders"))
+        graph, order = (of_images(r, what).mean() for what in ("graphs", "orders"))
         out[name] = {
             "L_r": f"{own:.2f}",
             "everything, shuffled, nothing shown": ", ".join(f"{loss:.2f}" for loss in others),

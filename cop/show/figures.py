@@ -179,8 +179,8 @@ def polarisation(weights: np.ndarray, step: np.ndarray, low: np.ndarray, high: n
         right.plot(step, y, dash, color=colour, lw=1.8)
         right.plot([step[-1]] * len(ends.get(name, ())), ends.get(name, ()), "o", color=colour, mec="white", ms=5, clip_on=False, zorder=3)
         right.annotate(text, (step[-1], y[-1]), (-6, 14 * up), textcoords="offset points", color=colour, ha="right", va="center")
-    sides = f"{low[-1]:.0%} below .1 and {high[-1]:.0%} above .9 at the end"
-    right.set(xlabel=f"training step (dots: all {len(ends.get('low', ()))} runs)", ylabel="share of entries", title=sides, ylim=(0, None))
+    sides = f"{low[-1]:.0%} below .1, {high[-1]:.0%} above .9"
+    right.set(xlabel=f"step (dots: all {len(ends.get('low', ()))} runs)", ylabel="share of entries", title=sides, ylim=(0, None))
     return fig
 
 
