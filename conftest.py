@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 os.environ["COP_PROGRESS"] = "0"
+os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"  # tests import `datasets` themselves, which would report to a server
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
 # No network, here and in the processes that tests and notebooks start.
