@@ -118,7 +118,7 @@ def looking() -> pd.DataFrame:
     """The orders that look, on photographs: accuracy, and the gain over each control with a star where it remains after Holm's
     correction over all comparisons."""
     n = Numbers("natural")
-    value = {name: n.of(name).iloc[0] for name in n.values.index}
+    value = {name: found.iloc[0] for name in n.values.index if len(found := n.of(name))}
 
     def gain(order: str, control: str) -> str:
         name = f"{order} - {control}"

@@ -242,13 +242,13 @@ def test_throughput_is_measured_once_and_kept():
 
 
 def test_figures_are_drawn_from_real_results(profile, test_images):
-    curves = {n: hits(profile, s, o, counts=FEW).curve() for n, s, o in (("ViT", "ViT", "random"), ("CViT", "CViT", None))}
-    fig = fc.fig8_accuracy(RATES, curves, {"ViT": None, "CViT": 0.78}, 0.1)
+    curves = {n: hits(profile, s, o, counts=FEW).curve()[None] for n, s, o in (("ViT", "ViT", "random"), ("CViT", "CViT", None))}
+    fig = fc.fig8_accuracy(RATES, curves, {"ViT": None, "CViT": 0.78}, 0.1, [0.5, 0.78])
     assert [line.get_label() for line in fig.axes[0].lines[:1]] == ["ViT"]
-    fig = fc.knee_range([0.9, 0.95, 0.99], {"CViT": [0.88, None, 0.96], "ViT": [0.5, 0.6, 0.7]})
+    fig = fc.knee_range([0.9, 0.95, 0.99], {"CViT": np.array([[0.88, np.nan, 0.96]]), "ViT": np.array([[0.5, 0.6, 0.7]])})
     line = fig.axes[0].lines[0]
     assert line.get_label() == "CViT" and np.isnan(line.get_ydata()[1]) and line.get_ydata()[2] == 0.96
-    fig = fc.order_controls(RATES, {"collapse": curves["CViT"]}, {"collapse": (0.5, 0.4, 0.6)}, 0.78, "a", "b", (0.25, 0.4))
+    fig = fc.order_controls(RATES, {"collapse": curves["CViT"]}, {"collapse": (0.5, 0.4, 0.6)}, 0.78, "a", {}, (0.25, 0.4))
     assert len(fig.axes) == 2
     order, (images, labels) = ranking_of(profile, "test", "collapse"), test_images
     model, _ = classification.classifier(profile, "CViT")
@@ -262,7 +262,7 @@ def test_figures_are_drawn_from_real_results(profile, test_images):
 def test_ticks_of_narrow_ranges_are_whole_per_cents():
     """22.5 would be printed as 22, and the next one, 25, as 25."""
     at = {"collapse": (0.24, 0.166, 0.28), "random": (0.26, 0.24, 0.297)}
-    fig = fc.order_controls(RATES, {"collapse": np.linspace(0.29, 0.12, len(RATES))}, at, 0.78, "a", "b")
+    fig = fc.order_controls(RATES, {"collapse": np.linspace(0.29, 0.12, len(RATES))[None]}, at, 0.78, "a", {})
     fig.canvas.draw()
     for axis in (fig.axes[0].yaxis, fig.axes[1].xaxis):
         shown = [int(label.get_text().rstrip("%")) for label in axis.get_ticklabels()]

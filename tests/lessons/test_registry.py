@@ -74,7 +74,7 @@ def test_an_order_in_one_file_appears_in_notebooks_3_and_5(own_orders, tmp_path,
         third = run("03", profile="smoke", images=20, device="cpu")
         fifth = run("05", profile="smoke", rounds=1, device="cpu")
     assert list(third["ranks"])[-2:] == list(orders.added()) == [toy, "hub"]
-    player = third["lesson"].player(third["sample"], third["ranks"])
+    player = third["lesson"].order_player(third["sample"], third["ranks"])
     assert toy in player.choices()["left"].options and toy in third["pairs"]
     assert {toy, "hub"} <= set(third["agreement"]) and toy in fifth["own"] and toy in fifth["one"] and "hub" not in fifth["own"]
     assert {f"share_image_{toy.replace(' ', '_')}", f"top1_own_{toy}_78%", f"top1_one_{toy}_78%"} <= recorded.keys()
