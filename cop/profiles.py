@@ -241,10 +241,11 @@ def dry_run(profile: Profile) -> Profile:
     return replace(
         profile,
         name=f"{profile.name}{DRY}",
-        data=replace(profile.data, name="synthetic", root=None, num_classes=2, limit=2, per_class=None),
+        data=replace(profile.data, name="synthetic", root=None, num_classes=2, limit=2, per_class=None, without_step=None),
         comae=replace(profile.comae, **few | {"steps": 2}),
         predictor=replace(profile.predictor, **few),
-        classifier=replace(profile.classifier, **few, pretrained=None, class_step=None),
+        base=replace(profile.base, **few | {"steps": min(profile.base.steps, 1)}),
+        classifier=replace(profile.classifier, **few, pretrained=None, class_step=None, folds=False),
         generation=replace(profile.generation, **few, checkpoint=None, checkpoint_classes=None, fine_tune_steps=1, rankings=None, val_rankings=None,
                            num_iter=3, num_sampling_steps=2, cfg_sweep=(profile.generation.cfg_scale,) * 3, count=2, features=None),
         scale=ScaleConfig(threads=None),
