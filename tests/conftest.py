@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cop import paths
+
 
 @pytest.fixture(autouse=True)
 def network():
@@ -26,6 +28,14 @@ def own_cache(tmp_path_factory):
         m.setenv("COP_CACHE", str(tmp_path_factory.mktemp("cache")))
         m.delenv("COP_RETRAIN_SINCE", raising=False)
         yield
+
+
+@pytest.fixture
+def nothing_stored(tmp_path, monkeypatch):
+    """An empty cache of the test's own, no released artefacts, and no RETRAIN."""
+    monkeypatch.setenv("COP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("COP_RETRAIN_SINCE", raising=False)
+    monkeypatch.setattr(paths, "released", tmp_path / "released")
 
 
 @pytest.fixture(scope="session")

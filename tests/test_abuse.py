@@ -28,11 +28,7 @@ from cop.train.shards import compute_shards, open_shards
 HOUR = 3600.0  # seconds
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("COP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("COP_RETRAIN_SINCE", raising=False)
-    monkeypatch.setattr(paths, "released", tmp_path / "released")
+pytestmark = pytest.mark.usefixtures("nothing_stored")
 
 
 def small(value: float = 1.0):

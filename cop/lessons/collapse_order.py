@@ -31,6 +31,7 @@ from cop.paper.patches import edge_strength
 from cop.profiles import for_classifiers
 from cop.show import diagrams, figures, report
 from cop.show.figures import to_array
+from cop.show.records import BESIDE
 from cop.show.report import Report
 from cop.train.loop import seeded
 
@@ -248,8 +249,7 @@ def first_of_each(out: Report, sample, ranks: Mapping[str, Tensor]):
 def photographs(out: Report):
     """Statistics of the collapse orders of clothes and of photographs: shares of position, class and image, agreement within
     and between classes, contrast and edges among the first 22 percent."""
-    both = {"clothes (demo)": "demo", "photographs (natural)": "natural"}
-    return out.beside(both, ROWS | {"edges in the first 22 % by variance": "edges_of_first_variance"})
+    return out.beside(BESIDE, ROWS | {"edges in the first 22 % by variance": "edges_of_first_variance"})
 
 
 def by_seed(out: Report, ranking: Tensor) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from cop.files import write
 from cop.lessons import scorecard
 from cop.lessons.looking import COMPARED, own_mean
 from cop.profiles import get_profile
-from cop.show.records import Seeds, read
+from cop.show.records import BESIDE, DATA, Seeds, read
 from cop.show.report import markdown
 
 Name = str | tuple[str, str]  # a number of the records, or a difference of two
@@ -102,7 +102,7 @@ def claims() -> list[tuple[str, str]]:
 
 def photographs() -> pd.DataFrame:
     """The same numbers of clothes and photographs, side by side."""
-    both = {"clothes (demo)": Numbers("demo"), "photographs (natural)": Numbers("natural")}
+    both = {column: Numbers(profile) for column, profile in BESIDE.items()}
     orders = ("random", "low-discrepancy", "collapse", "mean order", "measured", "variance")
     rows: Sequence[tuple[str, Sequence[Name], float, int]] = (
         ("share of an order that is position, class, image, in %", [f"share_{p}_collapse" for p in ("position", "class", "image")], 100, 1),
@@ -146,7 +146,7 @@ def short() -> str:
     def photos(name: str) -> str:
         return f"{photographs.cell(name, 1, 1)} %"
 
-    held = {p: scorecard.counts(scores[p], p) for p in ("demo", "natural")}
+    held = {p: scorecard.counts(scores[p], p) for p in DATA}
     exact, one_pass = ((1 - clothes.of(f"saved_with_{of}").mean()) for of in ("ranking", "measured"))
     return "\n".join([
         f"- **Do the paper's twelve claims hold?** Of clothes: {held['demo']}. Of photographs: {held['natural']}. The "

@@ -24,6 +24,7 @@ from cop.paper.cvit import mask_rate_schedule as mask_rate_schedule
 from cop.profiles import for_classifiers
 from cop.show import figures_classification, report
 from cop.show.figures import to_array
+from cop.show.records import BESIDE
 from cop.show.report import Report
 from cop.show.widgets import PatchSlider as PatchSlider
 
@@ -319,8 +320,7 @@ def first_patches(out: Report, model: CViT, data: ImageSet, order: Tensor, pick:
 def photographs_classified(out: Report, own: Sequence[str], one: Sequence[str], rate: float):
     """Top-1 accuracy in per cent with 78 percent masked, of clothes and of photographs: per order, trained along it and tested
     with one RViT, and differences."""
-    both = {"clothes (demo)": "demo", "photographs (natural)": "natural"}
-    return out.beside(both, by_seed(rate, own, one), 100, 1)
+    return out.beside(BESIDE, by_seed(rate, own, one), 100, 1)
 
 
 def verdicts(

@@ -14,11 +14,11 @@ from cop.configs import Profile
 from cop.lessons import comparisons, exactness, masks, pipeline
 from cop.profiles import get_profile
 from cop.show import figures, figures_measured, report
+from cop.show.records import DATA
 from cop.show.report import Report
 
 NOTEBOOK = "03_collapse_order"
 shown = partial(report.shown, NOTEBOOK)
-DATA = {"demo": "clothes", "natural": "photographs"}  # profile -> what the tables call it
 COLUMNS = {
     "share_position": "position",
     "share_class": "class",

@@ -25,6 +25,7 @@ from cop.paper.cvit import keep_count
 from cop.profiles import for_classifiers, in_fold
 from cop.show import figures_looking, figures_orders, report
 from cop.show.figures import to_array
+from cop.show.records import BESIDE
 from cop.show.report import Report
 from cop.train.artefacts import stored
 from cop.train.loop import seeded
@@ -235,7 +236,7 @@ def both(out: Report):
     """Top-1 accuracy in per cent with 78 percent masked per order, on clothes and on photographs."""
     names = {name: f"top1_{name}" for name in COMPARED}
     names |= {f"{o} − {c}": f"gain_{o} - {c}" for o in ("active", "coverage", "collapse") for c in ("random", "low-discrepancy", own_mean(o))}
-    return out.beside({"clothes (demo)": "demo", "photographs (natural)": "natural"}, names, 1, 1)
+    return out.beside(BESIDE, names, 1, 1)
 
 
 def verdicts(out: Report, hits: Mapping[str, np.ndarray], profile: Profile) -> pd.DataFrame:

@@ -10,11 +10,10 @@ from cop.files import write
 from cop.lessons.claims import CLAIMS, Claim, Ways
 from cop.measure.cost import attention_saving
 from cop.show.figures_scorecard import Panel, sheet
-from cop.show.records import Seeds, read
+from cop.show.records import DATA, Seeds, read
 from cop.show.report import markdown, written
 
 PAGE = "SCORECARD.md"
-DATA = {"demo": "clothes", "natural": "photographs"}  # profile -> column
 HOLDS, FAILS, DEPENDS, IMAGENET, UNMEASURED = VERDICTS = (
     "holds",
     "fails",

@@ -12,6 +12,9 @@ from scipy import stats
 
 from cop import paths
 
+DATA = {"demo": "clothes", "natural": "photographs"}  # profiles of which results are told -> what tables call their images
+BESIDE = {f"{images} ({profile})": profile for profile, images in DATA.items()}  # columns of tables that show both
+
 
 @functools.cache  # a notebook reads the records several times
 def note(message: str) -> None:

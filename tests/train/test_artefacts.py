@@ -19,12 +19,7 @@ from cop.train import artefacts
 from cop.train.artefacts import load, load_or_compute, release, versioned
 from cop.train.shards import compute_shards
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("COP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("COP_RETRAIN_SINCE", raising=False)
-    monkeypatch.setattr(paths, "released", tmp_path / "released")
+pytestmark = pytest.mark.usefixtures("nothing_stored")
 
 
 def once(value: float = 1.5):
