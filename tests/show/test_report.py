@@ -233,7 +233,9 @@ def test_seeds_give_means_with_students_interval_and_paired_differences(out, tmp
     assert (mean, n) == (pytest.approx(0.6), 3) and half == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)
     assert seeds.cell("a", 100, 1) == "60.0 ± 24.8" and seeds.cell("absent") == "–"
     table = seeds.table({"a": "a", "a less b": ("a", "b")}, 100, 1)
-    assert table["seed 2"].tolist() == ["70.0", "10.0"] and table["mean ± 95 %"][1].startswith("+13.3 ±")
+    assert table["seed 2"].tolist() == ["70.0", "+10.0"] and table["mean ± 95 %"][1].startswith("+13.3 ±")
+    report.Report("07_other", "demo", 0).record(a=0.5)
+    assert list(report.Seeds("demo", "07_other").table({"a": "a"})) == ["", "seed 0"], "one seed has no mean"
     assert report.Seeds("demo", "08_other").cell("a") == "–", "another notebook's records are not ours"
 
 
