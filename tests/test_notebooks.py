@@ -144,17 +144,32 @@ def test_a_notebook_imports_five_names_at_most(path):
 
 TYPED = {  # numbers that may stand in prose, for no training changes them
     "95 %": "level of intervals",
-    "140": "epochs of the paper's Fig. 6", "512": "epochs of the paper's CoMAE", "50,000": "images of the paper's metrics",
-    ".01": "the paper's least gain in tFID", ".09": "and its largest", "82.91": "Table 5, ViT at 0 %", "82.84": "Table 5, ViT + C at 0 %",
-    "78 %": "the paper's knee", "22 %": "what it leaves", "99 %": "end of the paper's Fig. 8", "95.16 %": "section 4.5", "0 %": "start of Fig. 8",
-    "256": "latents, pixels and width of the paper's CoMAE", "64": "its other width; patches and pixels of ours", "1,000": "steps of the diffusion",
-    "14": "of 64 patches, when one in five goes on: DynamicViT's rule", ".4": "matrix of notebook 6's five patches", ".6": "the same",
-}  # fmt: skip
-LEFT_OUT = (  # of prose: code, formulas, addresses, tables; references; the numbers of questions and exercises
-    r"(?s)```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)", r"(?m)^\|.*$",
+    "140": "epochs of the paper's Fig. 6",
+    "512": "epochs of the paper's CoMAE",
+    "50,000": "images of the paper's metrics",
+    ".01": "the paper's least gain in tFID",
+    ".09": "and its largest",
+    "82.91": "Table 5, ViT at 0 %",
+    "82.84": "Table 5, ViT + C at 0 %",
+    "78 %": "the paper's knee",
+    "22 %": "what it leaves",
+    "99 %": "end of the paper's Fig. 8",
+    "95.16 %": "section 4.5",
+    "0 %": "start of Fig. 8",
+    "256": "latents, pixels and width of the paper's CoMAE",
+    "64": "its other width; patches and pixels of ours",
+    "1,000": "steps of the diffusion",
+    "14": "of 64 patches, when one in five goes on: DynamicViT's rule",
+    ".4": "matrix of notebook 6's five patches",
+    ".6": "the same",
+}
+LEFT_OUT = (  # of prose: code, formulas, addresses; the head's table; references; the numbers of questions and exercises
+    r"(?s)```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)",
+    r"(?m)^\| \*\*(Paper|Time|Before|Next)\*\*.*$",
     r"(Eqs?\.|Figs?\.|Tables?|[Ss]ections?|[Nn]otebooks?|ICLR|ViT-B/)\s?\[?\d[\d.]*((, | and |, and | or | to |–)\[?\d[\d.]*)*",
-    r"(?m)^(<details><summary>)?\d\. ", r"\(C?\d+\)",
-)  # fmt: skip
+    r"(?m)^(<details><summary>)?\d\. ",
+    r"\(C?\d+\)",
+)
 
 
 def typed(prose: str) -> set[str]:

@@ -272,18 +272,35 @@ def verdicts(out: Report, profile: Profile, sample, ranks: Mapping[str, Tensor],
     seeds = out.seeds()
     tau, share = partial(seeds.cell, scale=1, digits=2), partial(seeds.cell, scale=100, digits=0)
     rows = [
-        ("top patches outline the main shapes (C12)", "Fig. 4",
-         f"contrast of the first 22 % {contrast:.2f} of the average, edges {edges['collapse']:.2f}",
-         f"contrast {tau('contrast_of_first')}, edges {tau('edges_of_first_collapse')}"),
-        ("orders agree moderately (C4)", "seen in Fig. 5",
-         f"tau {a['kendall_within']:.2f} within, {a['kendall_between']:.2f} between classes",
-         f"{tau('kendall_within_collapse')} within, {tau('kendall_between_collapse')} between"),
-        ("the order follows the image", "Fig. 4",
-         f"{a['share_position']:.0%} position, {a['share_class']:.0%} class, {a['share_image']:.0%} image",
-         ", ".join(f"{share(f'share_{part}_collapse')} % {part}" for part in ("position", "class", "image"))),
-        ("PageRank is needed", "section 3.2",
-         f"Spearman with plain in-strength {pairs['in-strength']:.2f}", tau("spearman_with_in-strength")),
-        ("it is the greedy order (section 6)", "Theorem 1",
-         f"Spearman with the greedy order {pairs['greedy']:.2f}", tau("spearman_with_greedy")),
-    ]  # fmt: skip
+        (
+            "top patches outline the main shapes (C12)",
+            "Fig. 4",
+            f"contrast of the first 22 % {contrast:.2f} of the average, edges {edges['collapse']:.2f}",
+            f"contrast {tau('contrast_of_first')}, edges {tau('edges_of_first_collapse')}",
+        ),
+        (
+            "orders agree moderately (C4)",
+            "seen in Fig. 5",
+            f"tau {a['kendall_within']:.2f} within, {a['kendall_between']:.2f} between classes",
+            f"{tau('kendall_within_collapse')} within, {tau('kendall_between_collapse')} between",
+        ),
+        (
+            "the order follows the image",
+            "Fig. 4",
+            f"{a['share_position']:.0%} position, {a['share_class']:.0%} class, {a['share_image']:.0%} image",
+            ", ".join(f"{share(f'share_{part}_collapse')} % {part}" for part in ("position", "class", "image")),
+        ),
+        (
+            "PageRank is needed",
+            "section 3.2",
+            f"Spearman with plain in-strength {pairs['in-strength']:.2f}",
+            tau("spearman_with_in-strength"),
+        ),
+        (
+            "it is the greedy order (section 6)",
+            "Theorem 1",
+            f"Spearman with the greedy order {pairs['greedy']:.2f}",
+            tau("spearman_with_greedy"),
+        ),
+    ]
     return pd.DataFrame(rows, columns=["claim", "paper", "this run", "all seeds"])

@@ -87,6 +87,8 @@ def test_what_a_comparison_of_orders_says_and_in_which_colours():
     assert thick == {"collapse": figures.line_of("collapse")[0], "random": figures_orders.PALE, "raster": figures_orders.PALE}
     assert len(ax.lines) == 9 and [t.get_text() for t in ax.texts] == ["collapse"], "two runs and their mean, each"
     assert "2 runs" in ax.get_xlabel() and "grey: random, raster" in ax.get_xlabel()
+    wide = figures_orders.dots({"a": (68.8, 67.8, 69.7), "b": (83.7, 83, 84.4)}, "x", "t", percent=True).axes[0]
+    assert all(float(x).is_integer() for x in wide.get_xticks()), "72.5 would be printed as 72"
 
 
 def test_shares_that_orders_have_in_common_and_colours_of_places():
