@@ -358,8 +358,8 @@ lesson.tab1(out, rows, trivial)
 # %% [markdown]
 # ## Is the order arbitrary because we trained too little?
 #
-# Notebook 3 finds that CoMAEs of two seeds order the same image differently. Is that because a
-# training was too short? Here is the objective as printed, trained until it reconstructs **better than ridge regression**, with three
+# Notebook 3 asks whether CoMAEs of two seeds order the same image alike. Where they do not, was the
+# training too short? Here is the objective as printed, trained until it reconstructs **better than ridge regression**, with three
 # seeds and a look at the same validation images on the way. *Agreement* is the correlation between what two seeds make of one image. Most of a raw
 # correlation comes from the mean graph (or the mean order) of all images; what counts is the agreement that is left when
 # the mean is taken out.

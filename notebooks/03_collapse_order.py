@@ -65,6 +65,8 @@ from cop.lessons import collapse_order as lesson
 from cop.lessons import exercises, pipeline
 from cop.paper import ranking
 
+pd.options.display.max_colwidth = None  # whole sentences in tables
+
 # %%
 out, config = lesson.start(
     profile, seed, images=images, top=top, device=device
@@ -428,7 +430,7 @@ lesson.other_readings(out, config, device)
 #
 # ### Do two trainings measure the same?
 #
-# The test that CoMAE's order failed, on the same images. Its own rows are those of CoMAEs that were trained to the end
+# The test that CoMAE's order was put to above, on the same images. Its own rows are those of CoMAEs that were trained to the end
 # (notebook 2), but for the one of threads, where a short training is enough to show what rounding does. *Own part*: after the mean graph or mean order of all images is taken out, so that position does not count.
 
 # %%

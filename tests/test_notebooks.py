@@ -142,6 +142,52 @@ def test_a_notebook_imports_five_names_at_most(path):
     assert len([a for n in found for a in n.names if isinstance(n, ast.ImportFrom) or a.name.startswith("cop")]) <= 5
 
 
+TYPED = {  # numbers that may stand in prose, for no training changes them
+    "95 %": "level of intervals",
+    "140": "epochs of the paper's Fig. 6",
+    "512": "epochs of the paper's CoMAE",
+    "50,000": "images of the paper's metrics",
+    ".01": "the paper's least gain in tFID",
+    ".09": "and its largest",
+    "82.91": "Table 5, ViT at 0 %",
+    "82.84": "Table 5, ViT + C at 0 %",
+    "78 %": "the paper's knee",
+    "22 %": "what it leaves",
+    "99 %": "end of the paper's Fig. 8",
+    "95.16 %": "section 4.5",
+    "0 %": "start of Fig. 8",
+    "256": "latents, pixels and width of the paper's CoMAE",
+    "64": "its other width; patches and pixels of ours",
+    "1,000": "steps of the diffusion",
+    "14": "of 64 patches, when one in five goes on: DynamicViT's rule",
+    ".4": "matrix of notebook 6's five patches",
+    ".6": "the same",
+}
+LEFT_OUT = (  # of prose: code, formulas, addresses; the head's table; references; the numbers of questions and exercises
+    r"(?s)```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)",
+    r"(?m)^\| \*\*(Paper|Time|Before|Next)\*\*.*$",
+    r"(Eqs?\.|Figs?\.|Tables?|[Ss]ections?|[Nn]otebooks?|ICLR|ViT-B/)\s?\[?\d[\d.]*((, | and |, and | or | to |–)\[?\d[\d.]*)*",
+    r"(?m)^(<details><summary>)?\d\. ",
+    r"\(C?\d+\)",
+)
+
+
+def typed(prose: str) -> set[str]:
+    """The numbers in prose of more than one digit, per cents, and counts of runs."""
+    for pattern in LEFT_OUT:
+        prose = re.sub(pattern, " ", prose)
+    found = re.findall(r"\d+ of \d+ (?:seeds|runs|images)|\d[\d.,]*\d(?: ?%)?|\.\d+(?: ?%)?|\d ?%", prose)
+    return {re.sub(r" ?%", " %", number) for number in found}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_no_number_of_a_run_is_typed_in_prose(path):
+    cells = [c.source for c in jupytext.read(path.with_suffix(".py")).cells if c.cell_type == "markdown"]
+    assert not typed("\n".join(cells).partition("## References")[0]) - set(TYPED)
+    said = "RViT has 57.7 % and is better with 3 of 4 seeds, by 12 points or 8 %; see Eq. 15, Tables 2, 3 and 4, `top[16]` and $0.5$."
+    assert typed(said) == {"57.7 %", "3 of 4 seeds", "12", "8 %"}
+
+
 def tagged(cell, tag):
     return tag in cell.metadata.get("tags", [])
 

@@ -344,7 +344,7 @@ def verdicts(
     bend = " → ".join("none" if k is None else f"{k:.0%}" for k in (cut[0], cut[-1]))
     eight, four = bills["paper, section 8"], bills["paper, section 4"]
     return pd.DataFrame(claims + [
-        {"claim": "the knee of CViT lies near 78 % (C10)", "paper": "78 %", "all seeds": seeds.cell("knee_CViT", 100, 0),
+        {"claim": "the knee of CViT lies near 78 % (C10)", "paper": "78 %", "all seeds": f"{seeds.cell('knee_CViT', 100, 0)} %",
          "this run": f"{bend}, for a curve that ends at {ENDS[0]:.0%} → {ENDS[-1]:.0%}"},
         {"claim": "95.16 % less computation (C11)", "paper": "attention only", "all seeds": "–",
          "this run": f"classifier {1 - eight['kept'] / eight['all']:.0%} less; end to end, of the whole image: {end_to_end(four):.1f}× (section 4) "

@@ -28,7 +28,7 @@ def in_strength(batch) -> Tensor:
     return batch.by("in_strength")
 
 
-@order("random", needs="nothing", colour="#8d8d96", width=1.8)
+@order("random", needs="nothing", colour="#8d8d96", dash="--", width=1.8)
 def random(batch) -> Tensor:
     return random_order(batch.count, batch.num_tokens, batch.generator)
 
@@ -43,7 +43,7 @@ def reversed_collapse(batch) -> Tensor:
     return reversed_order(batch.by("pagerank"))
 
 
-@order("mean order", needs="comae", shared=True, colour="#4a76c9", dash="--", width=2.0)
+@order("mean order", needs="comae", shared=True, colour="#4a76c9", dash=":", width=2.0)
 def mean(batch) -> Tensor:
     """The mean collapse order of the training images."""
     return batch.mean_order

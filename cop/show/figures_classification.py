@@ -13,7 +13,7 @@ from cop.show.figures_orders import dotted, lines, named, runs_drawn, standing, 
 # Table 5's systems. RViT and CViT wear the colours of the orders they are trained along.
 SYSTEMS = {
     "ViT": (INK, "--", 1.8), "DynamicViT": (BLUE, "-.", 1.8), "ViT+C": (TEAL, ":", 2.2), "RViT": line_of("random"),
-    "CViT": line_of("collapse"), "DynamicViT, tokens matched": ("#6fb7e9", ":", 1.8),
+    "CViT": line_of("collapse"),
 }  # fmt: skip
 PERCENT = PercentFormatter(1, decimals=0)
 

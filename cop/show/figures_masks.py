@@ -26,8 +26,8 @@ def loss_and_agreement(path: pd.DataFrame, levels: Mapping[str, float], title: s
     lines = {
         "graphs_raw": ("graphs", BLUE, ":"),
         "graphs_own": ("graphs, mean graph taken out", BLUE, "-"),
-        "orders_raw": ("orders", PINK, ":"),
-        "orders_own": ("orders, mean order taken out", PINK, "-"),
+        "orders_raw": ("orders", PINK, "-."),
+        "orders_own": ("orders, mean order taken out", PINK, "--"),
     }
     for quantity, (label, colour, dash) in lines.items():
         found = path[path.quantity == quantity]

@@ -59,7 +59,8 @@ def exact_and_found(errors: pd.DataFrame, orders: pd.DataFrame) -> Figure:
     palette = dict(zip(names, sns.color_palette([BLUE, GREY, PINK, INK], len(names)), strict=True))
     drawn = {"data": orders, "x": "excess", "y": "field", "hue": "order", "hue_order": names, "palette": palette, "ax": right}
     sns.stripplot(**drawn, dodge=True, size=2.5, alpha=0.45, legend=False)
-    sns.pointplot(**drawn, dodge=0.6, linestyle="none", errorbar=("ci", 95), seed=0, markersize=5, err_kws={"linewidth": 1.2})
+    sns.pointplot(**drawn, dodge=0.6, linestyle="none", errorbar=("ci", 95), seed=0, markersize=5, markers=["o", "s", "D", "^"][: len(names)],
+                  err_kws={"linewidth": 1.2})  # fmt: skip
     right.axvline(0, color=INK, lw=0.8)
     right.axvline(1, color=GREY, lw=0.8, ls=":")
     best = orders.groupby("order").excess.mean().idxmin()

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cop.orders import added
 from cop.show.figures import GREY, line_of, styled
@@ -60,8 +60,15 @@ def named(ax, x: Sequence[float], curves: Mapping[str, np.ndarray], shown: Mappi
 
 
 def told_apart(names: Sequence[str], chosen: Sequence[str]) -> dict[str, tuple[str, str, float]]:
-    """Colour, dash and width of the chosen orders, and of a reader's own."""
-    return {name: line_of(name) for name in names if name in chosen or name in added()}
+    """Colour, dash and width of the chosen orders, and of a reader's own. Where two have the same dash, the later one gets the first that
+    none has, while there is one: colours alone are not told apart in grey."""
+    looks, dashes = {}, ["-", "--", "-.", ":"]
+    for name in [n for n in dict.fromkeys((*chosen, *added())) if n in names]:
+        colour, dash, width = line_of(name)
+        dash = dash if dash in dashes or not dashes else dashes[0]
+        looks[name] = colour, dash, width
+        dashes = [d for d in dashes if d != dash]
+    return looks
 
 
 def pale(names: Sequence[str], shown: Container[str]) -> str:
@@ -113,5 +120,6 @@ def dots(at: Mapping[str, tuple[float, float, float]], xlabel: str, title: str, 
     dotted(ax, at, hollow, runs, better)
     if percent:
         ax.xaxis.set_major_formatter(PercentFormatter(100, decimals=0))
+        ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))  # 72.5 would be printed as 72
     ax.set(xlabel=xlabel, title=title)
     return fig

@@ -114,11 +114,12 @@ class Seeds:
         return "–" if self.of(name).empty else f"{self.cell(name, scale, digits)}; better {self.wins(name, better)}"
 
     def table(self, names: Mapping[str, str | tuple[str, str]], scale: float = 1, digits: int = 3) -> pd.DataFrame:
-        """names: label -> name in the record, or a pair for a difference. One row each: the number of every seed, and
-        their mean with its 95 % interval."""
+        """names: label -> name in the record, or a pair for a difference. One row each: the number of every seed, and where
+        there are several their mean with its 95 % interval."""
         rows = []
         for label, name in names.items():
-            of = self.of(name)
-            each = {f"seed {s}": f"{scale * of[s]:.{digits}f}" if s in of.index else "–" for s in self.values.columns}
-            rows.append({"": label} | each | {"mean ± 95 %": self.cell(name, scale, digits)})
+            of, sign = self.of(name), "+" if isinstance(name, tuple) else ""
+            each = {f"seed {s}": f"{scale * of[s]:{sign}.{digits}f}" if s in of.index else "–" for s in self.values.columns}
+            mean = {"mean ± 95 %": self.cell(name, scale, digits)} if len(each) > 1 else {}
+            rows.append({"": label} | each | mean)
         return pd.DataFrame(rows)

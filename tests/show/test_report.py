@@ -87,6 +87,8 @@ def test_what_a_comparison_of_orders_says_and_in_which_colours():
     assert thick == {"collapse": figures.line_of("collapse")[0], "random": figures_orders.PALE, "raster": figures_orders.PALE}
     assert len(ax.lines) == 9 and [t.get_text() for t in ax.texts] == ["collapse"], "two runs and their mean, each"
     assert "2 runs" in ax.get_xlabel() and "grey: random, raster" in ax.get_xlabel()
+    wide = figures_orders.dots({"a": (68.8, 67.8, 69.7), "b": (83.7, 83, 84.4)}, "x", "t", percent=True).axes[0]
+    assert all(float(x).is_integer() for x in wide.get_xticks()), "72.5 would be printed as 72"
 
 
 def test_shares_that_orders_have_in_common_and_colours_of_places():
@@ -233,7 +235,9 @@ def test_seeds_give_means_with_students_interval_and_paired_differences(out, tmp
     assert (mean, n) == (pytest.approx(0.6), 3) and half == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)
     assert seeds.cell("a", 100, 1) == "60.0 ± 24.8" and seeds.cell("absent") == "–"
     table = seeds.table({"a": "a", "a less b": ("a", "b")}, 100, 1)
-    assert table["seed 2"].tolist() == ["70.0", "10.0"] and table["mean ± 95 %"][1].startswith("+13.3 ±")
+    assert table["seed 2"].tolist() == ["70.0", "+10.0"] and table["mean ± 95 %"][1].startswith("+13.3 ±")
+    report.Report("07_other", "demo", 0).record(a=0.5)
+    assert list(report.Seeds("demo", "07_other").table({"a": "a"})) == ["", "seed 0"], "one seed has no mean"
     assert report.Seeds("demo", "08_other").cell("a") == "–", "another notebook's records are not ours"
 
 
