@@ -25,13 +25,14 @@ install: $(VENV)/.installed  ## the virtual environment, and nothing else
 figures: $(VENV)/.installed  ## run the notebooks, compare with paper_figures/PROFILE, replace what differs (RETRAIN=1: ignore what is stored, after a plan; interrupted, it goes on; DRY_RUN=1: one step of each stage)
 	$(PY) -m cop figures --profile $(PROFILE) $(if $(RETRAIN),--retrain) $(if $(DRY_RUN),--dry-run)
 
+ABREAST := -n 2 --dist loadfile  # two test files at a time, on one thread each
 test: $(VENV)/.installed $(VENV)/.installed-book  ## lint, unit tests, then the committed notebooks against a fresh run
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/lint-imports --no-cache
 	$(VENV)/bin/mypy
-	$(PY) -m pytest tests
-	COP_CACHE=$(CURDIR)/build/test-cache COP_FIGURES=$(CURDIR)/build/test-figures \
-	$(PY) -m pytest --nbval notebooks --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests $(ABREAST)
+	OMP_NUM_THREADS=1 COP_CACHE=$(CURDIR)/build/test-cache COP_FIGURES=$(CURDIR)/build/test-figures \
+	$(PY) -m pytest --nbval notebooks --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg $(ABREAST)
 
 FLOATS := tokens ranking orders diffusion entropy comae cvit dynamicvit metrics kl16 mar pipeline classification generation
 portable: $(VENV)/.installed  ## the files that compare floating-point results, as an older processor rounds them
