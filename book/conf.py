@@ -24,12 +24,14 @@ default_role = "code"  # docstrings write `names` as Markdown does
 autodoc_default_options = {"members": True, "undoc-members": True, "ignore-module-all": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True  # as written, and not as Python prints them
 add_module_names = False
 
 html_theme = "sphinx_book_theme"
 html_title = project
 html_copy_source = False
 html_static_path = ["static"]
+html_css_files = ["book.css"]
 html_math_renderer = "mathml"
 html_theme_options = {"use_download_button": False, "use_fullscreen_button": False, "show_toc_level": 2, "navbar_persistent": []}
 
@@ -50,8 +52,10 @@ def as_written(app, what, name, obj, options, lines):
 
 def formula(writer, node):
     """Formulae as MathML, which browsers draw by themselves: the book fetches no script from elsewhere."""
+    block = isinstance(node, nodes.math_block)
     try:
-        writer.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
+        drawn = tex2mathml(node.astext(), as_block=block)
+        writer.body.append(f'<div class="formula">{drawn}</div>' if block else drawn)
     except MathError as error:
         logging.getLogger(__name__).warning("%s in %r", error, node.astext(), location=node)
     raise nodes.SkipNode

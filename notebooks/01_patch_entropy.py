@@ -121,7 +121,7 @@ pd.DataFrame(one_number.numpy()).round(1)
 #
 # $$\mu_{b\mid a}=\mu_b+\frac{c_{ab}}{v_a}(a-\mu_a),\qquad v_{b\mid a}=v_b-\frac{c_{ab}^2}{v_a}.$$
 #
-# <details><summary>Predict before you run: is $b$ more certain after a bright $a$, or after a dark one?</summary>
+# <details><summary>Predict before you run: is <i>b</i> more certain after a bright <i>a</i>, or after a dark one?</summary>
 #
 # Equally certain. The variance that is left does not contain the value that was seen; only the expected value of $b$ does. That is
 # special to Gaussians, and it is why they make everything in this notebook exact.

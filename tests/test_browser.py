@@ -233,12 +233,16 @@ def book(site):
         server.shutdown()
 
 
-# Of one page: its images with alt text and whether they could be drawn, the targets of its links, where it can be linked at.
+# Of one page: its images with alt text and whether they are drawn in their shape, its width, the targets of its links, where it can
+# be linked at.
 LOOK = """async () => ({
     images: await Promise.all([...document.images].map(async i => {
         i.loading = "eager";
-        return [i.src, i.alt, await i.decode().then(() => true, () => false)];
+        i.style.padding = 0;  // the frame of a dark page
+        const shape = () => Math.abs(i.width * i.naturalHeight / (i.height * i.naturalWidth) - 1);
+        return [i.src, i.alt, await i.decode().then(() => !i.width || shape() < 0.02, () => false)];
     })),
+    width: document.documentElement.scrollWidth,
     links: [...document.querySelectorAll("a[href]")].map(a => a.href),
     anchors: [...document.querySelectorAll("[id]")].map(e => e.id),
 })"""
@@ -281,6 +285,7 @@ def test_the_book_is_searched_its_images_and_links_are_there_and_it_turns_dark(b
     seen(page, "book-dark")
 
     looks = {}
+    page.set_viewport_size({"width": 390, "height": 844})  # a phone's
     for file in sorted(site.rglob("*.html")):
         page.goto(f"{url}/{file.relative_to(site).as_posix()}", wait_until="domcontentloaded")
         looks[page.url] = page.evaluate(LOOK)
@@ -288,6 +293,7 @@ def test_the_book_is_searched_its_images_and_links_are_there_and_it_turns_dark(b
     assert len(images) > 40
     assert not [image for image, (alt, _) in images.items() if not alt.strip()], "no alt text"
     assert not [image for image, (_, drawn) in images.items() if image[1].startswith(url) and not drawn], "not drawn"
+    assert not {at: look["width"] for at, look in looks.items() if look["width"] > 390}, "scrolls sideways on a phone"
     for at, look in looks.items():
         for link in look["links"]:
             target, _, anchor = urllib.parse.unquote(link).partition("#")

@@ -74,9 +74,11 @@ def modules() -> list[str]:
 
 
 def as_page(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
-    """A notebook for the book: alt texts where Sphinx looks for them, solutions folded, no installation. Raises
-    RuntimeError for a picture without alt text."""
+    """A notebook for the book: alt texts where Sphinx looks for them, solutions folded, no installation, and no badges before the
+    project has an address. Raises RuntimeError for a picture without alt text."""
     notebook.cells = [c for c in notebook.cells if "colab" not in c.metadata.get("tags", [])]
+    if address().startswith("YOUR_ACCOUNT/"):
+        notebook.cells[0].source = re.sub(r"^\[!\[Open in .*\n", "", notebook.cells[0].source, flags=re.M)
     for cell in notebook.cells:
         if "solution" in cell.metadata.get("tags", []):
             cell.metadata["tags"] = [*cell.metadata["tags"], "hide-cell"]
