@@ -84,8 +84,8 @@ out, config = lesson.start(
 fold = lesson.first_fold(config)  # of the networks shown below
 data, N = cop.load_data(fold, "test"), config.num_tokens
 brief = brief or config.classifier.folds  # five networks an order
-folds = " in each of five folds" if config.classifier.folds else ""
-f"{config.data.classes} classes; {len(data)} test images{folds}, {N} patches"
+where = " in each of five folds" if config.classifier.folds else ""
+f"{len(data)} test images{where}, {N} patches each"
 
 # %% [markdown] tags=["slide"]
 # ## The result first
