@@ -13,6 +13,7 @@ ImageNet. Weights that were trained on it (MAR's, and ViTs of ImageNet-21k) have
 
 import gzip
 import os
+import shutil
 import tarfile
 import zlib
 from pathlib import Path
@@ -106,11 +107,19 @@ def folder_of(name: str, root: Path | None) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Everything in a .tgz below a folder. Raises ValueError naming the archive unless it is whole and holds the folder of its name."""
+    """All files of a .tgz, below a folder. Raises ValueError naming the archive unless it is whole, holds the folder of its name, and
+    nothing but files and folders below it: Python 3.11.2, which Debian 12 has, knows no `filter` of tarfile that asks for this."""
     stem = archive.name.removesuffix(".tgz")
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(folder, filter="data")
+            for member in tar:
+                path = (folder / member.name).resolve()
+                if not (member.isfile() or member.isdir()) or not path.is_relative_to(folder.resolve()):
+                    raise tarfile.TarError(f"it holds {member.name!r}, which is no file or folder below the archive's own")
+                (path if member.isdir() else path.parent).mkdir(parents=True, exist_ok=True)
+                if member.isfile():
+                    with tar.extractfile(member) as source, open(path, "wb") as target:
+                        shutil.copyfileobj(source, target)
         reason = "" if (folder / stem).is_dir() else f"it holds no folder {stem}"
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         reason = str(error)
