@@ -37,7 +37,7 @@ test: $(VENV)/.installed $(VENV)/.installed-book  ## lint, unit tests, then the 
 FLOATS := tokens ranking orders diffusion entropy comae cvit dynamicvit metrics kl16 mar pipeline classification generation
 portable: $(VENV)/.installed  ## the files that compare floating-point results, as an older processor rounds them
 	ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=AVX2 OMP_NUM_THREADS=1 \
-	$(PY) -m pytest -m "not slow" $(FLOATS:%=tests/*/test_%.py)
+	$(PY) -m pytest -m "not slow" $(FLOATS:%=tests/*/test_%.py) $(ABREAST)
 
 torture: $(VENV)/.installed  ## SIGKILL at KILLS random moments of training, ranking, figures and release, for MINUTES at most
 	OMP_NUM_THREADS=1 $(PY) scripts/torture.py --kills $(KILLS) --minutes $(MINUTES)
