@@ -100,11 +100,11 @@ def speed(table: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(1, len(names), figsize=(7.6, 2.9), layout="constrained")
     for ax, name in zip(axes, names, strict=True):
         runs = {k: run for k, run in table[table["model"] == name].groupby("optimizer")}
-        for optimizer, style in (("adamw", "o--"), ("muon", "o-")):
+        for optimizer, (name_of, style, above) in {"adamw": ("AdamW", "o--", 5), "muon": ("Muon", "o-", -12)}.items():
             run = runs[optimizer]
             ax.plot(run["core-seconds"], run["validation loss"], style, ms=3, color=COLOURS[optimizer])
-            ax.annotate({"adamw": "AdamW", "muon": "Muon"}[optimizer], run[["core-seconds", "validation loss"]].iloc[0],
-                        xytext=(4, 4), textcoords="offset points", color=COLOURS[optimizer])  # fmt: skip
+            ax.annotate(name_of, run[["core-seconds", "validation loss"]].iloc[len(run) // 2], xytext=(0, above),
+                        textcoords="offset points", ha="left" if above > 0 else "right", color=COLOURS[optimizer])  # fmt: skip
         ax.axhline(runs["adamw"]["validation loss"].iloc[-1], color="0.6", lw=0.7, zorder=0)
         ax.set(title=f"{name}: {gained(runs)}", xlabel="seconds of one core", ylabel="validation loss (lower is better)")
     return fig
