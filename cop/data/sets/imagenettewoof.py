@@ -108,14 +108,14 @@ def folder_of(name: str, root: Path | None) -> Path:
 
 def unpack(archive: Path, folder: Path) -> None:
     """All files of a .tgz, below a folder. Raises ValueError naming the archive unless it is whole, holds the folder of its name, and
-    nothing but files and folders below it: Python 3.11.2, which Debian 12 has, knows no `filter` of tarfile that asks for this."""
-    stem = archive.name.removesuffix(".tgz")
+    nothing but files and folders that stay below `folder`: Python 3.11.2, which Debian 12 has, knows no `filter` of tarfile for this."""
+    stem, root = archive.name.removesuffix(".tgz"), folder.resolve()
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
-                path = (folder / member.name).resolve()
-                if not (member.isfile() or member.isdir()) or not path.is_relative_to(folder.resolve()):
-                    raise tarfile.TarError(f"it holds {member.name!r}, which is no file or folder below the archive's own")
+                path = (root / member.name).resolve()
+                if not (member.isfile() or member.isdir()) or not path.is_relative_to(root):
+                    raise tarfile.TarError(f"it holds {member.name!r}, which is a link or leads elsewhere")
                 (path if member.isdir() else path.parent).mkdir(parents=True, exist_ok=True)
                 if member.isfile():
                     with tar.extractfile(member) as source, open(path, "wb") as target:
