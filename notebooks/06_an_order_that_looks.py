@@ -245,6 +245,30 @@ single = lesson.asked(config, rate, runs, lesson.ISOLATED)
 isolated = lesson.compared(config, single, rate, runs, device)
 lesson.isolation(out, isolated)
 
+# %% [markdown] tags=["slide"]
+# ## What there is to win
+#
+# How much could *any* order win? Here RViT, the classifier of [notebook 5](05_first_patches.ipynb) that was trained on random subsets,
+# chooses for itself. It may try every patch of the whole image before it adds one, and takes the patch after which it is *most
+# certain* of some class, or answers most *as for the whole image*, or is most right (*knows the class*) or most wrong (*hides the
+# class*). None of these saves anything, and the last two are told the label.
+#
+# <details><summary>Predict before you run: a classifier that makes itself as certain as it can, is it right more often than
+# along random patches?</summary>
+#
+# It is not: it looks for what confirms its first guess, and the first guess rests on one patch. And the same classifier can be led to any answer
+# by someone who knows the image: with the choice of patches the answer itself is handed over.
+#
+# </details>
+
+# %% tags=["slide"]
+lesson.to_win(out, config, rate, 300, seed, device)
+
+# %% [markdown] tags=["slide"]
+# > **In short.** Between the bounds there is room for much, but what lies near the upper ones is bought with knowledge of the answer: *which*
+# > patches are shown tells as much as what they show. An order that uses the whole image has to be judged with that in mind, and
+# > being certain is not being right.
+
 # %% [markdown]
 # ## What it costs
 #

@@ -202,6 +202,11 @@ def cross_validated(profile: Profile) -> bool:
     return profile.classifier.folds and profile.data.fold is None
 
 
+def first_fold(profile: Profile) -> Profile:
+    """The profile of a single network of a system: of the first fold, where every image is tested in one of several."""
+    return in_fold(profile, 0) if cross_validated(profile) else profile
+
+
 def packed(hits: Hits) -> dict[str, Tensor]:
     """Hits as they are stored, a bit an image."""
     bits = {k: torch.from_numpy(np.packbits(getattr(hits, k), axis=1)) for k in ("top1", "top5")}

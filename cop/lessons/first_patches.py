@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cop.configs import Profile
 from cop.data.images import ImageSet
-from cop.lessons.classification import RATES, SHOWN, Hits, cross_validated
+from cop.lessons.classification import RATES, SHOWN, Hits
+from cop.lessons.classification import first_fold as first_fold
 from cop.lessons.costs import affordable as affordable
 from cop.lessons.costs import bills as bills
 from cop.lessons.costs import cost_table as cost_table
@@ -21,7 +22,7 @@ from cop.lessons.ordering import ranking_of as ranking_of
 from cop.measure.metrics import Interval, holm, knee, mcnemar, of_mean, share_interval
 from cop.paper.cvit import CViT, keep_count
 from cop.paper.cvit import mask_rate_schedule as mask_rate_schedule
-from cop.profiles import for_classifiers, in_fold
+from cop.profiles import for_classifiers
 from cop.show import figures_classification, report
 from cop.show.figures import to_array
 from cop.show.records import BESIDE
@@ -43,11 +44,6 @@ PAPER = {  # Table 5, in per cent: top-1 and top-5 at mask rates 0, 30, 50 and 7
 def start(profile: str, seed: int, **parameters) -> tuple[Report, Profile]:
     """Where the notebook writes, and its profile. Raises ValueError for a wrong parameter."""
     return Report(NOTEBOOK, profile, seed, **parameters), for_classifiers(profile)
-
-
-def first_fold(profile: Profile) -> Profile:
-    """The profile of a single network of a system: of the first fold, where every image is tested in one of several."""
-    return in_fold(profile, 0) if cross_validated(profile) else profile
 
 
 def in_short(out: Report, rate: float) -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cop.configs import FOLDS, Profile
-from cop.lessons import classification, cross_validation, leaderboard, ordering, pipeline
+from cop.lessons import classification, cross_validation, leaderboard, ordering, pipeline, yardstick
 from cop.lessons.costs import looking_costs as looking_costs
 from cop.lessons.cross_validation import accuracy, at_rate, differences
 from cop.lessons.cross_validation import compared as compared
@@ -223,6 +223,20 @@ def isolation(out: Report, hits: Mapping[str, np.ndarray]):
 
 
 GRAPHS = {"coverage": "near and alike", "coverage gaussian": "near", "coverage measured": "measured", "coverage comae": "CoMAE's"}
+
+
+@shown("What there is to win", here=[(f"top-1 in %: {n}", f"bound_{n}", 1, 1) for n in ("random", *yardstick.RULES)])
+def to_win(out: Report, profile: Profile, rate: float, images: int, seed: int, device: str):
+    """Top-1 accuracy of one classifier, trained on random patches, against the number of patches: along orders, and along patches that
+    it chose after it had tried each of them, so as to be certain, to answer as for the whole image, to be right or to be wrong."""
+    found = yardstick.bounds(classification.first_fold(profile), GLANCE, rate, images, seed, device)
+    at = {name: accuracy(h[None, -1])[0] for name, h in found.items()}
+    out.record(**{f"bound_{name}": value for name, value in at.items()})
+    orders = [at[name] for name in GLANCE]
+    title = f"Orders: {min(orders):.0f} to {max(orders):.0f} %. Most certain: {at['most certain']:.0f} %"
+    curves = {name: 100 * h.mean(1)[None] for name, h in found.items()}
+    numbers = pd.DataFrame({"patches": range(1, len(found["random"]) + 1)} | {name: c[0] for name, c in curves.items()})
+    return figures_looking.to_win(curves, list(yardstick.RULES), ("random", "active"), title), numbers
 
 
 @shown("What an order costs, end to end")

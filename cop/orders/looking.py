@@ -125,6 +125,20 @@ def greedy_looks(doubt: Callable[[Tensor], Tensor], shape: tuple[int, int], widt
     return order
 
 
+def one_step_ahead(loss: Callable[[Tensor], Tensor], images: int, num_tokens: int, patches: int) -> Tensor:
+    """The order of one who may try every patch before choosing: each is the one after which least is lost, (B, patches) long.
+
+    loss: from sets of patches to what is lost with each of them, (B, M, k) long -> (B, M), for M sets per image. It is called
+    once a step, with the patches chosen so far and each other one in turn. Raises ValueError for more patches than there are."""
+    check_steps(num_tokens, 1, patches)
+    order, left = torch.empty(images, 0, dtype=torch.long), torch.arange(num_tokens).expand(images, -1)
+    for _ in range(patches):
+        tried = torch.cat([order[:, None].expand(-1, left.shape[1], -1), left[..., None]], -1)  # (B, N - k, k + 1)
+        best = left.gather(1, loss(tried).argmin(1, keepdim=True).cpu())
+        order, left = torch.cat([order, best], 1), left[left != best].view(images, -1)
+    return order
+
+
 @torch.no_grad()
 def predictor_doubt(predictor, tokens: Tensor, kind: str, seen: Tensor) -> Tensor:
     """The doubt about every patch once the patches `seen` (B, k) are known, (B, N), zero at those.

@@ -38,8 +38,10 @@ def lines(ax, x: Sequence[float], curves: Mapping[str, np.ndarray], shown: Mappi
         ax.plot(x, np.mean(of, 0), dash, color=colour, lw=width, label=name, zorder=3 if name in shown else 1)
 
 
-def named(ax, x: Sequence[float], curves: Mapping[str, np.ndarray], shown: Mapping[str, tuple[str, str, float]]) -> None:
-    """Name each line of `lines` beside the place where it is farthest from the others. Limits of the axes must be set."""
+def named(ax, x: Sequence[float], curves: Mapping[str, np.ndarray], shown: Mapping[str, tuple[str, str, float]],
+          left_free: float = 0.06) -> None:  # fmt: skip
+    """Name each line of `lines` beside the place where it is farthest from the others. Limits of the axes must be set. No name stands
+    at a point in the first `left_free` of the axis."""
     x, means = np.asarray(x, float), {name: np.mean(curves[name], 0) for name in shown if name in curves}
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     at = (x - left) / (right - left)
@@ -50,7 +52,7 @@ def named(ax, x: Sequence[float], curves: Mapping[str, np.ndarray], shown: Mappi
         free = np.abs(others - y).min(0).clip(0, 0.15)
         for u, v in taken:
             free = np.minimum(free, np.hypot((at - u) / 2, y - v))
-        i = int(np.where((at > 0.06) & (at < 0.75) & (y > 0.03) & (y < 0.94), free, -1).argmax())
+        i = int(np.where((at > left_free) & (at < 0.75) & (y > 0.03) & (y < 0.94), free, -1).argmax())
         taken.append((at[i], y[i]))
         near = others[np.abs(others[:, i] - y[i]).argmin(), i]
         above, falls = y[i] > near, y[-1] < y[0]

@@ -16,6 +16,7 @@ from cop.orders.looking import (
     gaussian_kernel,
     greedy_looks,
     mean_colours,
+    one_step_ahead,
     predictor_doubt,
 )
 from cop.paper.entropy import TokenPredictor
@@ -51,6 +52,25 @@ def test_coverage_is_greedy_by_brute_force_and_near_the_best_set(n, seed):
         assert F(order[: k + 1]) >= max(F([*order[:k], p]) for p in order[k:]) - 1e-12
         best = max(F(S) for S in itertools.combinations(range(n), k + 1))
         assert best - 1e-12 <= F(order[: k + 1]) / (1 - 1 / torch.e) and F(order[: k + 1]) <= best + 1e-12
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(2, 8), st.integers(0, 1000))
+def test_trying_every_patch_for_what_is_left_uncovered_is_greedy_coverage(n, seed):
+    A = torch.rand(3, n, n, generator=gen(seed), dtype=torch.float64).masked_fill(torch.eye(n, dtype=torch.bool), 1)
+    calls = []
+
+    def uncovered(tried):
+        calls.append(tuple(tried.shape))
+        missed = torch.stack([(1 - a[:, s]).prod(-1).sum(0) for a, s in zip(A, tried, strict=True)])  # (3, M)
+        return missed
+
+    order = one_step_ahead(uncovered, 3, n, n)
+    assert torch.equal(order, coverage_order(A))
+    assert calls == [(3, n - k, k + 1) for k in range(n)]
+    assert torch.equal(one_step_ahead(lambda t: torch.zeros(t.shape[:2]), 2, n, 1), torch.zeros(2, 1, dtype=torch.long))
+    with pytest.raises(ValueError, match=f"patches is {n + 1}; expected a whole number from 1 to {n}"):
+        one_step_ahead(uncovered, 3, n, n + 1)
 
 
 def test_coverage_of_twelve_patches_and_in_chunks_is_the_same():
