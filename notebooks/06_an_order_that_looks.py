@@ -262,7 +262,7 @@ lesson.isolation(out, isolated)
 # </details>
 
 # %% tags=["slide"]
-lesson.to_win(out, config, rate, 300, seed, device)
+lesson.to_win(out, config, rate, 200, seed, device)
 
 # %% [markdown] tags=["slide"]
 # > **In short.** Between the bounds there is room for much, but what lies near the upper ones is bought with knowledge of the answer: *which*
