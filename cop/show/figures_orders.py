@@ -18,7 +18,7 @@ PALE = "#c6c6ce"  # of orders that are drawn for comparison only
 def standing(values: Mapping[str, float], better: int) -> str:
     """Which order leads, and the places of collapse and random order: the finding of a comparison. better: +1 or -1."""
     ranked = sorted(values, key=lambda name: -better * values[name])
-    places = [f"{name} is no. {ranked.index(name) + 1}" for name in ("collapse", "random") if name in ranked]
+    places = [f"{name} is no. {ranked.index(name) + 1}" for name in ("collapse", "random") if name in ranked[1:]]
     return f"{ranked[0]} leads, {', '.join(places)} of {len(ranked)}"
 
 

@@ -81,7 +81,7 @@ def test_figures_return_a_closed_figure_and_leave_no_global_state(name):
 def test_what_a_comparison_of_orders_says_and_in_which_colours():
     values = {"random": 3.0, "greedy": 1.0, "collapse": 2.0}
     assert figures_orders.standing(values, -1) == "greedy leads, collapse is no. 2, random is no. 3 of 3"
-    assert figures_orders.standing(values, 1).startswith("random leads, collapse is no. 2")
+    assert figures_orders.standing(values, 1) == "random leads, collapse is no. 2 of 3"
     ax = DRAWN["order_curves"]().axes[0]
     thick = {line.get_label(): line.get_color() for line in ax.lines if line.get_label() in CURVES}
     assert thick == {"collapse": figures.line_of("collapse")[0], "random": figures_orders.PALE, "raster": figures_orders.PALE}
