@@ -235,8 +235,11 @@ def to_win(out: Report, profile: Profile, rate: float, images: int, seed: int, d
     orders = [at[name] for name in GLANCE]
     title = f"Orders: {min(orders):.0f} to {max(orders):.0f} %. Most certain: {at['most certain']:.0f} %"
     curves = {name: 100 * h.mean(1)[None] for name, h in found.items()}
-    numbers = pd.DataFrame({"patches": range(1, len(found["random"]) + 1)} | {name: c[0] for name, c in curves.items()})
-    return figures_looking.to_win(curves, list(yardstick.RULES), ("random", "active"), title), numbers
+    ks = range(1, len(found["random"]) + 1)
+    numbers = pd.DataFrame({"patches": ks} | {name: c[0] for name, c in curves.items()})
+    drawn = figures_orders.order_curves(ks, curves, "top-1 accuracy in % (higher is better)", title, (*yardstick.RULES, "random", "active"),
+                                        ylim=(-6, 112), left_free=0.3)  # fmt: skip
+    return drawn, numbers
 
 
 @shown("What an order costs, end to end")

@@ -84,16 +84,16 @@ def bounds(profile: str | Profile, orders: Sequence[str], rate: float, images: i
     config = versioned("yardstick", 1, {"along": along, "rules": list(RULES), "images": images})
 
     def compute(_):
-        sample = pipeline.sample(profile, "test", images, device)
-        split = ordering.of_split(profile, "test", seed, device, seeded(seed, 43))
-        some = pipeline.selection(load_data(profile, "test"), images)
+        data, split = load_data(profile, "test"), ordering.of_split(profile, "test", seed, device, seeded(seed, 43))
+        some = pipeline.selection(data, images)
+        x, y = data.batch(some)
         found = {name: split.ranked(get(name), some).long() for name in orders}
         model, _ = classification.classifier(profile, "RViT", seed, device)
         with inference(profile, device):
             for name, rule in RULES.items():
-                first = chosen_by(model, sample.images.to(device), sample.labels.to(device), rule, K)
+                first = chosen_by(model, x.to(device), y.to(device), rule, K)
                 found[name] = completed(first, profile.num_tokens)
-            hits = {n: classification.evaluate(model, sample.images, sample.labels, r, counts, device=device) for n, r in found.items()}
+            hits = {n: classification.evaluate(model, x, y, r, counts, device=device) for n, r in found.items()}
         return {name: torch.from_numpy(h.top1) for name, h in hits.items()}, None
 
     return {name: found.numpy() for name, found in load_or_compute("yardstick", config, compute).tensors.items()}

@@ -1,13 +1,12 @@
 """Figures of notebook 6: data in, a matplotlib `Figure` out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
 from cop.show.figures import BLUE, GREY, INK, line_of, reveal, show, styled
-from cop.show.figures_orders import lines, named, pale, runs_drawn, told_apart
 
 
 @styled
@@ -40,17 +39,4 @@ def bound(found: np.ndarray) -> Figure:
     ax.text(k[0], 1 - 1 / np.e, "1 - 1/e: the theorem", color=GREY, fontsize=8, va="bottom")
     ax.set(xlabel=f"patches chosen ({len(found)} images, a line each)", ylabel="covered, best set = 1 (higher is better)", ylim=(0.6, 1.01))
     ax.set_title(f"Greedy covers at least {found.min():.1%} of what the best set does")
-    return fig
-
-
-@styled
-def to_win(curves: Mapping[str, np.ndarray], rules: Sequence[str], chosen: Sequence[str], title: str) -> Figure:
-    """Accuracy in per cent from 1 to K patches, (runs, K) per name: `rules` and the chosen orders told apart, the other orders grey."""
-    fig, ax = plt.subplots(figsize=(6.4, 4.2))
-    ks = np.arange(1, next(iter(curves.values())).shape[1] + 1)
-    looks = told_apart(list(curves), (*rules, *chosen))
-    ax.set(xlim=(1, ks[-1]), ylim=(-6, 112), yticks=range(0, 101, 20), title=title, ylabel="top-1 accuracy in % (higher is better)")
-    lines(ax, ks, curves, looks)
-    named(ax, ks, curves, looks, left_free=0.3)
-    ax.set_xlabel(f"patches seen ({runs_drawn(curves)})\n{pale(list(curves), looks)}")
     return fig

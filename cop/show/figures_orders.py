@@ -81,15 +81,15 @@ def pale(names: Sequence[str], shown: Container[str]) -> str:
 
 @styled
 def order_curves(ks: Sequence[int], curves: Mapping[str, np.ndarray], ylabel: str, title: str, chosen: Sequence[str],
-                 band: tuple[np.ndarray, np.ndarray] | None = None) -> Figure:  # fmt: skip
+                 band: tuple[np.ndarray, np.ndarray] | None = None, ylim: tuple[float, float] | None = None, left_free: float = 0.06) -> Figure:  # fmt: skip
     """What remains (or is gained) against patches seen: curves (runs, len(ks)) per order, the chosen ones in colour, the rest
-    grey; band: (low, high) of random orders."""
+    grey; band: (low, high) of random orders; ylim: from nothing to a little above the highest, unless given; left_free: as in `named`."""
     fig, ax = plt.subplots(figsize=(6.4, 4.2))
     shown = told_apart(list(curves), chosen)
     low, high = (f(np.min(c) if f is min else np.max(c) for c in curves.values()) for f in (min, max))
-    ax.set(xlim=(ks[0], ks[-1]), ylim=(min(0, low), 1.04 * high), ylabel=ylabel, title=title)
+    ax.set(xlim=(ks[0], ks[-1]), ylim=ylim or (min(0, low), 1.04 * high), ylabel=ylabel, title=title)
     lines(ax, ks, curves, shown)
-    named(ax, ks, curves, shown)
+    named(ax, ks, curves, shown, left_free)
     if band:
         ax.fill_between(ks, *band, color=line_of("random")[0], alpha=0.25, lw=0)
     ax.set_xlabel(f"patches seen ({runs_drawn(curves)})\n{pale(list(curves), shown)}")
