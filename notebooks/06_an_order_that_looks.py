@@ -51,7 +51,7 @@ if "google.colab" in sys.modules:  # a clean runtime: fetch and install
 # %% tags=["parameters"]
 profile: str = "demo"  # smoke | demo | natural
 seed: int = 0  # the first seed of CoMAE, predictor and trainings
-seeds: int = 1  # trainings of each order and fold
+seeds: int = 0  # trainings of each order and fold; 0: all that are stored
 rate: float = 0.78  # mask rate of the comparison; the paper's knee
 images: int = 32  # validation images of the pictures and of the theorem
 device: str = "auto"  # auto | cpu | cuda
@@ -82,7 +82,7 @@ f"{len(sample.images)} validation images, {N} patches each"
 # %% [markdown] tags=["slide"]
 # ## The result first
 #
-# From the records of all seeds, with the mean over seeds and its 95 % interval where there are several:
+# From the record, with 95 % intervals over trainings and images, and stars as further down:
 
 # %% tags=["slide"]
 lesson.in_short(out, rate)
@@ -219,18 +219,19 @@ lesson.theorem(out, graphs, weights)
 # </details>
 
 # %% tags=["slide"]
-runs = range(seed, seed + seeds)
+runs = lesson.runs(config, rate, seed, seeds)
 chosen = lesson.asked(config, rate, runs)
 hits = lesson.compared(config, chosen, rate, runs, device)
-lesson.accuracies(out, hits, rate)
+lesson.accuracies(out, hits, config)
 
 # %%
 lesson.order_differences(out, hits, config)
 
 # %% [markdown]
-# Brackets hold the 95 % interval of a difference over the images, in points; stars are
-# [corrected by Holm](../book/glossary.md#holms-correction) over all cells of this table; the last number counts the trainings (folds
-# and seeds) in which the order is ahead.
+# Brackets hold the 95 % interval of a difference in points, as other images *and* other trainings might have given it where there are
+# several of each ([two crossed random effects](https://en.wikipedia.org/wiki/Random_effects_model)), and as other images might where there
+# is one; stars are [corrected by Holm](../book/glossary.md#holms-correction) over all cells of this table; the last number counts the
+# trainings (folds and seeds) in which the order is ahead.
 
 # %% [markdown] tags=["slide"]
 # > **In short.** An order is judged by its differences to all controls on the same images, not by its place in the figure.
@@ -241,9 +242,10 @@ lesson.order_differences(out, hits, config)
 # Only the graph differs, or only the rule:
 
 # %%
-single = lesson.asked(config, rate, runs, lesson.ISOLATED)
-isolated = lesson.compared(config, single, rate, runs, device)
-lesson.isolation(out, isolated)
+again = lesson.runs(config, rate, seed, seeds, lesson.ISOLATED)
+single = lesson.asked(config, rate, again, lesson.ISOLATED)
+isolated = lesson.compared(config, single, rate, again, device)
+lesson.isolation(out, isolated, config)
 
 # %% [markdown] tags=["slide"]
 # ## What there is to win

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cop.configs import FOLDS, Profile
 from cop.lessons import classification, pipeline
-from cop.measure.metrics import Interval, holm, of_mean
+from cop.measure.metrics import Interval, holm, of_trainings
 from cop.profiles import get_profile, in_fold
 
 SYSTEMS = {"random": "RViT"}  # whose orders are drawn anew in every step of the training
@@ -37,21 +37,30 @@ def compared(profile: str | Profile, orders: Iterable[str], rate: float, seeds: 
     return found
 
 
-def accuracy(hits: np.ndarray) -> Interval:
-    """Top-1 in per cent of hits (S, n), with Student's interval over the images."""
-    return of_mean(100.0 * hits.mean(0))[0]
+def networks(profile: Profile, n: int) -> np.ndarray:
+    """Which of the networks of a training tests each of n images, (n,): its fold, and 0 without folds."""
+    fold = np.zeros(n, int)
+    if profile.classifier.folds:
+        for f in range(FOLDS):
+            fold[pipeline.rows_of(in_fold(profile, f), "test").numpy()] = f
+    return fold
+
+
+def accuracy(hits: np.ndarray, network: np.ndarray | None = None) -> Interval:
+    """Top-1 in per cent of hits (S, n), with its interval over trainings and images (`metrics.of_trainings`)."""
+    return of_trainings(100.0 * hits, network)[0]
 
 
 def differences(hits: Mapping[str, np.ndarray], pairs: Iterable[tuple[str, str]], profile: Profile) -> pd.DataFrame:
-    """Paired differences of top-1 in points, first minus second: `difference`, `low`, `high` (Student's 95 % over the images, each
-    the mean over its seeds), `p`, `holm` (corrected for all pairs given), and `runs`, in how many of the S F trainings the first
-    is ahead."""
-    tested = [pipeline.rows_of(in_fold(profile, f), "test").numpy() for f in range(FOLDS)] if profile.classifier.folds else [slice(None)]
+    """Paired differences of top-1 in points, first minus second, on the same images with the same seeds: `difference`, `low`,
+    `high` (95 % over trainings and images, `metrics.of_trainings`), `p`, `holm` (corrected for all pairs given), and `runs`, in how
+    many of the S F trainings the first is ahead."""
+    network = networks(profile, next(iter(hits.values())).shape[1]) if hits else np.zeros(0)
     rows = []
     for a, b in pairs:
         gap = 100.0 * hits[a] - 100.0 * hits[b]  # (S, n)
-        interval, p = of_mean(gap.mean(0))
-        ahead = [run[rows].mean() > 0 for run in gap for rows in tested]
+        interval, p = of_trainings(gap, network)
+        ahead = [run[network == f].mean() > 0 for run in gap for f in np.unique(network)]
         rows.append([a, b, *interval, p, f"{sum(ahead)} of {len(ahead)}"])
     table = pd.DataFrame(rows, columns=["order", "against", "difference", "low", "high", "p", "runs"])
     return table.assign(holm=holm(table["p"]))

@@ -19,13 +19,14 @@ from cop.lessons.costs import looking_costs as looking_costs
 from cop.lessons.cross_validation import accuracy, at_rate, differences
 from cop.lessons.cross_validation import compared as compared
 from cop.lessons.panels import look_player as look_player
+from cop.measure.metrics import Interval
 from cop.orders import Order, get
 from cop.orders.looking import bilateral_graph, coverage_order, mean_colours
 from cop.paper.cvit import keep_count
 from cop.profiles import for_classifiers, in_fold
 from cop.show import figures_looking, figures_orders, report
 from cop.show.figures import to_array
-from cop.show.records import BESIDE
+from cop.show.records import BESIDE, Seeds
 from cop.show.report import Report
 from cop.train.artefacts import stored
 from cop.train.loop import seeded
@@ -43,6 +44,7 @@ GLANCE = ("random", "low-discrepancy", "variance", "collapse", "coverage", "surp
 COMPARED = ("random", "low-discrepancy", "variance", "collapse", "mean order", "measured", "coverage", "mean of coverage",
             "surprise", "mean of surprise", "active", "mean of active")  # fmt: skip
 CONTROLS = ("random", "low-discrepancy", "variance", "its own mean")
+OWN = ("collapse", "coverage", "surprise", "active")  # orders of an image's own whose mean is compared too
 MEANS = {"collapse": "mean order"}  # of the others it is "mean of ..."
 RULES = ("PageRank bilateral", "coverage")  # on one graph
 ISOLATED = ("PageRank bilateral", "coverage", "coverage gaussian", "coverage measured", "coverage comae")
@@ -54,18 +56,35 @@ def start(profile: str, seed: int, **parameters) -> tuple[Report, Profile]:
 
 
 def in_short(out: Report, rate: float) -> None:
-    """Print in two sentences what all seeds on record say of the orders at one mask rate."""
-    seeds = out.seeds()
-    if seeds.of("top1_active").empty:
+    """Print in two sentences what is on record of the orders at one mask rate."""
+    found = recorded(out.seeds())
+    if "top1_active" not in found:
         return report.say(f"No run is on record with {rate:.0%} of the patches masked.")
     names = ("random", "low-discrepancy", "variance", "collapse", "coverage", "active")
-    top1 = ", ".join(f"{n} {seeds.cell(f'top1_{n}', 1, 1)}" for n in names)
-    own = {o: (f"top1_{o}", f"top1_{own_mean(o)}") for o in ("collapse", "coverage", "active")}
-    gap = "; ".join(f"{o} {seeds.cell(pair, 1, 1)} points, ahead {seeds.wins(pair)}" for o, pair in own.items())
+    top1 = ", ".join(f"{name} {top1_of(found, name)}" for name in names)
+    own = ", ".join(f"{order} {gain_of(found, order, own_mean(order))}" for order in OWN if f"gain_{order} - {own_mean(order)}" in found)
     report.say(
-        f"Right from {1 - rate:.0%} of the patches, in % of the images, by networks that were fine-tuned along the order: {top1}.",
-        f"What an order of the image's own gains over one order for all images, its own mean: {gap}.",
+        f"Right from {1 - rate:.0%} of the patches, in % of the images, by networks that were fine-tuned along the order "
+        f"({found['trainings']:.0f} of each and of each fold): {top1}.",
+        f"What an order of the image's own gains over one order for all images, its own mean, in points: {own}.",
     )
+
+
+def recorded(seeds: Seeds) -> pd.Series:
+    """The numbers of this notebook on record, by name. A run compares all of its seeds at once, so that there is one: the first."""
+    return seeds.values.iloc[:, 0].dropna() if seeds.values.size else pd.Series(dtype=float)
+
+
+def top1_of(found: pd.Series, order: str) -> str:
+    """`48.7 [47.8, 49.6]`, or a dash."""
+    at = [found.get(f"{of}_{order}") for of in ("top1", "low", "high")]
+    return "–" if None in at else "{:.1f} [{:.1f}, {:.1f}]".format(*at)
+
+
+def gain_of(found: pd.Series, order: str, control: str) -> str:
+    """`+1.3 *`, the star where it remains after Holm's correction, or a dash."""
+    gain, p = (found.get(f"{of}_{order} - {control}") for of in ("gain", "holm"))
+    return "–" if gain is None else f"{gain:+.1f}{' *' if p < 0.05 else ''}"
 
 
 def orders_of(profile: Profile, count: int, names: Sequence[str], seed: int, device: str) -> dict[str, Tensor]:
@@ -154,10 +173,24 @@ def two_rules(out: Report, sample, orders: Mapping[str, Tensor], rate: float):
 # ------------------------------------------------------------------------------------------------ comparison
 
 
+def runs(profile: Profile, rate: float, seed: int, seeds: int, orders: Sequence[str] = COMPARED) -> list[int]:
+    """The seeds that are compared: `seeds` of them from `seed` on. 0: all in a row that are stored with every order that `seed` is stored
+    with, and `seed` itself; a seed other than 0 is then alone, since the run of seed 0 has all."""
+    if seeds or seed:
+        return list(range(seed, seed + max(1, seeds)))
+    profile, found = at_rate(profile, rate), [seed]
+    names = [o for o in orders if known(profile, o, seed)]
+    while names and all(known(profile, o, found[-1] + 1) for o in names):
+        found.append(found[-1] + 1)
+    return found
+
+
 def asked(profile: Profile, rate: float, seeds: Sequence[int], orders: Sequence[str] = COMPARED) -> list[str]:
     """Those of the orders that are compared: those whose results are stored, for each takes minutes a seed, and all if none is. What
-    is left out is printed."""
+    is left out is printed, and how many trainings there are if it is more than one."""
     found = [o for o in orders if all(known(at_rate(profile, rate), o, seed) for seed in seeds)] or list(orders)
+    if len(seeds) > 1:
+        print(f"{len(seeds)} trainings of each order and fold, seeds {seeds[0]} to {seeds[-1]}")
     if missing := [o for o in orders if o not in found]:
         print("not trained here:", ", ".join(missing))
     return found
@@ -183,13 +216,19 @@ def pairs(hits: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
     return [(o, c) for o in own for c in (*CONTROLS[:3], own_mean(o)) if c in hits]
 
 
+def tops(hits: Mapping[str, np.ndarray], profile: Profile) -> dict[str, Interval]:
+    """Top-1 in per cent of hits (S, n) by name, each with its interval over trainings and images."""
+    network = cross_validation.networks(profile, next(iter(hits.values())).shape[1])
+    return {name: accuracy(h, network) for name, h in hits.items()}
+
+
 @shown("Accuracy along each order", here=ACCURACIES)
-def accuracies(out: Report, hits: Mapping[str, np.ndarray], rate: float):
-    """Top-1 accuracy with 78 percent of the patches masked, fine-tuned and tested along each order, with intervals over images and a
-    dot for every training; the mean order of each order beside it."""
-    at = {name: accuracy(h) for name, h in hits.items()}
+def accuracies(out: Report, hits: Mapping[str, np.ndarray], profile: Profile):
+    """Top-1 accuracy with 78 percent of the patches masked, fine-tuned and tested along each order, with intervals over
+    trainings and images and a dot for every seed; the mean order of each order beside it."""
+    at = tops(hits, profile)
     for name, (value, low, high) in at.items():
-        out.record(**{f"top1_{name}": value, f"low_{name}": low, f"high_{name}": high})
+        out.record(trainings=len(hits[name]), **{f"top1_{name}": value, f"low_{name}": low, f"high_{name}": high})
     at.pop("ViT", None)  # the whole image
     best = max(value for value, _, _ in at.values())
     near = sum(value > best - 1 for value, _, _ in at.values())
@@ -201,8 +240,8 @@ def accuracies(out: Report, hits: Mapping[str, np.ndarray], rate: float):
 
 @shown("Differences between orders, on the same images", here=ACCURACIES)
 def order_differences(out: Report, hits: Mapping[str, np.ndarray], profile: Profile):
-    """Paired differences of top-1 in points between each order of an image's own and the controls, with 95 percent intervals, stars
-    after Holm's correction over the table, and in how many trainings it is ahead."""
+    """Paired differences of top-1 in points between each order of an image's own and the controls, with 95 percent intervals over
+    trainings and images, stars after Holm's correction over the table, and in how many trainings it is ahead."""
     table = differences(hits, pairs(hits), profile)
     out.record(**{f"gain_{r.order} - {r.against}": r.difference for r in table.itertuples()},
                **{f"holm_{r.order} - {r.against}": r.holm for r in table.itertuples()})  # fmt: skip
@@ -211,12 +250,12 @@ def order_differences(out: Report, hits: Mapping[str, np.ndarray], profile: Prof
 
 
 @shown("Only the graph differs, only the rule differs", here=[("top-1 in %: PageRank", "top1_PageRank bilateral", 1, 1), ("coverage", "top1_coverage", 1, 1)])
-def isolation(out: Report, hits: Mapping[str, np.ndarray]):
-    """Top-1 accuracy of one rule on four graphs, and of two rules on one graph, with intervals over images."""
+def isolation(out: Report, hits: Mapping[str, np.ndarray], profile: Profile):
+    """Top-1 accuracy of one rule on four graphs, and of two rules on one graph, with intervals over trainings and images."""
     rows = []
-    for name, h in hits.items():
-        value, low, high = accuracy(h)
-        out.record(**{f"top1_{name}": value})
+    for name, (value, low, high) in tops(hits, profile).items():
+        if name not in COMPARED:  # those are on record with all of their trainings
+            out.record(**{f"top1_{name}": value})
         rule, graph = ("PageRank", "near and alike") if name == "PageRank bilateral" else ("coverage", GRAPHS[name])
         rows.append({"rule": rule, "graph": graph, "top-1 in %": f"{value:.1f} [{low:.1f}, {high:.1f}]"})
     return pd.DataFrame(rows)
@@ -250,10 +289,20 @@ def looking_cost(out: Report, profile: Profile, rate: float):
 
 @shown("Orders on clothes and on photographs", here=ACCURACIES)
 def both(out: Report):
-    """Top-1 accuracy in per cent with 78 percent masked per order, on clothes and on photographs."""
-    names = {name: f"top1_{name}" for name in COMPARED}
-    names |= {f"{o} − {c}": f"gain_{o} - {c}" for o in ("active", "coverage", "collapse") for c in ("random", "low-discrepancy", own_mean(o))}
-    return out.beside(BESIDE, names, 1, 1)
+    """Top-1 accuracy in per cent with 78 percent masked per order, with intervals over trainings and images, and differences in points
+    with stars after Holm's correction, on clothes and on photographs."""
+    columns = {}
+    for column, profile in BESIDE.items():
+        found = recorded(out.seeds() if profile == out.profile else Seeds(profile, NOTEBOOK))
+        cells = [top1_of(found, order) for order in COMPARED]
+        cells += [gain_of(found, order, control) for order, control in told_apart()]
+        columns[f"{column}, {found.get('trainings', 1):.0f} of each"] = cells
+    return pd.DataFrame({"": [*COMPARED, *(f"{o} − {c}" for o, c in told_apart())]} | columns)
+
+
+def told_apart() -> list[tuple[str, str]]:
+    """The comparisons that the table of both data sets shows."""
+    return [(o, c) for o in reversed(OWN) for c in ("random", "low-discrepancy", own_mean(o))]
 
 
 def verdicts(out: Report, hits: Mapping[str, np.ndarray], profile: Profile) -> pd.DataFrame:

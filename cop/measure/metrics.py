@@ -271,6 +271,35 @@ def of_mean(values: Tensor | np.ndarray) -> tuple[Interval, float]:
     return student(float(x.mean()), float(x.std() / max(len(x) - 1, 1) ** 0.5), len(x) - 1)
 
 
+def of_trainings(values: np.ndarray, network: np.ndarray | None = None) -> tuple[Interval, float]:
+    """`student` of the mean of values (S, n), one per training and image, where other trainings and other images could have been
+    drawn: two crossed random effects, with the degrees of freedom of Satterthwaite (1946).
+
+    With mean squares of trainings, images and what is left of both, the variance is (MS_t + MS_i - MS_e) / (S n); MS_t
+    counts for at least MS_e. network: (n,), which of the networks of every training judged an image, where folds take turns; mean squares
+    are then those within one. A single training says nothing of others: `of_mean`. Raises ValueError for another shape.
+    """
+    x = np.asarray(values, dtype=float)
+    if x.ndim != 2 or x.size == 0:
+        raise ValueError(f"values have shape {x.shape}; expected (S, n), one per training and image")
+    S, n = x.shape
+    if S == 1:
+        return of_mean(x[0])
+    network = np.zeros(n, int) if network is None else np.asarray(network)
+    squares, freedom = np.zeros(3), np.zeros(3)
+    for part in (x[:, network == k] for k in np.unique(network)):
+        of_training, of_image = part.mean(1, keepdims=True), part.mean(0, keepdims=True)
+        m = part.shape[1]
+        squares += [m * np.square(of_training - part.mean()).sum(), S * np.square(of_image - part.mean()).sum(),
+                    np.square(part - of_training - of_image + part.mean()).sum()]  # fmt: skip
+        freedom += [S - 1, m - 1, (S - 1) * (m - 1)]
+    mean = np.divide(squares, freedom, out=np.zeros(3), where=freedom > 0)
+    signs = np.array([1, 1, -1]) if mean[0] > mean[2] else np.array([0, 1, 0])
+    variance = float(signs @ mean)
+    spread = float((signs**2 * mean**2 / freedom.clip(1)).sum())
+    return student(float(x.mean()), (variance / x.size) ** 0.5, variance**2 / spread if spread else int(freedom[1]))
+
+
 def of_jackknife(value: float, left_out: Tensor) -> tuple[Interval, float]:
     """`student` of a statistic of a sample, from its values (G,) without each of G equal groups of the sample.
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cop.data.loading import load_data
-from cop.lessons import base, classification, classifiers, cross_validation
+from cop.lessons import base, classification, classifiers, cross_validation, looking
 from cop.profiles import in_fold, smoke
 
 PROFILE = replace(
@@ -60,3 +60,13 @@ def test_differences_are_paired_by_image_and_count_the_trainings():
     assert table["difference"].tolist() == pytest.approx([100 * (n // 2) / n, -100 * (n // 2) / n])
     assert table["low"][0] < table["difference"][0] < table["high"][0] and table["runs"].tolist() == ["10 of 10", "0 of 10"]
     assert (table["holm"] >= table["p"]).all() and "*" in cross_validation.shown(table).iloc[0, 1]
+
+
+def test_as_many_seeds_are_compared_as_are_stored(capsys):
+    orders, rate = ("variance", "low-discrepancy"), PROFILE.classifier.rate
+    assert looking.runs(PROFILE, rate, 20, 0, orders) == [20] and looking.runs(PROFILE, rate, 20, 3, orders) == [20, 21, 22]
+    found = cross_validation.compared(PROFILE, ["variance"], rate, (0, 1))
+    assert found["variance"].shape[0] == 2 and (found["variance"][0] != found["variance"][1]).any()
+    assert looking.runs(PROFILE, rate, 0, 0, orders) == [0, 1] and looking.runs(PROFILE, rate, 1, 0, orders) == [1]
+    assert looking.asked(PROFILE, rate, [0, 1], orders) == ["variance"]
+    assert capsys.readouterr().out == "2 trainings of each order and fold, seeds 0 to 1\nnot trained here: low-discrepancy\n"

@@ -274,6 +274,33 @@ def test_intervals_of_a_mean_are_students_even_with_few_values():
         metrics.of_mean(torch.ones(0))
 
 
+@pytest.mark.parametrize("S, folds, of_training, of_image", [(2, 5, 2.0, 3.0), (5, 1, 1.0, 5.0), (5, 1, 0.0, 0.0)])
+def test_intervals_over_trainings_and_images_hold_the_truth_of_both(S, folds, of_training, of_image):
+    """Other trainings and other images are drawn; the interval over the images alone would miss the truth too often."""
+    rng, n, draws = np.random.default_rng(0), 300, 400
+    network, held, alone = np.arange(n) % folds, 0, 0
+    for _ in range(draws):
+        x = 10 * rng.standard_normal((S, n)) + of_image * rng.standard_normal(n)
+        x += of_training * rng.standard_normal((S, folds))[:, network]
+        both, images = metrics.of_trainings(x, network)[0], metrics.of_mean(x.mean(0))[0]
+        held, alone = held + (both.low <= 0 <= both.high), alone + (images.low <= 0 <= images.high)
+    assert held >= 0.92 * draws and (not of_training or alone < 0.9 * draws)
+
+
+def test_a_single_training_or_equal_ones_say_what_the_images_say():
+    x = gaussian(40, 1)[:, 0].double().numpy()
+    (one, p), (images, q) = metrics.of_trainings(x[None]), metrics.of_mean(x)
+    assert one == images and p == q
+    equal, p = metrics.of_trainings(np.stack([x, x, x]), np.arange(40) % 1)
+    assert equal == pytest.approx(images) and p == pytest.approx(q)
+    assert metrics.of_trainings(np.zeros((2, 5))) == ((0, 0, 0), 1)
+    apart = metrics.of_trainings(np.stack([x + 1, x - 1, x]))[0]
+    by_training = stats.ttest_1samp([x.mean() + 1, x.mean() - 1, x.mean()], 0).confidence_interval()
+    assert apart.value == pytest.approx(x.mean()) and apart.high - apart.low == pytest.approx(by_training.high - by_training.low, rel=0.25)
+    with pytest.raises(ValueError, match=r"shape \(5,\); expected \(S, n\)"):
+        metrics.of_trainings(np.zeros(5))
+
+
 def test_jackknife_of_a_mean_is_the_interval_of_the_mean():
     x = gaussian(60, 1)[:, 0]
     left_out = torch.stack([torch.cat([x[:i], x[i + 1 :]]).mean() for i in range(60)])
