@@ -281,6 +281,37 @@ lesson.to_win(out, config, rate, 200, seed, device)
 lesson.looking_cost(out, config, rate)
 
 # %% [markdown]
+# ## An order for an image that does not exist yet
+#
+# Whose order has an image that is still to be made? [Notebook 4](04_generation_along_the_order.ipynb) lends a new image the order of
+# another one. An order that looks needs no lender: at each of MAR's steps the predictor says of which patches it is least certain
+# *given what has been made*, and these come next (*most doubted*); or those it is surest of (*least doubted*), which is how a
+# [wave function collapses](https://github.com/mxgmn/WaveFunctionCollapse) in texture synthesis. MAR is trained on along either, that is,
+# along the order in which it would have made a training image; the control has as many steps in random order.
+#
+# <details><summary>Predict before you run: which of the two should make better images?</summary>
+#
+# Arguments for both are easy to find. Surest first makes few mistakes early, and lets the rest follow; but it begins with
+# an empty border, which decides nothing. Most doubted first decides what the image is, and has to guess it.
+#
+# </details>
+
+# %% tags=["slide"]
+lesson.made_by_doubt(out, seed, device)
+
+# %%
+lesson.along_doubt(out, seed, device)
+
+# %% [markdown]
+# *Less control* is the difference to as much training in random order at the same guidance, with its 95 % interval over seeds (over images
+# where there is one seed), a star where it remains after Holm's correction over the table. A Fréchet distance is better where it is lower,
+# the others where they are higher.
+
+# %% [markdown] tags=["slide"]
+# > **In short.** An image that does not exist can have an order of its own. Whether its making gains from it is a question for the
+# > control that was trained as long.
+
+# %% [markdown]
 # ## On photographs and on clothes
 #
 # The same notebook on both data sets; of photographs every image of the twenty classes is tested once, in five folds, by networks

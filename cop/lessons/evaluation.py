@@ -9,7 +9,7 @@ same images of each, so a difference of two systems is a paired one.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -282,22 +282,38 @@ def comparison(
     systems += [("MAR+C", "base", source) for source in sources if source == measured]
     rows = {(name, source, cfg): weights for cfg in scales(profile) for name, weights, source in systems}
     rows |= {("CMAR", "train", float(cfg)): "descending" for cfg in profile.generation.cfg_sweep}
-    rows[REAL] = "real"
-    names = {row: "|".join(map(str, row)) for row in rows}
-    configs = {names[r]: evaluation_config(profile, seed, weights, *r[1:]) for r, weights in rows.items()}
+    return of_rows(profile, seed, rows, device, side_by_side)
+
+
+def of_rows(
+    profile: Profile, seed: int, rows: Mapping[tuple[str, str, float], str], device: str = "auto", side_by_side: bool = False
+) -> dict[tuple, Result]:
+    """(name, source, cfg_scale) -> weights as (name, source, cfg_scale) -> result, and real images: one artefact, see `comparison`."""
+    rows = rows | {REAL: "real"}
+    config = rows_config(profile, seed, rows)
 
     def compute(_: Path):
         if side_by_side:
-            together([Job("evaluation", configs[names[row]], evaluate, (profile, seed, weights, *row[1:], device))
+            together([Job("evaluation", config[named(row)], evaluate, (profile, seed, weights, *row[1:], device))
                       for row, weights in rows.items()], pipeline.resolve_device(device))  # fmt: skip
         tensors = {}
         for row, weights in rows.items():
             values, parts = evaluate(profile, seed, weights, *row[1:], device=device)
-            tensors[names[row]] = torch.cat([values[None], parts])
+            tensors[named(row)] = torch.cat([values[None], parts])
         return tensors, None
 
-    tensors = load_or_compute("comparison", versioned("comparison", 1, configs), compute).tensors
-    return {row: (tensors[name][0], tensors[name][1:]) for row, name in names.items()}
+    tensors = load_or_compute("comparison", config, compute).tensors
+    return {row: (tensors[named(row)][0], tensors[named(row)][1:]) for row in rows}
+
+
+def named(row: tuple[str, str, float]) -> str:
+    return "|".join(map(str, row))
+
+
+def rows_config(profile: Profile, seed: int, rows: Mapping[tuple[str, str, float], str]) -> dict:
+    """What determines the result of `of_rows`."""
+    rows = rows | {REAL: "real"}
+    return versioned("comparison", 1, {named(r): evaluation_config(profile, seed, weights, *r[1:]) for r, weights in rows.items()})
 
 
 def difference(a: Result, b: Result, metric: str) -> tuple[Interval, float]:

@@ -5,12 +5,12 @@
     ascending   the same along reversed collapse orders (Table 4)
     random      the control that the paper lacks: the base trained on with random orders, for as many steps
     measured    ours: as descending, along the orders of the measured graph; a source of orders too
+    most doubted, least doubted   ours: along what a predictor doubts of an image of which part is known; sources too
 
 The three fine-tunes begin with the same weights and see the same images, timesteps and noise; only the orders differ.
 Images are paired too: image i of every system has the same class, the same seed and, from one bank, the same order.
 """
 
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,9 +22,9 @@ from cop.configs import Profile, as_dict, scale_config
 from cop.data.loading import load_data
 from cop.devices import at_a_time, inference
 from cop.lessons import ordering, pipeline
+from cop.lessons.doubt import DOUBTS, along_doubt, by_doubt
 from cop.orders import get, random_order, registered, reversed_order, small_type
 from cop.orders.bank import MODES, OrderBank
-from cop.orders.looking import distances, gaussian_kernel, next_patches, predictor_doubt
 from cop.paper.mar import MAR, MARConfig, load_mar
 from cop.profiles import get_profile
 from cop.train.artefacts import Artefact, load_or_compute, stored, versioned
@@ -43,7 +43,7 @@ SYSTEMS = {  # name: (weights, order source)
     "CMAR": ("descending", "train"), "ascending": ("ascending", "train"),
 }  # fmt: skip
 MEASURED = "measured"
-DOUBTS = {"most doubted": True, "least doubted": False}  # sources of orders that are made while generating, see `by_doubt`
+WEIGHTS = ("base", *KINDS, MEASURED, *DOUBTS)  # the base, and what it is fine-tuned to
 BATCH = 100  # images sampled at a time, by one process
 SAMPLING = {"num_iter", "num_sampling_steps", "clip", "temperature", "cfg_temperature", "cfg_scale", "cfg_sweep", "count", "val_rankings"}
 FINE_TUNING = {"fine_tune_steps", "fine_tune_lr", "fine_tune_batch_size", "random_share", "rankings"}
@@ -100,19 +100,22 @@ def fine_tuned_config(profile: Profile, seed: int, kind: str) -> dict:
     g = profile.generation
     extra = {k: v for k, v in sorted(as_dict(g).items()) if k in FINE_TUNING}
     config = mar_config(profile) | {"seed": seed, "kind": kind, "fine_tuning": extra}
+    if kind in DOUBTS:
+        return versioned("mar-tuned", 2, config | source_config(profile, seed, kind) | {"num_iter": g.num_iter})
     return versioned("mar-tuned", 2, config | (bank_config(profile, seed) if kind != "random" else {}))
 
 
 def fine_tuned(profile: str | Profile, seed: int, kind: str, device: str = "auto") -> tuple[MAR, Artefact]:
-    """The base trained on along collapse orders (descending), reversed ones (ascending), random ones, or those of the measured graph.
+    """The base trained on along collapse orders (descending), reversed ones (ascending), random ones, those of the measured graph, or
+    those that `by_doubt` makes of training images, in the steps of a generation.
 
-    Only the `rankings` training images that have an order are used, in all three: an order costs N encoder passes, and
+    Only the `rankings` training images that have an order are used, in all of them: an order costs N encoder passes, and
     the control must see the images that the others see. Raises ValueError for another kind.
     """
     if kind == MEASURED:
         return fine_tuned(pipeline.with_graph(get_profile(profile), MEASURED), seed, "descending", device)
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r} of fine-tuning; expected one of {', '.join((*KINDS, MEASURED))}")
+    if kind not in (*KINDS, *DOUBTS):
+        raise ValueError(f"unknown kind {kind!r} of fine-tuning; expected one of {', '.join(WEIGHTS[1:])}")
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     g, N = profile.generation, profile.num_tokens
 
@@ -120,10 +123,13 @@ def fine_tuned(profile: str | Profile, seed: int, kind: str, device: str = "auto
         data, tokens = load_data(profile, "train"), pipeline.token_source(profile, "train", device)
         chosen = pipeline.selection(data, g.rankings)
         flips = () if kind == "random" else (False, True) if profile.data.hflip else (False,)
-        orders = [pipeline.rankings(profile, "train", seed, g.rankings, device=device, flipped=f, compact=True) for f in flips]
+        if kind in DOUBTS:
+            orders = [along_doubt(profile, seed, DOUBTS[kind], tokens, chosen, f, device) for f in flips]
+        else:
+            orders = [pipeline.rankings(profile, "train", seed, g.rankings, device=device, flipped=f, compact=True) for f in flips]
 
         def loss(model, idx, generator, step):
-            # Drawn in every kind, used or not, so that all three see the same images, timesteps and noise.
+            # Drawn in every kind, used or not, so that all see the same images, timesteps and noise.
             chance = random_order(len(idx), N, generator)
             replaced = torch.rand(len(idx), 1, generator=generator) < g.random_share
             flip = pipeline.draw_flip(profile, len(idx), generator)
@@ -132,7 +138,7 @@ def fine_tuned(profile: str | Profile, seed: int, kind: str, device: str = "auto
             else:
                 order = orders[0][idx] if flip is None else torch.where(flip[:, None], orders[1][idx], orders[0][idx])
                 order = order.long()
-                order = torch.where(replaced, chance, order if kind == "descending" else reversed_order(order))
+                order = torch.where(replaced, chance, reversed_order(order) if kind == "ascending" else order)
             seen, labels = tokens(chosen[idx], flip, generator), data.labels[chosen[idx]]
             return {"loss": model(seen, labels, generator, order.to(device))}
 
@@ -253,15 +259,15 @@ def generate(
 ) -> Artefact:  # fmt: skip
     """New images: tensors `images` (count, C, H, W) uint8 and `rankings` (count, N) uint8, the order each was made in.
 
-    weights: base, random, descending, ascending or measured. source: a mode of the order bank, `measured` for the training bank by the
+    weights: one of `WEIGHTS`. source: a mode of the order bank, `measured` for the training bank by the
     measured graph, a registered order that is one for all images, or one of `DOUBTS`, whose order depends on what has been generated. With the ascending weights the orders lent are reversed. cfg_scale: 1 is no guidance, at the profile's `temperature`; with guidance it is `cfg_temperature`.
     """
     profile, device = get_profile(profile), pipeline.resolve_device(device)
     g = profile.generation
     count = g.count if count is None else count
-    kinds, sources = ("base", *KINDS, MEASURED), (*MODES, MEASURED, *DOUBTS, *(name for name, order in registered().items() if order.shared))
-    if source not in sources or weights not in kinds:
-        raise ValueError(f"weights {weights!r} with orders from {source!r}; expected one of {', '.join(kinds)} and one "
+    sources = (*MODES, MEASURED, *DOUBTS, *(name for name, order in registered().items() if order.shared))
+    if source not in sources or weights not in WEIGHTS:
+        raise ValueError(f"weights {weights!r} with orders from {source!r}; expected one of {', '.join(WEIGHTS)} and one "
                          f"of {', '.join(sources)}")  # fmt: skip
     config = sampling_config(profile, seed, weights, source, cfg_scale, count)
 
@@ -297,21 +303,6 @@ def generate(
         return {name: made.all(name) for name in ("images", "rankings")}, None
 
     return load_or_compute("generated", config, compute)
-
-
-def by_doubt(profile: Profile, seed: int, device: str, most: bool) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """For `MAR.sample`: next come the positions about which the predictor of notebook 1, given what has been generated, is most
-    uncertain, or least, as in the collapse of a wave function. So an image that does not exist yet has an order of its own."""
-    predictor, width = pipeline.predictor(profile, seed, device)[0], profile.looking.width
-    shape = (profile.grid, profile.grid)
-    kernel, beside = gaussian_kernel(shape, width).to(device), (distances(shape) <= 2).to(device)
-
-    def following(tokens: Tensor, mask: Tensor, count: int) -> Tensor:
-        seen = (~mask).nonzero()[:, 1].view(len(mask), -1)
-        doubt = predictor_doubt(predictor, tokens, "active", seen)
-        return next_patches(doubt if most else (doubt.amax() - doubt).masked_fill(~mask, 0), seen, kernel, beside, count)
-
-    return following
 
 
 def pictures(

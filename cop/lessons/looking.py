@@ -19,6 +19,8 @@ from cop.lessons.costs import looking_costs as looking_costs
 from cop.lessons.cross_validation import accuracy, at_rate, differences
 from cop.lessons.cross_validation import compared as compared
 from cop.lessons.panels import look_player as look_player
+from cop.lessons.unmade import along_doubt as along_doubt
+from cop.lessons.unmade import made_by_doubt as made_by_doubt
 from cop.measure.metrics import Interval
 from cop.orders import Order, get
 from cop.orders.looking import bilateral_graph, coverage_order, mean_colours

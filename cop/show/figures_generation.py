@@ -4,12 +4,13 @@ Letters: B images, N patches. Images are (H, W) or (H, W, 3) arrays in [0, 1].
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from cop.show.figures import BLUE, GREY, INK, ORANGE, show, staged, styled, sure_of
+from cop.show.figures import BLUE, GREY, INK, ORANGE, reveal, show, staged, styled, sure_of
 
 # The frames of the paper's Fig. 7 (MAR purple, MAR+C blue, CMAR green) and ours for the two controls.
 SYSTEM_COLOURS = {"MAR": "#7d4bb3", "MAR+C": BLUE, "CMAR": "#2f9e44", "continued random": GREY, "ascending": ORANGE}
@@ -49,6 +50,26 @@ def fig7_systems(images: Mapping[str, np.ndarray], titles: Sequence[str]) -> Fig
     (first, start), *others = images.items()
     moved = ", ".join(f"{name} {np.abs(batch - start).mean():.0%}" for name, batch in others)
     fig.suptitle(f"Same class and noise per column; difference from {first}, of the range of grey: {moved}", fontsize=9.5)
+    return fig
+
+
+@styled
+def made(images: Mapping[str, np.ndarray], first: Mapping[str, np.ndarray], titles: Sequence[str], grid: int) -> Figure:
+    """Generated images by the order in which they were made, two rows each: images, name -> (B, H, W), and of each the patches that
+    were made first, name -> (B, K). A column shares class and noise."""
+    B, rows = len(titles), 2 * len(images)
+    fig, axes = plt.subplots(rows, B, figsize=(0.95 * B + 0.7, 1.02 * rows + 0.4), squeeze=False)
+    for pair, (name, batch), colour in zip(axes.reshape(-1, 2, B), images.items(), (GREY, BLUE, ORANGE), strict=True):
+        for column in range(B):
+            show(pair[0, column], batch[column], titles[column] if pair[0, 0] is axes[0, 0] else "")
+            show(pair[1, column], reveal(batch[column], first[name][column], grid))
+            for ax in pair[:, column]:
+                ax.title.set_fontsize(7.5)
+                frame(ax, colour)
+        pair[0, 0].set_ylabel(name, color=colour)
+        pair[1, 0].set_ylabel(f"its first {first[name].shape[1]}", color=colour)
+    shared = {name: np.mean([np.isin(a, b).mean() for a, b in combinations(rows, 2)]) for name, rows in first.items()}
+    fig.suptitle("First patches that two images have in common: " + ", ".join(f"{n} {s:.0%}" for n, s in shared.items()), fontsize=9.5)
     return fig
 
 

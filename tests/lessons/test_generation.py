@@ -9,9 +9,11 @@ import torch
 from cop.configs import ScaleConfig
 from cop.lessons import classifiers, evaluation, generation, held_out, pipeline
 from cop.lessons import generation_along_the_order as lesson
+from cop.lessons.doubt import DOUBTS, along_doubt, by_doubt
 from cop.measure import metrics
 from cop.orders import check_ranking, mean_order, random_order
 from cop.orders.bank import MODES, OrderBank
+from cop.orders.looking import gaussian_kernel
 from cop.paper.mar import mask_lengths
 from cop.profiles import PROFILES, get_profile, replace
 from cop.show import report
@@ -236,15 +238,15 @@ def test_pictures_are_the_first_images_of_the_metrics():
     )
 
 
-@pytest.mark.parametrize("source", generation.DOUBTS)
+@pytest.mark.parametrize("source", DOUBTS)
 def test_an_order_made_while_generating_is_that_of_the_predictor_along_it(source):
     made = generation.generate(SMALL, 0, "base", source).tensors
     order = made["rankings"].long()
     assert (order.sort(1).values == torch.arange(64)).all()
     predictor = pipeline.predictor(SMALL, 0)[0]
     doubt = predictor(torch.zeros(1, 64, 16), torch.zeros(1, 64, dtype=torch.bool))[1].sum(-1)[0]
-    most = generation.DOUBTS[source]
-    kernel = generation.gaussian_kernel((8, 8), SMALL.looking.width).float()
+    most = DOUBTS[source]
+    kernel = gaussian_kernel((8, 8), SMALL.looking.width).float()
     around = doubt @ kernel if most else (doubt.max() - doubt) @ kernel
     assert (order[:, 0] == around.argmax()).all()  # before anything is generated it is one for all
 
@@ -261,10 +263,28 @@ def test_what_comes_next_depends_on_what_has_been_generated(monkeypatch):
     tokens, mask = torch.zeros(2, 64, 16), torch.ones(2, 64, dtype=torch.bool)
     mask[:, [9, 54]] = False
     tokens[0, 9], tokens[1, 54] = 1, 1
-    following = generation.by_doubt(SMALL, 0, "cpu", True)(tokens, mask, 1)[:, 0].tolist()
+    following = by_doubt(SMALL, 0, "cpu", True)(tokens, mask, 1)[:, 0].tolist()
     assert [abs(p // 8 - q // 8) <= 1 and abs(p % 8 - q % 8) <= 1 for p, q in zip(following, (9, 54), strict=True)] == [True, True]
-    calm = generation.by_doubt(SMALL, 0, "cpu", False)(tokens, mask, 1)[:, 0].tolist()
+    calm = by_doubt(SMALL, 0, "cpu", False)(tokens, mask, 1)[:, 0].tolist()
     assert [abs(p // 8 - q // 8) <= 1 and abs(p % 8 - q % 8) <= 1 for p, q in zip(calm, (9, 54), strict=True)] == [False, False]
+
+
+@pytest.mark.parametrize("kind", DOUBTS)
+def test_a_real_image_has_the_order_in_which_it_would_have_been_made(kind):
+    """Each step of the order knows the patches before it and no other; and MAR is trained along it."""
+    real, chosen = pipeline.token_source(SMALL, "train", "cpu"), torch.arange(6)
+    order = along_doubt(SMALL, 0, DOUBTS[kind], real, chosen, False, "cpu").long()
+    assert (order.sort(1).values == torch.arange(64)).all()
+    made = generation.generate(SMALL, 0, "base", kind).tensors["rankings"].long()
+    left = [64, *mask_lengths(64, SMALL.generation.num_iter)]
+    assert (order[:, : 64 - left[1]] == made[0, : 64 - left[1]]).all(), "before anything is known it is one for all"
+
+    def spoilt(idx, flip=None):
+        return real(idx).scatter(1, order[:, 64 - left[-2] :, None].expand(-1, -1, 16), 100.0)
+
+    assert torch.equal(along_doubt(SMALL, 0, DOUBTS[kind], spoilt, chosen, False, "cpu").long(), order), "the last step is not seen"
+    tuned, control = (generation.fine_tuned(SMALL, 0, k)[1] for k in (kind, "random"))
+    assert tuned.directory != control.directory and len(tuned.history) == len(control.history)
 
 
 def test_the_measured_graph_lends_its_orders_too():
