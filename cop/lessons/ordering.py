@@ -16,8 +16,9 @@ from cop.configs import Profile, as_dict
 from cop.data.loading import load_data
 from cop.data.tokens import Tokens
 from cop.devices import at_a_time, inference
-from cop.lessons import measured, pipeline
+from cop.lessons import cached, measured, pipeline
 from cop.orders import Order, as_order, get, mean_order, registered, small_type
+from cop.paper.cached import CachedPredictor
 from cop.paper.comae import CoMAE
 from cop.paper.entropy import GaussianTokens, TokenPredictor
 from cop.paper.patches import patchify
@@ -127,6 +128,10 @@ class Images:
     def predictor(self) -> TokenPredictor:
         return pipeline.predictor(self.profile, self.seed, self.device)[0]
 
+    @functools.cached_property
+    def cached_predictor(self) -> CachedPredictor:
+        return cached.predictor(self.profile, self.seed, self.device)[0]
+
     def ranked(self, order: Order, rows: Tensor) -> Tensor:
         """An order of the images `rows`: (len(rows), N), in as few bytes as hold it. Nothing is computed twice for an
         order that is one for all images."""
@@ -164,6 +169,11 @@ class Batch:
     def predictor(self) -> TokenPredictor:
         """The token predictor of notebook 1."""
         return self._whole.predictor
+
+    @property
+    def cached_predictor(self) -> CachedPredictor:
+        """The predictor that encodes every patch once."""
+        return self._whole.cached_predictor
 
     @functools.cached_property
     def images(self) -> Tensor:

@@ -167,6 +167,13 @@ def active(batch) -> Tensor:
     return _doubted(batch, "active")
 
 
+@looking("active cached", needs="predictor", looks=False, colour="#1f618d", dash="-.")
+def active_cached(batch) -> Tensor:
+    """The same by a predictor that encodes every patch once and keeps its keys and values."""
+    c = batch.profile.looking
+    return looking_order(batch.cached_predictor, batch.tokens, "active cached", c.width, c.per_step)
+
+
 @looking("attention entropy", needs="predictor", looks=False, colour="#7fb3d5", dash="-.")
 def attention_entropy(batch) -> Tensor:
     """The control of the literature: where the predictor's attention is most spread (Pardyl et al., IJCAI 2023)."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 DOUBTS = ("active", "surprise", "attention entropy")
+CACHED = "active cached"  # as active, by a predictor that keeps what it has encoded
 
 # ----------------------------------------------------------------------------------------------- graphs by hand
 
@@ -164,12 +165,14 @@ def predictor_doubt(predictor, tokens: Tensor, kind: str, seen: Tensor) -> Tenso
 
 def looking_order(predictor, tokens: Tensor, kind: str, width: float | None, per_step: int, patches: int | None = None,
                   chunk_bytes: int = 4 << 20) -> Tensor:  # fmt: skip
-    """The order of each image by what a predictor doubts, `predictor_doubt`: tokens (B, N, C) -> (B, patches) long.
+    """The order of each image by what a predictor doubts, `predictor_doubt`: tokens (B, N, C) -> (B, patches) long. kind CACHED: that of a
+    `CachedPredictor`.
 
     width, per_step, patches: as in `greedy_looks`. The activations of the images that run at once stay below `chunk_bytes`,
     each group through all of its steps, so that on a CPU they stay in the cache."""
-    side = predictor.grid
-    parts = tokens.split(max(1, chunk_bytes // predictor.sequence_bytes))
-    found = [greedy_looks(lambda seen, x=x: predictor_doubt(predictor, x, kind, seen), (side, side), width, per_step, patches)
-             for x in parts]  # fmt: skip
-    return torch.cat(found)
+    def of(x: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda seen: predictor_doubt(predictor, x, kind, seen)
+
+    doubt = predictor.looker if kind == CACHED else of
+    parts, side = tokens.split(max(1, chunk_bytes // predictor.sequence_bytes)), predictor.grid
+    return torch.cat([greedy_looks(doubt(x), (side, side), width, per_step, patches) for x in parts])

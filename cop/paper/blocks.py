@@ -46,9 +46,16 @@ class Block(nn.Module):
         q, k = rotate(qkv[:2], rotation)  # (B, H, L, E) each
         return q, k, qkv[2]
 
-    def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The rest of the block for the tokens x (B, Q, D) whose queries are q (B, H, Q, E)."""
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (B, Q, D)
+    def queries_of(self, x: Tensor, rotation: Tensor) -> Tensor:
+        """Rotated queries alone (B, H, L, E) of x (B, L, D): of tokens that are not attended to themselves."""
+        D = x.shape[-1]
+        q = F.linear(self.norm1(x), self.qkv.weight[:D], self.qkv.bias[:D])
+        return rotate(q.unflatten(-1, (self.heads, -1)).transpose(1, 2), rotation)
+
+    def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The rest of the block for the tokens x (B, Q, D) whose queries are q (B, H, Q, E). mask: bool, (Q, L) or (B, 1, Q, L), which keys each
+        query may use; all by default."""
+        y = F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)  # (B, Q, D)
         x = x + self.proj(y)
         return x + self.mlp(self.norm2(x))
 

@@ -203,6 +203,14 @@ class GaussianTokens:
 # ------------------------------------------------------------------------- learned predictor
 
 
+def side_of(num_tokens: int) -> int:
+    """The side of a square grid of so many patches. Raises ValueError for another number."""
+    grid = math.isqrt(num_tokens)
+    if grid * grid != num_tokens:
+        raise ValueError(f"{num_tokens} tokens do not form a square grid: expected 1, 4, 9, 16, ...")
+    return grid
+
+
 class TokenPredictor(nn.Module, Pretrained):
     """Masked tokens -> a Laplace distribution for every value: the learned side of Eq. 1.
 
@@ -212,16 +220,13 @@ class TokenPredictor(nn.Module, Pretrained):
 
     def __init__(self, num_tokens: int, token_dim: int, cfg: PredictorConfig):
         super().__init__()
-        grid = math.isqrt(num_tokens)
-        if grid * grid != num_tokens:
-            raise ValueError(f"{num_tokens} tokens do not form a square grid: expected 1, 4, 9, 16, ...")
-        self.floor, self.grid, self.dim = cfg.floor, grid, token_dim
+        self.floor, self.grid, self.dim = cfg.floor, side_of(num_tokens), token_dim
         self.embed, self.head = nn.Linear(token_dim, cfg.dim), nn.Linear(cfg.dim, 2 * token_dim)
         self.mask_token = nn.Parameter(torch.zeros(cfg.dim))
         self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(num_tokens, cfg.dim), std=0.02))
         self.blocks = nn.ModuleList(Block(cfg.dim, cfg.heads) for _ in range(cfg.depth))
         self.norm = nn.LayerNorm(cfg.dim)
-        angles = rope_angles(torch.arange(num_tokens), grid, cfg.dim // cfg.heads)  # (N, E/2)
+        angles = rope_angles(torch.arange(num_tokens), self.grid, cfg.dim // cfg.heads)  # (N, E/2)
         self.register_buffer("rotation", torch.polar(torch.ones_like(angles), angles), persistent=False)
         self.apply(init_weights)
 

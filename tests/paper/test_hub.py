@@ -13,6 +13,7 @@ from torch import nn
 
 import cop
 from cop.configs import CoMAEConfig, GraphNetConfig, OnePassConfig, PredictorConfig
+from cop.paper.cached import CachedPredictor
 from cop.paper.comae import CoMAE
 from cop.paper.cvit import CViT
 from cop.paper.dynamicvit import DynamicViT
@@ -26,6 +27,7 @@ SMALL = {"enc_dim": 16, "dec_dim": 16, "head_depth": 1}
 NETWORKS = {
     "CoMAE": lambda: CoMAE(CoMAEConfig(**SMALL, budget=0.3, betas=(0.8, 0.9)), 4, dim=3),
     "TokenPredictor": lambda: TokenPredictor(16, 3, PredictorConfig(dim=16, depth=1)),
+    "CachedPredictor": lambda: CachedPredictor(16, 3, PredictorConfig(dim=16, depth=1)),
     "OnePass": lambda: OnePass(4, 3, OnePassConfig(width=8)),
     "GraphNet": lambda: GraphNet(4, 3, cfg=GraphNetConfig(dim=16)),
     "MAR": lambda: MAR(MARConfig(grid=2, channels=3, num_classes=2, dim=16, depth=1, heads=2, diffloss_width=8),
