@@ -275,10 +275,18 @@ lesson.to_win(out, config, rate, 200, seed, device)
 # ## What it costs
 #
 # An order has to be made before the classifier can start. Multiply-adds per image in units of the classifier on the whole image,
-# and images per second, all measured in one run:
+# and images per second, all measured in one run. *Active* runs all patches through its predictor again at each look; *active cached* has a
+# predictor that encodes each patch once, when it is seen, and keeps its keys and values, as language models do; one block of
+# cross-attention expects the rest.
 
 # %%
 lesson.looking_cost(out, config, rate)
+
+# %% [markdown]
+# Is what it sees as good? Both with as many patches a step, fine-tuned and tested alike:
+
+# %%
+lesson.cheaper(out, config, rate, seed, device)
 
 # %% [markdown]
 # ## An order for an image that does not exist yet

@@ -12,7 +12,8 @@ from cop.lessons.classification import spread_counts
 from cop.lessons.classifiers import build
 from cop.measure import cost
 from cop.orders import coverage_order, looking_order, registered
-from cop.orders.looking import bilateral_graph, mean_colours
+from cop.orders.looking import CACHED, bilateral_graph, mean_colours
+from cop.paper.cached import CachedPredictor
 from cop.paper.comae import CoMAE
 from cop.paper.cvit import keep_count
 from cop.paper.entropy import TokenPredictor
@@ -139,6 +140,7 @@ def looking_costs(profile: Profile, rate: float, batch: int = 32, rounds: int = 
     tokens = torch.randn(batch, N, profile.tokens.dim, generator=g)
     model, shape = build(profile).eval(), (profile.grid, profile.grid)
     predictor = TokenPredictor(N, profile.tokens.dim, profile.predictor).eval()
+    cached = CachedPredictor(N, profile.tokens.dim, profile.predictor).eval()
     comae = CoMAE(profile.comae, profile.grid, profile.tokens.dim).eval()
     ranker = OnePass(profile.grid, profile.tokens.dim, profile.onepass).eval()
     chance = torch.rand(batch, N, generator=g).argsort(1)
@@ -146,6 +148,9 @@ def looking_costs(profile: Profile, rate: float, batch: int = 32, rounds: int = 
 
     def active(per_step: int):
         return lambda: looking_order(predictor, tokens, "active", c.width, per_step, K)
+
+    def active_cached(per_step: int, images: int = batch):
+        return lambda: looking_order(cached, tokens[:images], CACHED, c.width, per_step, K)
 
     def of_graph(graph):
         return lambda: pipeline.ranked(graph(tokens), profile)
@@ -156,7 +161,9 @@ def looking_costs(profile: Profile, rate: float, batch: int = 32, rounds: int = 
             "collapse, exact": (of_graph(lambda x: comae.dependencies(x, profile.ranking.chunk_bytes)), b["ranking"]),
             "measured, one pass": (of_graph(lambda x: ranker(x).clamp(0, 1)), one_pass),
             "coverage": (lambda: coverage_order(bilateral_graph(mean_colours(images, shape), shape, c.near, c.alike)), N * N * K)}  # fmt: skip
-    rows |= {f"active, {p} a step": (active(p), -(-K // p) * a_pass) for p in (1, 2, 4, 8) if p <= K}
+    steps = [p for p in (1, 2, 4, 8) if p <= K]
+    rows |= {f"active, {p} a step": (active(p), -(-K // p) * a_pass) for p in steps}
+    rows |= {f"active cached, {p} a step": (active_cached(p), cost.macs(active_cached(p, 1))) for p in steps}
 
     def run(order) -> None:
         model(images) if order is None else model(images, order()[:, :K])

@@ -14,7 +14,10 @@ from cop.configs import FOLDS, Profile
 from cop.lessons import classification, pipeline
 from cop.measure.metrics import Interval, holm, of_trainings
 from cop.profiles import get_profile, in_fold
+from cop.train.artefacts import stored
 
+COMPARED = ("random", "low-discrepancy", "variance", "collapse", "mean order", "measured", "coverage", "mean of coverage",
+            "surprise", "mean of surprise", "active", "mean of active")  # fmt: skip
 SYSTEMS = {"random": "RViT"}  # whose orders are drawn anew in every step of the training
 
 
@@ -22,6 +25,39 @@ def at_rate(profile: str | Profile, rate: float) -> Profile:
     """The profile with classifiers that are trained and tested at one mask rate: a third of the time of the paper's schedule."""
     profile = get_profile(profile)
     return replace(profile, classifier=replace(profile.classifier, rate=rate))
+
+
+def runs(profile: Profile, rate: float, seed: int, seeds: int, orders: Sequence[str] = COMPARED) -> list[int]:
+    """The seeds that are compared: `seeds` of them from `seed` on. 0: all in a row that are stored with every order that `seed` is stored
+    with, and `seed` itself; a seed other than 0 is then alone, since the run of seed 0 has all."""
+    if seeds or seed:
+        return list(range(seed, seed + max(1, seeds)))
+    profile, found = at_rate(profile, rate), [seed]
+    names = [o for o in orders if known(profile, o, seed)]
+    while names and all(known(profile, o, found[-1] + 1) for o in names):
+        found.append(found[-1] + 1)
+    return found
+
+
+def asked(profile: Profile, rate: float, seeds: Sequence[int], orders: Sequence[str] = COMPARED) -> list[str]:
+    """Those of the orders that are compared: those whose results are stored, for each takes minutes a seed, and all if none is. What
+    is left out is printed, and how many trainings there are if it is more than one."""
+    found = [o for o in orders if all(known(at_rate(profile, rate), o, seed) for seed in seeds)] or list(orders)
+    if len(seeds) > 1:
+        print(f"{len(seeds)} trainings of each order and fold, seeds {seeds[0]} to {seeds[-1]}")
+    if missing := [o for o in orders if o not in found]:
+        print("not trained here:", ", ".join(missing))
+    return found
+
+
+def known(profile: Profile, order: str, seed: int) -> bool:
+    """Whether the system of an order has been tested, in all folds where there are some."""
+    system = SYSTEMS.get(order, order)
+    if not profile.classifier.folds:
+        return stored("hits", classification.hits_config(profile, system, None, seed, None, False))
+    whole = classification.folds_config(profile, system, None, seed, None, False)
+    parts = [classification.hits_config(in_fold(profile, f), system, None, seed, None, False) for f in range(FOLDS)]
+    return stored("hits", whole) or all(stored("hits", part) for part in parts)
 
 
 def compared(profile: str | Profile, orders: Iterable[str], rate: float, seeds: Sequence[int] = (0,),

@@ -8,7 +8,8 @@ import torch
 from bench_ranking import alternate
 
 from cop.orders import looking_order
-from cop.orders.looking import gaussian_kernel
+from cop.orders.looking import CACHED, gaussian_kernel
+from cop.paper.cached import CachedPredictor
 from cop.paper.entropy import TokenPredictor
 from cop.profiles import natural
 from cop.train.loop import seeded, seeded_build
@@ -40,3 +41,14 @@ def test_active_against_a_plain_loop(benchmark, per_step):
     benchmark.extra_info["ratio"] = b / a
     print(f"\nactive, {per_step} a step: {len(tokens) / a:.0f} images/s, plain loop {len(tokens) / b:.0f}: {b / a:.1f} x")
     benchmark.pedantic(ours, rounds=3)
+
+
+@pytest.mark.parametrize("per_step", [1, 2, 8])
+def test_active_with_and_without_a_cache(benchmark, per_step):
+    full, cached = (seeded_build(lambda kind=kind: kind(N, natural.tokens.dim, natural.predictor), 0).eval() for kind in (TokenPredictor, CachedPredictor))
+    tokens = torch.randn(256, N, natural.tokens.dim, generator=seeded(1))
+    a, b = alternate(lambda: looking_order(cached, tokens, CACHED, WIDTH, per_step, K),
+                     lambda: looking_order(full, tokens, "active", WIDTH, per_step, K), 3)  # fmt: skip
+    benchmark.extra_info["ratio"] = b / a
+    print(f"\nactive, {per_step} a step: {len(tokens) / a:.0f} images/s with a cache, {len(tokens) / b:.0f} without: {b / a:.1f} x")
+    benchmark.pedantic(lambda: looking_order(cached, tokens, CACHED, WIDTH, per_step, K), rounds=3)

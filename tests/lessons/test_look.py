@@ -22,8 +22,8 @@ def patches_of(image: torch.Tensor) -> torch.Tensor:
     return patchify(image, P)[0].view(N, 1, P, P)
 
 
-@pytest.mark.parametrize("per_step", [1, 2, 3])
-def test_a_camera_is_asked_step_by_step_for_the_order_active(image, per_step):
+@pytest.mark.parametrize("per_step, name", [(1, "active"), (2, "active"), (3, "active"), (2, "active cached")])
+def test_a_camera_is_asked_step_by_step_for_the_order(image, per_step, name):
     patches, asked = patches_of(image), []
 
     def camera(which):
@@ -31,13 +31,13 @@ def test_a_camera_is_asked_step_by_step_for_the_order_active(image, per_step):
         return patches[which]
 
     own = get_profile(f"demo looking.per_step={per_step}")
-    ranking = cop.rank(image, own, order="active")[0]
-    seen = cop.look(camera, 11, own)
+    ranking = cop.rank(image, own, order=name)[0]
+    seen = cop.look(camera, 11, own, order=name)
     assert [len(step) for step in asked] == [per_step] * (11 // per_step) + [11 % per_step] * (11 % per_step > 0)
     assert sum(asked, []) == seen.order.tolist() == ranking[:11].tolist(), "nothing is asked for twice or beside the order"
     assert torch.equal(seen.patches, patches[seen.order])
-    assert torch.equal(cop.look(image, 11, "demo", per_step).order, seen.order), "an image, and the step as an argument"
-    assert len(cop.look(camera, N, own).order.unique()) == N
+    assert torch.equal(cop.look(image, 11, "demo", per_step, order=name).order, seen.order), "an image, and the step as an argument"
+    assert len(cop.look(camera, N, own, order=name).order.unique()) == N
 
 
 def test_what_was_not_asked_for_changes_nothing(image):
