@@ -58,17 +58,19 @@ def start(profile: str, seed: int, **parameters) -> tuple[Report, Profile]:
 
 
 def in_short(out: Report, rate: float) -> None:
-    """Print in two sentences what is on record of the orders at one mask rate."""
+    """Print in a few sentences what is on record of the orders at one mask rate."""
     found = recorded(out.seeds())
     if "top1_active" not in found:
         return report.say(f"No run is on record with {rate:.0%} of the patches masked.")
     names = ("random", "low-discrepancy", "variance", "collapse", "coverage", "active")
     top1 = ", ".join(f"{name} {top1_of(found, name)}" for name in names)
     own = ", ".join(f"{order} {gain_of(found, order, own_mean(order))}" for order in OWN if f"gain_{order} - {own_mean(order)}" in found)
+    apart = ", ".join(f"{name} {found[f'spread_{name}']:.1f}" for name in names if f"spread_{name}" in found)
     report.say(
         f"Right from {1 - rate:.0%} of the patches, in % of the images, by networks that were fine-tuned along the order "
         f"({found['trainings']:.0f} of each and of each fold): {top1}.",
         f"What an order of the image's own gains over one order for all images, its own mean, in points: {own}.",
+        *([f"Between the best and the worst seed of one order lie, in points: {apart}."] if apart else []),
     )
 
 
@@ -197,7 +199,8 @@ def accuracies(out: Report, hits: Mapping[str, np.ndarray], profile: Profile):
     trainings and images and a dot for every seed; the mean order of each order beside it."""
     at = tops(hits, profile)
     for name, (value, low, high) in at.items():
-        out.record(trainings=len(hits[name]), **{f"top1_{name}": value, f"low_{name}": low, f"high_{name}": high})
+        spread = {f"spread_{name}": np.ptp(100 * hits[name].mean(1))} if len(hits[name]) > 1 else {}
+        out.record(trainings=len(hits[name]), **spread, **{f"top1_{name}": value, f"low_{name}": low, f"high_{name}": high})
     at.pop("ViT", None)  # the whole image
     best = max(value for value, _, _ in at.values())
     near = sum(value > best - 1 for value, _, _ in at.values())
