@@ -82,7 +82,7 @@ f"{len(sample.images)} validation images, {N} patches each"
 # %% [markdown] tags=["slide"]
 # ## The result first
 #
-# From the record, with 95 % intervals over trainings and images, and stars as further down:
+# From the record, with 95 % intervals over seeds and images, and stars as further down:
 
 # %% tags=["slide"]
 lesson.in_short(out, rate)
@@ -222,15 +222,16 @@ lesson.theorem(out, graphs, weights)
 runs = lesson.runs(config, rate, seed, seeds)
 chosen = lesson.asked(config, rate, runs)
 hits = lesson.compared(config, chosen, rate, runs, device)
-lesson.accuracies(out, hits, config)
+lesson.accuracies(out, hits)
 
 # %%
 lesson.order_differences(out, hits, config)
 
 # %% [markdown]
-# Brackets hold the 95 % interval of a difference in points, as other images *and* other trainings might have given it where there are
-# several of each ([two crossed random effects](https://en.wikipedia.org/wiki/Random_effects_model)), and as other images might where there
-# is one; stars are [corrected by Holm](../book/glossary.md#holms-correction) over all cells of this table; the last number counts the
+# Brackets hold the 95 % interval of a difference in points, as other images *and* other seeds might have given it
+# ([two crossed random effects](https://en.wikipedia.org/wiki/Random_effects_model)), or as other images might where there is one seed:
+# where two seeds differ much, little is known of a third, and the interval is wide. A seed stands for all that is trained, the
+# network that makes the order and the classifier. Stars are [corrected by Holm](../book/glossary.md#holms-correction) over all cells of this table; the last number counts the
 # trainings (folds and seeds) in which the order is ahead.
 
 # %% [markdown] tags=["slide"]
@@ -245,7 +246,7 @@ lesson.order_differences(out, hits, config)
 again = lesson.runs(config, rate, seed, seeds, lesson.ISOLATED)
 single = lesson.asked(config, rate, again, lesson.ISOLATED)
 isolated = lesson.compared(config, single, rate, again, device)
-lesson.isolation(out, isolated, config)
+lesson.isolation(out, isolated)
 
 # %% [markdown] tags=["slide"]
 # ## What there is to win

@@ -73,30 +73,21 @@ def compared(profile: str | Profile, orders: Iterable[str], rate: float, seeds: 
     return found
 
 
-def networks(profile: Profile, n: int) -> np.ndarray:
-    """Which of the networks of a training tests each of n images, (n,): its fold, and 0 without folds."""
-    fold = np.zeros(n, int)
-    if profile.classifier.folds:
-        for f in range(FOLDS):
-            fold[pipeline.rows_of(in_fold(profile, f), "test").numpy()] = f
-    return fold
-
-
-def accuracy(hits: np.ndarray, network: np.ndarray | None = None) -> Interval:
-    """Top-1 in per cent of hits (S, n), with its interval over trainings and images (`metrics.of_trainings`)."""
-    return of_trainings(100.0 * hits, network)[0]
+def accuracy(hits: np.ndarray) -> Interval:
+    """Top-1 in per cent of hits (S, n), with its interval over seeds and images (`metrics.of_trainings`)."""
+    return of_trainings(100.0 * hits)[0]
 
 
 def differences(hits: Mapping[str, np.ndarray], pairs: Iterable[tuple[str, str]], profile: Profile) -> pd.DataFrame:
     """Paired differences of top-1 in points, first minus second, on the same images with the same seeds: `difference`, `low`,
-    `high` (95 % over trainings and images, `metrics.of_trainings`), `p`, `holm` (corrected for all pairs given), and `runs`, in how
+    `high` (95 % over seeds and images, `metrics.of_trainings`), `p`, `holm` (corrected for all pairs given), and `runs`, in how
     many of the S F trainings the first is ahead."""
-    network = networks(profile, next(iter(hits.values())).shape[1]) if hits else np.zeros(0)
+    tested = [pipeline.rows_of(in_fold(profile, f), "test").numpy() for f in range(FOLDS)] if profile.classifier.folds else [slice(None)]
     rows = []
     for a, b in pairs:
         gap = 100.0 * hits[a] - 100.0 * hits[b]  # (S, n)
-        interval, p = of_trainings(gap, network)
-        ahead = [run[network == f].mean() > 0 for run in gap for f in np.unique(network)]
+        interval, p = of_trainings(gap)
+        ahead = [run[rows].mean() > 0 for run in gap for rows in tested]
         rows.append([a, b, *interval, p, f"{sum(ahead)} of {len(ahead)}"])
     table = pd.DataFrame(rows, columns=["order", "against", "difference", "low", "high", "p", "runs"])
     return table.assign(holm=holm(table["p"]))

@@ -69,7 +69,7 @@ def standings(hits: Mapping[str, np.ndarray], profile: str | Profile) -> pd.Data
 
 
 def intervals(hits: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float, float]]:
-    """Top-1 in per cent (value, low, high) of each order, with Student's interval over the images."""
+    """Top-1 in per cent (value, low, high) of each order, with its interval over seeds and images."""
     return {name: accuracy(h) for name, h in hits.items()}
 
 

@@ -23,7 +23,6 @@ from cop.lessons.cross_validation import runs as runs
 from cop.lessons.panels import look_player as look_player
 from cop.lessons.unmade import along_doubt as along_doubt
 from cop.lessons.unmade import made_by_doubt as made_by_doubt
-from cop.measure.metrics import Interval
 from cop.orders import Order, get
 from cop.orders.looking import CACHED, bilateral_graph, coverage_order, mean_colours
 from cop.paper.cvit import keep_count
@@ -187,17 +186,11 @@ def pairs(hits: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
     return [(o, c) for o in own for c in (*CONTROLS[:3], own_mean(o)) if c in hits]
 
 
-def tops(hits: Mapping[str, np.ndarray], profile: Profile) -> dict[str, Interval]:
-    """Top-1 in per cent of hits (S, n) by name, each with its interval over trainings and images."""
-    network = cross_validation.networks(profile, next(iter(hits.values())).shape[1])
-    return {name: accuracy(h, network) for name, h in hits.items()}
-
-
 @shown("Accuracy along each order", here=ACCURACIES)
-def accuracies(out: Report, hits: Mapping[str, np.ndarray], profile: Profile):
-    """Top-1 accuracy with 78 percent of the patches masked, fine-tuned and tested along each order, with intervals over
-    trainings and images and a dot for every seed; the mean order of each order beside it."""
-    at = tops(hits, profile)
+def accuracies(out: Report, hits: Mapping[str, np.ndarray]):
+    """Top-1 accuracy with 78 percent of the patches masked, fine-tuned and tested along each order, with intervals over seeds and
+    images, cut where they leave the picture, and a dot for every seed; the mean order of each order beside it."""
+    at = leaderboard.intervals(hits)
     for name, (value, low, high) in at.items():
         spread = {f"spread_{name}": np.ptp(100 * hits[name].mean(1))} if len(hits[name]) > 1 else {}
         out.record(trainings=len(hits[name]), **spread, **{f"top1_{name}": value, f"low_{name}": low, f"high_{name}": high})
@@ -213,7 +206,7 @@ def accuracies(out: Report, hits: Mapping[str, np.ndarray], profile: Profile):
 @shown("Differences between orders, on the same images", here=ACCURACIES)
 def order_differences(out: Report, hits: Mapping[str, np.ndarray], profile: Profile):
     """Paired differences of top-1 in points between each order of an image's own and the controls, with 95 percent intervals over
-    trainings and images, stars after Holm's correction over the table, and in how many trainings it is ahead."""
+    seeds and images, stars after Holm's correction over the table, and in how many trainings it is ahead."""
     table = differences(hits, pairs(hits), profile)
     out.record(**{f"gain_{r.order} - {r.against}": r.difference for r in table.itertuples()},
                **{f"holm_{r.order} - {r.against}": r.holm for r in table.itertuples()})  # fmt: skip
@@ -222,10 +215,10 @@ def order_differences(out: Report, hits: Mapping[str, np.ndarray], profile: Prof
 
 
 @shown("Only the graph differs, only the rule differs", here=[("top-1 in %: PageRank", "top1_PageRank bilateral", 1, 1), ("coverage", "top1_coverage", 1, 1)])
-def isolation(out: Report, hits: Mapping[str, np.ndarray], profile: Profile):
-    """Top-1 accuracy of one rule on four graphs, and of two rules on one graph, with intervals over trainings and images."""
+def isolation(out: Report, hits: Mapping[str, np.ndarray]):
+    """Top-1 accuracy of one rule on four graphs, and of two rules on one graph, with intervals over seeds and images."""
     rows = []
-    for name, (value, low, high) in tops(hits, profile).items():
+    for name, (value, low, high) in leaderboard.intervals(hits).items():
         if name not in COMPARED:  # those are on record with all of their trainings
             out.record(**{f"top1_{name}": value})
         rule, graph = ("PageRank", "near and alike") if name == "PageRank bilateral" else ("coverage", GRAPHS[name])
@@ -257,10 +250,10 @@ def to_win(out: Report, profile: Profile, rate: float, images: int, seed: int, d
 def cheaper(out: Report, profile: Profile, rate: float, seed: int, device: str):
     """Top-1 accuracy in per cent along the order of a predictor that starts anew at each look, and of one that keeps what it has
     encoded, fine-tuned along each, with 95 percent intervals, and their paired difference."""
-    if not all(known(at_rate(profile, rate), o, seed) for o in CHEAPER):
-        return None
+    if profile.classifier.folds and not all(known(at_rate(profile, rate), o, seed) for o in CHEAPER):
+        return None  # five networks each are not trained in passing
     found = compared(profile, CHEAPER, rate, runs(profile, rate, seed, 0, CHEAPER), device)
-    at = tops(found, profile)
+    at = leaderboard.intervals(found)
     (gap,) = differences(found, [CHEAPER[::-1]], profile).itertuples()
     out.record(**{f"top1_{CHEAPER[1]}": at[CHEAPER[1]].value, "cached_gain": gap.difference, "cached_low": gap.low, "cached_high": gap.high})
     rows = [{"order": o, "top-1 in %": "{:.1f} [{:.1f}, {:.1f}]".format(*at[o]), "seeds": len(found[o])} for o in CHEAPER]
@@ -276,7 +269,7 @@ def looking_cost(out: Report, profile: Profile, rate: float):
 
 @shown("Orders on clothes and on photographs", here=ACCURACIES)
 def both(out: Report):
-    """Top-1 accuracy in per cent with 78 percent masked per order, with intervals over trainings and images, and differences in points
+    """Top-1 accuracy in per cent with 78 percent masked per order, with intervals over seeds and images, and differences in points
     with stars after Holm's correction, on clothes and on photographs."""
     columns = {}
     for column, profile in BESIDE.items():

@@ -271,33 +271,28 @@ def of_mean(values: Tensor | np.ndarray) -> tuple[Interval, float]:
     return student(float(x.mean()), float(x.std() / max(len(x) - 1, 1) ** 0.5), len(x) - 1)
 
 
-def of_trainings(values: np.ndarray, network: np.ndarray | None = None) -> tuple[Interval, float]:
-    """`student` of the mean of values (S, n), one per training and image, where other trainings and other images could have been
-    drawn: two crossed random effects, with the degrees of freedom of Satterthwaite (1946).
+def of_trainings(values: np.ndarray) -> tuple[Interval, float]:
+    """`student` of the mean of values (S, n), one per seed and image, where other seeds and other images could have been drawn: two
+    crossed random effects, with the degrees of freedom of Satterthwaite (1946).
 
-    With mean squares of trainings, images and what is left of both, the variance is (MS_t + MS_i - MS_e) / (S n); MS_t
-    counts for at least MS_e. network: (n,), which of the networks of every training judged an image, where folds take turns; mean squares
-    are then those within one. A single training says nothing of others: `of_mean`. Raises ValueError for another shape.
+    With mean squares of seeds, images and what is left of both, the variance is (MS_s + MS_i - MS_e) / (S n); MS_s counts for
+    at least MS_e. Two seeds that differ much say little of a third, and the interval is as wide as that; two that are alike by chance
+    are taken for alike, so that with two it holds the truth in 84 to 95 % of simulated cases, with five in 95. A single one says nothing of
+    others: `of_mean`. Raises ValueError for another shape.
     """
     x = np.asarray(values, dtype=float)
     if x.ndim != 2 or x.size == 0:
-        raise ValueError(f"values have shape {x.shape}; expected (S, n), one per training and image")
+        raise ValueError(f"values have shape {x.shape}; expected (S, n), one per seed and image")
     S, n = x.shape
-    if S == 1:
-        return of_mean(x[0])
-    network = np.zeros(n, int) if network is None else np.asarray(network)
-    squares, freedom = np.zeros(3), np.zeros(3)
-    for part in (x[:, network == k] for k in np.unique(network)):
-        of_training, of_image = part.mean(1, keepdims=True), part.mean(0, keepdims=True)
-        m = part.shape[1]
-        squares += [m * np.square(of_training - part.mean()).sum(), S * np.square(of_image - part.mean()).sum(),
-                    np.square(part - of_training - of_image + part.mean()).sum()]  # fmt: skip
-        freedom += [S - 1, m - 1, (S - 1) * (m - 1)]
-    mean = np.divide(squares, freedom, out=np.zeros(3), where=freedom > 0)
-    signs = np.array([1, 1, -1]) if mean[0] > mean[2] else np.array([0, 1, 0])
-    variance = float(signs @ mean)
-    spread = float((signs**2 * mean**2 / freedom.clip(1)).sum())
-    return student(float(x.mean()), (variance / x.size) ** 0.5, variance**2 / spread if spread else int(freedom[1]))
+    if S == 1 or n == 1:
+        return of_mean(x.flatten())
+    of_seed, of_image, mean = x.mean(1, keepdims=True), x.mean(0, keepdims=True), x.mean()
+    freedom = np.array([S - 1, n - 1, (S - 1) * (n - 1)])
+    squares = np.array([n * np.square(of_seed - mean).sum(), S * np.square(of_image - mean).sum(),
+                        np.square(x - of_seed - of_image + mean).sum()]) / freedom  # fmt: skip
+    signs = np.array([1, 1, -1]) if squares[0] > squares[2] else np.array([0, 1, 0])
+    variance, spread = float(signs @ squares), float((signs**2 * squares**2 / freedom).sum())
+    return student(float(mean), (variance / x.size) ** 0.5, variance**2 / spread if spread else n - 1)
 
 
 def of_jackknife(value: float, left_out: Tensor) -> tuple[Interval, float]:

@@ -120,6 +120,10 @@ def dots(at: Mapping[str, tuple[float, float, float]], xlabel: str, title: str, 
     """`dotted` as a figure of its own; percent: whether values are per cents."""
     fig, ax = plt.subplots(figsize=(6.2, 0.3 * len(at) + 1.1))
     dotted(ax, at, hollow, runs, better)
+    drawn = [v for v, _, _ in at.values()] + [float(x) for name in at for x in (runs or {}).get(name, ())]
+    room = 0.15 * (max(drawn) - min(drawn)) + 1e-9
+    low, high = ax.get_xlim()
+    ax.set_xlim(max(low, min(drawn) - 2 * room), min(high, max(drawn) + 2 * room))  # intervals that say nothing are cut
     if percent:
         ax.xaxis.set_major_formatter(PercentFormatter(100, decimals=0))
         ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))  # 72.5 would be printed as 72

@@ -274,29 +274,28 @@ def test_intervals_of_a_mean_are_students_even_with_few_values():
         metrics.of_mean(torch.ones(0))
 
 
-@pytest.mark.parametrize("S, folds, of_training, of_image", [(2, 5, 2.0, 3.0), (5, 1, 1.0, 5.0), (5, 1, 0.0, 0.0)])
-def test_intervals_over_trainings_and_images_hold_the_truth_of_both(S, folds, of_training, of_image):
-    """Other trainings and other images are drawn; the interval over the images alone would miss the truth too often."""
-    rng, n, draws = np.random.default_rng(0), 300, 400
-    network, held, alone = np.arange(n) % folds, 0, 0
+@pytest.mark.parametrize("S, of_seed, of_image, least", [(2, 1.0, 3.0, 0.8), (5, 1.0, 5.0, 0.92), (5, 0.0, 0.0, 0.92)])
+def test_intervals_over_seeds_and_images_hold_the_truth_of_both(S, of_seed, of_image, least):
+    """Other seeds and other images are drawn; the interval over the images alone would miss the truth too often. Two seeds that are
+    alike by chance are taken for alike, so that of two it holds the truth in 84 %, not in 95."""
+    rng, n, draws, held, alone = np.random.default_rng(0), 300, 400, 0, 0
     for _ in range(draws):
-        x = 10 * rng.standard_normal((S, n)) + of_image * rng.standard_normal(n)
-        x += of_training * rng.standard_normal((S, folds))[:, network]
-        both, images = metrics.of_trainings(x, network)[0], metrics.of_mean(x.mean(0))[0]
+        x = 10 * rng.standard_normal((S, n)) + of_image * rng.standard_normal(n) + of_seed * rng.standard_normal((S, 1))
+        both, images = metrics.of_trainings(x)[0], metrics.of_mean(x.mean(0))[0]
         held, alone = held + (both.low <= 0 <= both.high), alone + (images.low <= 0 <= images.high)
-    assert held >= 0.92 * draws and (not of_training or alone < 0.9 * draws)
+    assert held >= least * draws and (not of_seed or alone < held - 0.08 * draws)
 
 
-def test_a_single_training_or_equal_ones_say_what_the_images_say():
+def test_a_single_seed_or_equal_ones_say_what_the_images_say():
     x = gaussian(40, 1)[:, 0].double().numpy()
     (one, p), (images, q) = metrics.of_trainings(x[None]), metrics.of_mean(x)
     assert one == images and p == q
-    equal, p = metrics.of_trainings(np.stack([x, x, x]), np.arange(40) % 1)
+    equal, p = metrics.of_trainings(np.stack([x, x, x]))
     assert equal == pytest.approx(images) and p == pytest.approx(q)
     assert metrics.of_trainings(np.zeros((2, 5))) == ((0, 0, 0), 1)
-    apart = metrics.of_trainings(np.stack([x + 1, x - 1, x]))[0]
-    by_training = stats.ttest_1samp([x.mean() + 1, x.mean() - 1, x.mean()], 0).confidence_interval()
-    assert apart.value == pytest.approx(x.mean()) and apart.high - apart.low == pytest.approx(by_training.high - by_training.low, rel=0.25)
+    far = np.stack([x + 9, x - 9, x])  # the seeds decide: Student's interval of their means
+    interval, by_seed = metrics.of_trainings(far)[0], stats.ttest_1samp(far.mean(1), 0).confidence_interval()
+    assert interval.value == pytest.approx(x.mean()) and interval.high - interval.low == pytest.approx(by_seed.high - by_seed.low, rel=0.02)
     with pytest.raises(ValueError, match=r"shape \(5,\); expected \(S, n\)"):
         metrics.of_trainings(np.zeros(5))
 
