@@ -29,7 +29,7 @@ def by_doubt(profile: Profile, seed: int, device: str, most: bool) -> Callable[[
     def following(tokens: Tensor, mask: Tensor, count: int) -> Tensor:
         seen = (~mask).nonzero()[:, 1].view(len(mask), -1)
         doubt = predictor_doubt(predictor, tokens, "active", seen)
-        return next_patches(doubt if most else (doubt.amax() - doubt).masked_fill(~mask, 0), seen, kernel, beside, count)
+        return next_patches(doubt if most else (doubt.amax(1, keepdim=True) - doubt).masked_fill(~mask, 0), seen, kernel, beside, count)
 
     return following
 
