@@ -64,7 +64,7 @@ def in_short(out: Report, rate: float) -> None:
     names = ("random", "low-discrepancy", "variance", "collapse", "coverage", "active")
     top1 = ", ".join(f"{name} {top1_of(found, name)}" for name in names)
     own = ", ".join(f"{order} {gain_of(found, order, own_mean(order))}" for order in OWN if f"gain_{order} - {own_mean(order)}" in found)
-    apart = ", ".join(f"{name} {found[f'spread_{name}']:.1f}" for name in names if f"spread_{name}" in found)
+    apart = ", ".join(f"{name} {found[f'spread_{name}']:.1f}" for name in (*names, "mean order") if f"spread_{name}" in found)
     report.say(
         f"Right from {1 - rate:.0%} of the patches, in % of the images, by networks that were fine-tuned along the order "
         f"({found['trainings']:.0f} of each and of each fold): {top1}.",
