@@ -67,7 +67,7 @@ def in_short(out: Report, rate: float) -> None:
     apart = ", ".join(f"{name} {found[f'spread_{name}']:.1f}" for name in (*names, "mean order") if f"spread_{name}" in found)
     report.say(
         f"Right from {1 - rate:.0%} of the patches, in % of the images, by networks that were fine-tuned along the order "
-        f"({found['trainings']:.0f} of each and of each fold): {top1}.",
+        f"({found.get('trainings', 1):.0f} of each and of each fold): {top1}.",
         f"What an order of the image's own gains over one order for all images, its own mean, in points: {own}.",
         *([f"Between the best and the worst seed of one order lie, in points: {apart}."] if apart else []),
     )
@@ -198,6 +198,8 @@ def accuracies(out: Report, hits: Mapping[str, np.ndarray]):
     best = max(value for value, _, _ in at.values())
     near = sum(value > best - 1 for value, _, _ in at.values())
     title = f"{near} of {len(at)} orders lie within a point of the best"
+    if len(hits.get("collapse", ())) > 1:
+        title += f"; seeds of the paper's lie {np.ptp(100 * hits['collapse'].mean(1)):.1f} apart"
     runs = {name: 100 * h.mean(1) for name, h in hits.items()}
     shared = {name for name in at if get(name).shared}
     return figures_orders.dots(at, f"{leaderboard.ACROSS}\nhollow: one order for all images", title, shared, runs, percent=True)
