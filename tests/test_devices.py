@@ -154,6 +154,8 @@ def test_stages_compute_on_another_device_what_they_compute_on_the_cpu():
         assert there[name].device.type == "cpu"
         if name == "generated images":
             assert (there[name].int() - want.int()).abs().max() <= 1
+        elif not want.is_floating_point():  # rankings and hits: two patches that are all but equal may change places
+            assert (there[name] != want).float().mean() < 0.01, name
         else:
             torch.testing.assert_close(there[name], want, rtol=1e-3, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
 
