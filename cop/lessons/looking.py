@@ -199,7 +199,7 @@ def accuracies(out: Report, hits: Mapping[str, np.ndarray]):
     near = sum(value > best - 1 for value, _, _ in at.values())
     title = f"{near} of {len(at)} orders lie within a point of the best"
     if len(hits.get("collapse", ())) > 1:
-        title += f"; seeds of the paper's lie {np.ptp(100 * hits['collapse'].mean(1)):.1f} apart"
+        title += f"\nseeds of the paper's order lie {np.ptp(100 * hits['collapse'].mean(1)):.1f} points apart"
     runs = {name: 100 * h.mean(1) for name, h in hits.items()}
     shared = {name for name in at if get(name).shared}
     return figures_orders.dots(at, f"{leaderboard.ACROSS}\nhollow: one order for all images", title, shared, runs, percent=True)
