@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cop.orders.looking import bilateral_graph, coverage_order, gaussian_kernel, looking_order, mean_colours
+from cop.orders.looking import CACHED, bilateral_graph, coverage_order, gaussian_kernel, looking_order, mean_colours
 from cop.orders.permutations import (
     centre_out_order,
     collapse_order,
@@ -167,11 +167,11 @@ def active(batch) -> Tensor:
     return _doubted(batch, "active")
 
 
-@looking("active cached", needs="predictor", looks=False, colour="#1f618d", dash="-.")
+@looking(CACHED, needs="predictor", looks=False, colour="#1f618d", dash="-.")
 def active_cached(batch) -> Tensor:
     """The same by a predictor that encodes every patch once and keeps its keys and values."""
     c = batch.profile.looking
-    return looking_order(batch.cached_predictor, batch.tokens, "active cached", c.width, c.per_step)
+    return looking_order(batch.cached_predictor, batch.tokens, CACHED, c.width, c.per_step)
 
 
 @looking("attention entropy", needs="predictor", looks=False, colour="#7fb3d5", dash="-.")
