@@ -57,14 +57,16 @@ def test_it_learns_that_patches_are_copies_of_each_other():
     torch.manual_seed(0)
     net, g = CachedPredictor(4, 1, TINY), gen(5)
     best = torch.optim.Adam(net.parameters(), 5e-3)
-    for _ in range(300):
-        loss = cached_loss(net, torch.randn(32, 1, 1, generator=g).expand(-1, 4, -1), g)
+    rate = torch.optim.lr_scheduler.LinearLR(best, 1.0, 0.01, 500)  # to an end that no rounding of a step decides
+    for _ in range(500):
+        loss = cached_loss(net, torch.randn(64, 1, 1, generator=g).expand(-1, 4, -1), g)
         best.zero_grad()
         loss.backward()
         best.step()
+        rate.step()
     doubt = net.eval().looker(torch.randn(20, 1, 1, generator=g).expand(-1, 4, -1))
     before, after = doubt(torch.empty(1, 0, dtype=torch.long)), doubt(torch.zeros(1, 1, dtype=torch.long))
-    assert before.min() > 0.4 and after[:, 1:].mean() < 0.5 * before.mean() and (after[:, 0] == 0).all()
+    assert before.min() > 0.4 and after[:, 1:].mean() < 0.2 * before.mean() and (after[:, 0] == 0).all()
 
 
 def test_a_grid_must_be_square():
