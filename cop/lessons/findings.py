@@ -13,7 +13,7 @@ import pandas as pd
 from cop import paths
 from cop.files import write
 from cop.lessons import scorecard
-from cop.lessons.looking import COMPARED, own_mean
+from cop.lessons.looking import COMPARED, NOTEBOOK, gain_of, own_mean, recorded, top1_of
 from cop.profiles import get_profile
 from cop.show.records import BESIDE, DATA, Seeds, read
 from cop.show.report import markdown
@@ -117,20 +117,12 @@ def photographs() -> pd.DataFrame:
 def looking() -> pd.DataFrame:
     """The orders that look, on photographs: accuracy, and the gain over each control with a star where it remains after Holm's
     correction over all comparisons."""
-    n = Numbers("natural")
-    value = {name: found.iloc[0] for name in n.values.index if len(found := n.of(name))}
-
-    def gain(order: str, control: str) -> str:
-        name = f"{order} - {control}"
-        found = value.get(f"gain_{name}")
-        return "" if found is None else f"{found:+.1f}{' *' if value.get(f'holm_{name}', 1) < 0.05 else ''}"
-
-    rows = []
-    for order in sorted(COMPARED, key=lambda o: -value.get(f"top1_{o}", 0)):
-        if f"top1_{order}" in value:
-            top1 = f"{value[f'top1_{order}']:.1f} [{value[f'low_{order}']:.1f}, {value[f'high_{order}']:.1f}]"
-            controls = {f"against {c}": gain(order, c) for c in ("random", "low-discrepancy", "variance")}
-            rows.append({"order": order, "top-1 in %": top1} | controls | {"against its own mean": gain(order, own_mean(order))})
+    found, rows = recorded(Seeds("natural", NOTEBOOK)), []
+    for order in sorted(COMPARED, key=lambda o: -found.get(f"top1_{o}", 0)):
+        if f"top1_{order}" in found:
+            controls = {f"against {c}": gain_of(found, order, c, "") for c in ("random", "low-discrepancy", "variance")}
+            controls["against its own mean"] = gain_of(found, order, own_mean(order), "")
+            rows.append({"order": order, "top-1 in %": top1_of(found, order)} | controls)
     return pd.DataFrame(rows)
 
 

@@ -84,10 +84,10 @@ def top1_of(found: pd.Series, order: str) -> str:
     return "–" if None in at else "{:.1f} [{:.1f}, {:.1f}]".format(*at)
 
 
-def gain_of(found: pd.Series, order: str, control: str) -> str:
-    """`+1.3 *`, the star where it remains after Holm's correction, or a dash."""
+def gain_of(found: pd.Series, order: str, control: str, none: str = "–") -> str:
+    """`+1.3 *`, the star where it remains after Holm's correction; `none` where it is not on record."""
     gain, p = (found.get(f"{of}_{order} - {control}") for of in ("gain", "holm"))
-    return "–" if gain is None else f"{gain:+.1f}{' *' if p < 0.05 else ''}"
+    return none if gain is None else f"{gain:+.1f}{' *' if p < 0.05 else ''}"
 
 
 def orders_of(profile: Profile, count: int, names: Sequence[str], seed: int, device: str) -> dict[str, Tensor]:
@@ -191,16 +191,17 @@ def accuracies(out: Report, hits: Mapping[str, np.ndarray]):
     """Top-1 accuracy with 78 percent of the patches masked, fine-tuned and tested along each order, with intervals over seeds and
     images, cut where they leave the picture, and a dot for every seed; the mean order of each order beside it."""
     at = leaderboard.intervals(hits)
+    runs = {name: 100 * h.mean(1) for name, h in hits.items()}
+    spread = {f"spread_{name}": np.ptp(of) for name, of in runs.items() if len(of) > 1}
+    out.record(trainings=len(next(iter(hits.values()))), **spread)
     for name, (value, low, high) in at.items():
-        spread = {f"spread_{name}": np.ptp(100 * hits[name].mean(1))} if len(hits[name]) > 1 else {}
-        out.record(trainings=len(hits[name]), **spread, **{f"top1_{name}": value, f"low_{name}": low, f"high_{name}": high})
+        out.record(**{f"top1_{name}": value, f"low_{name}": low, f"high_{name}": high})
     at.pop("ViT", None)  # the whole image
     best = max(value for value, _, _ in at.values())
     near = sum(value > best - 1 for value, _, _ in at.values())
     title = f"{near} of {len(at)} orders lie within a point of the best"
-    if len(hits.get("collapse", ())) > 1:
-        title += f"\nseeds of the paper's order lie {np.ptp(100 * hits['collapse'].mean(1)):.1f} points apart"
-    runs = {name: 100 * h.mean(1) for name, h in hits.items()}
+    if "spread_collapse" in spread:
+        title += f"\nseeds of the paper's order lie {spread['spread_collapse']:.1f} points apart"
     shared = {name for name in at if get(name).shared}
     return figures_orders.dots(at, f"{leaderboard.ACROSS}\nhollow: one order for all images", title, shared, runs, percent=True)
 

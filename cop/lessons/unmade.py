@@ -15,6 +15,7 @@ from cop.lessons.doubt import DOUBTS
 from cop.lessons.evaluation import Result, scales
 from cop.lessons.generation_along_the_order import guided
 from cop.measure.metrics import Interval, holm, of_mean
+from cop.paper.cvit import keep_count
 from cop.show import figures_generation, report
 from cop.show.figures import to_array
 from cop.show.report import Report
@@ -88,7 +89,7 @@ def made_by_doubt(out: Report, seed: int, device: str):
     rows: Mapping[str, tuple[str, str]] = {"random order": ("random", "random")} | {name: (name, name) for name in DOUBTS}
     made = {name: generation.pictures(profile, seed, *row, profile.generation.cfg_scale, device=device) for name, row in rows.items()}
     names = pipeline.load_data(profile, "test").class_names
-    columns, K = min(10, len(names)), round(0.22 * profile.num_tokens)
+    columns, K = min(10, len(names)), keep_count(profile.num_tokens, 0.78)
     images = {name: to_array(x[:columns]) for name, (x, _) in made.items()}
     first = {name: ranking[:columns, :K].numpy() for name, (_, ranking) in made.items()}
     labels = [names[int(k)] for k in generation.new_labels(profile, columns)]
